@@ -1,0 +1,41 @@
+# make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
+# make test   environment, build, lint, all tests
+# make bench  environment, build, the timings of the README on this machine
+# make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench gpu lint build clean
+
+demo: build
+	sh benchmarks/demo.sh $(BIN)
+
+test: build lint
+	$(BIN)/python -m pytest
+
+bench: build
+	$(BIN)/python benchmarks/bench_accuracy.py
+	$(BIN)/python benchmarks/bench_ops.py
+	$(BIN)/python benchmarks/bench_ldr.py
+
+gpu:
+	sh benchmarks/gpu.sh
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+build: $(READY)
+	$(BIN)/python setup.py -q build_ext --inplace
+
+# torch comes first: the package is built against the torch that runs it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision 'setuptools>=77' ninja pybind11
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[experiments,dev]'
+	touch $(READY)
+
+clean:
+	rm -rf build vaal_ext/*.so vaal_ext/_ops_cuda.resources.txt

@@ -1,0 +1,143 @@
+// exp, expm1, log, log1p and sin/cos on a register: the math policy M of csrc/math on the CPU.
+//
+// Errors against correctly rounded results are below 2 ulp over the ranges the formulas use
+// (python_tests/test_ops_accuracy.py measures what comes out of the ops). NaN passes through.
+#pragma once
+
+#include "simd.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace vaal::VAAL_ISA {
+
+// Horner's rule, from the highest coefficient down.
+template <class S, class V, int N>
+VAAL_HD V polynomial(V x, const double (&coefficient)[N]) {
+  V sum = V{} + S(coefficient[0]);
+#pragma GCC unroll 16
+  for (int i = 1; i < N; ++i) sum = sum * x + S(coefficient[i]);
+  return sum;
+}
+
+template <class S>
+struct SimdMath {
+  using Scalar = S;
+  using V = typename Register<S>::V;
+  using I = typename Register<S>::I;
+  using Lane = typename Register<S>::Lane;
+  static constexpr bool kFloat = sizeof(S) == 4;
+  static constexpr int kMantissa = kFloat ? 23 : 52;
+  static constexpr int kBias = kFloat ? 127 : 1023;
+  static constexpr S kMinExponent = kFloat ? S(-88) : S(-709);  // here n is the bias: 2^n = 0
+  static constexpr S kMaxExponent = kFloat ? S(88) : S(709);
+  static constexpr S kRound = kFloat ? S(0x1.8p23) : S(0x1.8p52);  // x + kRound rounds x
+
+  // x = n ln 2 + r, |r| <= ln 2 / 2: returns e^r − 1 and the bits of 2^n.
+  static VAAL_HD V reduced_expm1(V x, V& power) {
+    const V shifted = x * S(1.4426950408889634) + kRound;
+    const V n = shifted - kRound;
+    const I exponent = bits_as<I>(shifted) << kMantissa;
+    power = bits_as<V>(exponent + (Lane(kBias) << kMantissa));
+    V r;
+    if constexpr (kFloat) {
+      r = x - n * S(0.693359375);
+      r = r + n * S(2.12194440e-4);
+      constexpr double c[] = {1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5};
+      return polynomial<S>(r, c) * (r * r) + r;
+    } else {
+      r = x - n * S(6.93147180369123816490e-01);
+      r = r - n * S(1.90821492927058770002e-10);
+      constexpr double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+                              1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+                              1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5};
+      return polynomial<S>(r, c) * (r * r) + r;
+    }
+  }
+
+  // e^x for x <= kMaxExponent; below the smallest normal number 2^n has the bits of 0.
+  static VAAL_HD V exp(V x) {
+    V power;
+    const V small = reduced_expm1(x < kMinExponent ? broadcast<S>(kMinExponent) : x, power);
+    return power * small + power;
+  }
+
+  // e^x − 1 for x <= 0.
+  static VAAL_HD V expm1(V x) {
+    const V bounded = x < S(-50) ? broadcast<S>(S(-50)) : x;
+    V power;
+    const V small = reduced_expm1(bounded, power);
+    return power * small + (power - 1);
+  }
+
+  // ln(mantissa · 2^exponent) for a positive normal x, the mantissa in [√½, √2).
+  static VAAL_HD V log(V x) {
+    const I bits = bits_as<I>(x);
+    const Lane half_sqrt2 = kFloat ? Lane(0x3f3504f3) : Lane(0x3fe6a09e667f3bcdLL);
+    const I exponent = (bits - half_sqrt2) >> kMantissa;
+    const V mantissa = bits_as<V>(bits - (exponent << kMantissa));
+    const V e = __builtin_convertvector(exponent, V);
+    const V f = mantissa - 1;
+    const V s = f / (f + 2);
+    const V s2 = s * s;
+    V tail;  // atanh(s)/s − 1, by its series
+    if constexpr (kFloat) {
+      constexpr double c[] = {1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
+      tail = polynomial<S>(s2, c) * s2;
+    } else {
+      constexpr double c[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+                              1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3};
+      tail = polynomial<S>(s2, c) * s2;
+    }
+    // 2s = f − s f exactly in f's precision, so the leading term is f itself.
+    const V fraction = f - s * (f - 2 * tail);
+    constexpr double ln2_hi = kFloat ? 0.693359375 : 6.93147180369123816490e-01;
+    constexpr double ln2_lo = kFloat ? -2.12194440e-4 : 1.90821492927058770002e-10;
+    return e * S(ln2_hi) + (fraction + e * S(ln2_lo));
+  }
+
+  // ln(1 + x) for x > −1; what 1 + x rounds away comes back as a first-order correction.
+  static VAAL_HD V log1p(V x) {
+    const V sum = x + 1;
+    const V lost = x - (sum - 1);
+    const V result = log(sum) + lost / sum;
+    const V passed = x == S(__builtin_inf()) ? x : result;
+    return x != x ? x : passed;
+  }
+
+  static VAAL_HD V sqrt(V x) {
+#if defined(__AVX512F__)
+    if constexpr (kFloat) return V(_mm512_sqrt_ps(__m512(x)));
+    else return V(_mm512_sqrt_pd(__m512d(x)));
+#elif defined(__AVX2__)
+    if constexpr (kFloat) return V(_mm256_sqrt_ps(__m256(x)));
+    else return V(_mm256_sqrt_pd(__m256d(x)));
+#else
+    for (int lane = 0; lane < Register<S>::kLanes; ++lane)
+      x[lane] = kFloat ? S(__builtin_sqrtf(x[lane])) : S(__builtin_sqrt(x[lane]));
+    return x;
+#endif
+  }
+
+  // sin and cos of 2π·turn, 0 < turn < 1: the nearest quarter turn is taken off exactly.
+  static VAAL_HD void sincos_turn(V turn, V& sine, V& cosine) {
+    const V shifted = turn * 4 + kRound;
+    const V angle = (turn * 4 - (shifted - kRound)) * S(1.5707963267948966);
+    const I quarter = bits_as<I>(shifted) & 3;
+    const V square = angle * angle;
+    constexpr double s[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800,
+                            1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6};
+    constexpr double c[] = {1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600,
+                            -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -0.5};
+    const V sin_part = polynomial<S>(square, s) * (square * angle) + angle;
+    const V cos_part = polynomial<S>(square, c) * square + 1;
+    const auto odd = (quarter & 1) != 0;
+    const V first = odd ? cos_part : sin_part;
+    const V second = odd ? sin_part : cos_part;
+    sine = (quarter & 2) != 0 ? -first : first;
+    cosine = ((quarter + 1) & 2) != 0 ? -second : second;
+  }
+};
+
+}  // namespace vaal::VAAL_ISA

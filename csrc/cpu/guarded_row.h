@@ -1,0 +1,211 @@
+// One row of symmetric_kl for any input: saturated to any degree, −inf, NaN, smoothed, or with an
+// argmax that moved far. symmetric_kl.cpp comes here with the rows that its plain path cannot do.
+
+#pragma once
+
+#include <math.h>
+
+#include "../math/smoothed_kl.h"
+#include "kernels.h"
+#include "rows.h"
+
+namespace vaal::VAAL_ISA {
+
+// Beyond this the argmax has moved so far that the pivot's posterior underflows beside the others;
+// J is then of order one and the two log-softmaxes can be subtracted directly.
+constexpr double kWideShift = 30.0;
+
+// One such row, in double whatever the storage: rare, so simple.
+template <class T, class S>
+void wide_row(const KLArguments& args, int64_t row) {
+  const int64_t cols = args.cols;
+  const T* a = static_cast<const T*>(args.p) + row * cols;
+  const T* b = static_cast<const T*>(args.q) + row * cols;
+  double max_a = -INFINITY, max_b = -INFINITY, sum_a = 0, sum_b = 0;
+  for (int64_t j = 0; j < cols; ++j) {
+    max_a = fmax(max_a, load_one<S>(a + j));
+    max_b = fmax(max_b, load_one<S>(b + j));
+  }
+  for (int64_t j = 0; j < cols; ++j) {
+    sum_a += ::exp(load_one<S>(a + j) - max_a);
+    sum_b += ::exp(load_one<S>(b + j) - max_b);
+  }
+  const double log_za = max_a + ::log(sum_a), log_zb = max_b + ::log(sum_b);
+  const double keep = 1 - args.smoothing, floor = args.smoothing / cols;
+  struct Class {
+    double p, q, term, h_p, h_q;
+  };
+  // h is ∂value/∂p̃ or ∂value/∂q̃ up to a constant of the row.
+  const auto class_of = [&](int64_t j) -> Class {
+    const double log_p = load_one<S>(a + j) - log_za, log_q = load_one<S>(b + j) - log_zb;
+    const double p = ::exp(log_p), q = ::exp(log_q);
+    const double p_mixed = keep * p + floor, q_mixed = keep * q + floor;
+    if (p_mixed == 0 && q_mixed == 0) return {0, 0, 0, 0, 0};
+    const double u = args.smoothing > 0 ? ::log(q_mixed / p_mixed) : log_q - log_p;
+    const double change = q_mixed - p_mixed;
+    if (!args.symmetric)
+      return {p, q, p_mixed == 0 ? change : change - p_mixed * u, -u, change / q_mixed};
+    return {p, q, change * u, -u - change / p_mixed, u + change / q_mixed};
+  };
+  double value = 0, mean_p = 0, mean_q = 0;
+  for (int64_t j = 0; j < cols; ++j) {
+    const Class c = class_of(j);
+    value += c.term;
+    mean_p += c.p == 0 ? 0 : c.p * c.h_p;
+    mean_q += c.q == 0 ? 0 : c.q * c.h_q;
+  }
+  const auto gradient = [&](bool of_q, int64_t j) {
+    const Class c = class_of(j);
+    const double posterior = of_q ? c.q : c.p;
+    return posterior == 0 ? 0 * value : keep * posterior * (of_q ? c.h_q - mean_q : c.h_p - mean_p);
+  };
+  if (args.value != nullptr) static_cast<S*>(args.value)[row] = S(value);
+  const S* upstream = static_cast<const S*>(args.grad_value);
+  double factor = upstream ? upstream[row * args.grad_value_stride] : 1;
+  if (args.direction) {
+    double peak = 0;
+    for (int64_t j = 0; j < cols; ++j) peak = fmax(peak, fabs(gradient(true, j)));
+    factor = peak > 0 ? 1 / peak : 0;
+  }
+  for (int64_t j = 0; j < cols; ++j) {
+    if (args.grad_q != nullptr)
+      store_one<S>(static_cast<T*>(args.grad_q) + row * cols + j, S(factor * gradient(true, j)));
+    if (args.grad_p != nullptr)
+      store_one<S>(static_cast<T*>(args.grad_p) + row * cols + j, S(factor * gradient(false, j)));
+  }
+}
+
+// What multiplies a row's gradient (given over e^m, or over e^2m when smoothed): the upstream
+// gradient, or 1/peak in two factors. A peak near the bottom of the range is lifted first, so that
+// its reciprocal stays finite.
+template <class S>
+struct GradientFactor {
+  S lift, factor;
+};
+
+template <class S>
+GradientFactor<S> gradient_factor(const KLArguments& args, int64_t row, S scale, S peak) {
+  if (args.direction) {
+    const S lift = peak < S(1e-36) ? S(0x1p120) : peak < S(1e-30) ? S(0x1p60) : S(1);
+    return {lift, peak == 0 ? S(0) : 1 / (peak * lift)};
+  }
+  const S* upstream = static_cast<const S*>(args.grad_value);
+  return {S(1), upstream ? scale * upstream[row * args.grad_value_stride] : scale};
+}
+
+template <class T, class S, bool kSymmetric, bool kSmoothed>
+void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
+  using M = SimdMath<S>;
+  using V = typename Register<S>::V;
+  using Rows = Along<T, S>;
+  constexpr int64_t kLanes = Register<S>::kLanes;
+  const int64_t cols = args.cols;
+  const int64_t length = padded_length<S, Rows>(cols);
+  S* const column_w = scratch;
+  S* const column_d = column_w + length;
+  S* const column_delta = column_d + length;
+  const V none = broadcast<S>(S(-__builtin_inf()));
+  const S fill = -__builtin_inf();  // beyond the row: a class absent from both
+  const Rows a_rows(static_cast<const T*>(args.p), index, index + 1, cols, fill, nullptr);
+  const Rows b_rows(static_cast<const T*>(args.q), index, index + 1, cols, fill, nullptr);
+
+  // Pass 1: the pivot, and m from the runners-up.
+  const TopTwo<S> top_a = top_two<S>(a_rows, cols), top_b = top_two<S>(b_rows, cols);
+  const auto k = top_a.index;
+  const V a_k = a_rows.pick(k), b_k = b_rows.pick(k);
+  const V best_b = top_b.first == b_k ? top_b.second : top_b.first;  // over j ≠ k
+  V m = larger(top_a.second - a_k, best_b - b_k);
+  if (m[0] > S(kWideShift)) return wide_row<T, S>(args, index);
+  m = m == none ? V{} : m;  // C = 1, or nothing besides the pivot
+
+  // Pass 2: the sums over j ≠ k. A pivot that is not finite makes the row NaN.
+  V sum_w{}, sum_d = (a_k - a_k) + (b_k - b_k), sum_v_delta{}, sum_w_delta{};
+  for (int64_t j = 0; j < cols; j += kLanes) {
+    const V a = a_rows.at(j), b = b_rows.at(j);
+    const auto idle = (Rows::index(j) == k) | ((a == none) & (b == none));
+    const V delta = idle ? V{} : (b - a) - (b_k - a_k);
+    const auto term = pivot_term<M>(idle ? none : (a - a_k) - m, idle ? none : (b - b_k) - m, delta);
+    sum_w += term.w;
+    sum_d += term.d;
+    sum_v_delta += weigh(term.v, delta);
+    sum_w_delta += weigh(term.w, delta);
+    store(column_w + j, term.w);
+    store(column_d + j, term.d);
+    store(column_delta + j, delta);
+  }
+  const V R = Rows::sum(sum_w), D = Rows::sum(sum_d);
+  const auto row = pivot_row<M>(m, R, D, Rows::sum(sum_v_delta), Rows::sum(sum_w_delta));
+
+  // Pass 3: the value, and the sums that the gradient needs besides.
+  const V keep = broadcast<S>(S(1 - args.smoothing)), floor = broadcast<S>(S(args.smoothing / cols));
+  const auto smoothed_of = [&](V w, V d) {
+    return smoothed_term<M, kSymmetric>(row.scale, row.scale * w * row.inv_z,
+                                        row.scale * (w + d) * row.inv_zq,
+                                        posterior_change(row, w, d), keep, floor);
+  };
+  V value_over{}, value{}, sum_qh{}, sum_ph{};
+  for (int64_t j = 0; j < cols; j += kLanes) {
+    const V w = load(column_w + j), d = load(column_d + j);
+    if constexpr (kSmoothed) {
+      const auto term = smoothed_of(w, d);
+      value += term.value;  // 0 at the pivot and at absent classes, where w = d = 0
+      sum_qh += weigh(w + d, term.h_q);
+      sum_ph += weigh(w, term.h_p);
+    } else {
+      const V u = load(column_delta + j) - row.log_ratio;
+      value_over += value_term<M, kSymmetric>(row, w, posterior_change(row, w, d), u);
+    }
+  }
+  V mean_qh{}, mean_ph{}, pivot_q, pivot_p;
+  if constexpr (kSmoothed) {
+    const auto pivot = smoothed_term<M, kSymmetric>(row.scale, row.inv_z, row.inv_zq, row.x_pivot,
+                                                    keep, floor);
+    sum_qh = Rows::sum(sum_qh) * row.inv_zq;
+    sum_ph = Rows::sum(sum_ph) * row.inv_z;
+    value = Rows::sum(value) + pivot.value;
+    mean_qh = row.inv_zq * pivot.h_q + row.scale * sum_qh;
+    mean_ph = row.inv_z * pivot.h_p + row.scale * sum_ph;
+    pivot_q = keep * row.inv_zq * ((R + D) * row.inv_zq * pivot.h_q - sum_qh);
+    pivot_p = keep * row.inv_z * (R * row.inv_z * pivot.h_p - sum_ph);
+  } else {
+    value_over = Rows::sum(value_over) + value_pivot<M, kSymmetric>(row);
+    value = row.scale * value_over;
+    pivot_q = grad_q_pivot<kSymmetric>(row);
+    pivot_p = grad_p_pivot<kSymmetric>(row, value_over);
+  }
+  if (args.value != nullptr) static_cast<S*>(args.value)[index] = value[0];
+  if (args.grad_q == nullptr && args.grad_p == nullptr) return;
+
+  // Pass 4: the gradients, in the place of w and d. Pass 5: scaled and written.
+  V peak{};
+  for (int64_t j = 0; j < cols; j += kLanes) {
+    const V w = load(column_w + j), d = load(column_d + j), delta = load(column_delta + j);
+    const auto is_pivot = Rows::index(j) == k;
+    V grad_q, grad_p;
+    if constexpr (kSmoothed) {
+      const auto term = smoothed_of(w, d);
+      grad_q = keep * weigh((w + d) * row.inv_zq, term.h_q - mean_qh);
+      grad_p = keep * weigh(w * row.inv_z, term.h_p - mean_ph);
+    } else {
+      const V x = posterior_change(row, w, d);
+      grad_q = grad_q_term<kSymmetric>(row, w, d, x, delta);
+      grad_p = grad_p_term<kSymmetric>(row, w, x, delta, value);
+    }
+    grad_q = is_pivot ? pivot_q : grad_q;
+    peak = larger(magnitude(grad_q), peak);
+    store(column_w + j, grad_q);
+    store(column_d + j, is_pivot ? pivot_p : grad_p);
+  }
+  const S scale = kSmoothed ? row.scale[0] * row.scale[0] : row.scale[0];
+  const auto scaled = gradient_factor<S>(args, index, scale, lane_max<S>(peak));
+  for (int64_t j = 0; j < cols; j += kLanes) {
+    if (args.grad_q != nullptr)
+      Rows::write(static_cast<T*>(args.grad_q), index, index + 1, cols, j,
+                  load(column_w + j) * scaled.lift * scaled.factor);
+    if (args.grad_p != nullptr)
+      Rows::write(static_cast<T*>(args.grad_p), index, index + 1, cols, j,
+                  load(column_d + j) * scaled.lift * scaled.factor);
+  }
+}
+
+}  // namespace vaal::VAAL_ISA

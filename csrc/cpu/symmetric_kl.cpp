@@ -1,0 +1,155 @@
+// symmetric_kl, its backward and symmetric_kl_direction: one pass structure over rows of logits.
+//
+//   p, q [rows, cols] logits a, b          value [rows]          grad_p, grad_q [rows, cols]
+//
+// Pass 1 finds the pivot, pass 2 the sums, pass 3 the value and the gradient; where the gradient is
+// scaled to its peak, pass 4 does that. w, d and δ stay in scratch between the passes: two
+// exponentials an element in all. The formulas are in csrc/math/pivot_kl.h, here with m = 0, which
+// serves every row but the rare ones that guarded_row.h is for.
+
+#include "guarded_row.h"
+
+namespace vaal::VAAL_ISA {
+namespace {
+
+struct Yes {
+  constexpr bool operator()() const { return true; }
+};
+struct No {
+  constexpr bool operator()() const { return false; }
+};
+
+// Below this a value or a gradient has been through numbers that are no longer normal.
+template <class S>
+constexpr S kTiny = sizeof(S) == 4 ? S(1e-30) : S(1e-280);
+// Logits that lie in the padding: finite, so that no difference is NaN, and without weight.
+template <class S>
+constexpr S kPadding = S(-1e30);
+// e^β is bounded by e^60; where Σ e^β exceeds e^30 the argmax has moved far.
+constexpr double kBound = 60.0, kFar = 1e13;
+
+// Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
+// saturated ones, ones whose argmax moved far, and all that hold −inf or NaN.
+template <class T, class S, class Rows, bool kSymmetric, bool kNeedQ, bool kNeedP>
+typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64_t last, S* scratch) {
+  using M = SimdMath<S>;
+  using V = typename Register<S>::V;
+  constexpr int64_t kLanes = Register<S>::kLanes;
+  const int64_t cols = args.cols;
+  const int64_t length = padded_length<S, Rows>(cols);
+  S* const column_w = scratch;
+  S* const column_d = column_w + length;
+  S* const column_delta = column_d + length;
+  S* const packed = column_delta + length;
+  const Rows a_rows(static_cast<const T*>(args.p), first, last, cols, kPadding<S>, packed);
+  const Rows b_rows(static_cast<const T*>(args.q), first, last, cols, kPadding<S>,
+                    packed + Rows::scratch(cols));
+
+  const auto k = arg_max<S>(a_rows, cols);
+  const V a_k = a_rows.pick(k), b_k = b_rows.pick(k), shift = b_k - a_k;
+  V sum_w{}, sum_d{}, sum_v_delta{}, sum_w_delta{};
+  for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
+    const V a = a_rows.at(j), b = b_rows.at(j);
+    const V delta = (b - a) - shift;
+    const auto term = pivot_term<M>(a - a_k, smaller(b - b_k, broadcast<S>(S(kBound))), delta);
+    sum_w += term.w;
+    sum_d += term.d;
+    if constexpr (kNeedQ && kSymmetric) sum_v_delta += term.v * delta;
+    if constexpr (kNeedP && kSymmetric) sum_w_delta += term.w * delta;
+    store(column_w + at, term.w);
+    store(column_d + at, term.d);
+    store(column_delta + at, delta);
+  }
+  const auto row = plain_row<M>(Rows::sum(sum_w), Rows::sum(sum_d), Rows::sum(sum_v_delta),
+                                Rows::sum(sum_w_delta));
+
+  V factor = broadcast<S>(S(1));
+  if (args.grad_value != nullptr) {
+    const S* upstream = static_cast<const S*>(args.grad_value);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t at = Rows::kRows == 1 ? first : first + lane < last ? first + lane : last - 1;
+      factor[lane] = upstream[at * args.grad_value_stride];
+    }
+  }
+  V value{}, peak{};
+  for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
+    const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
+    const V x = posterior_change(row, w, d);
+    value += value_term<M, kSymmetric, false>(row, w, x, delta - row.log_ratio);
+    if constexpr (kNeedQ) {
+      const V grad = grad_q_term<kSymmetric, false>(row, w, d, x, delta);
+      peak = larger(magnitude(grad), peak);
+      if (args.direction) store(column_w + at, grad);
+      else Rows::write(static_cast<T*>(args.grad_q), first, last, cols, j, grad * factor);
+    }
+    if constexpr (kNeedP && kSymmetric) {
+      const V grad = grad_p_term<kSymmetric, false>(row, w, x, delta, V{});
+      peak = larger(magnitude(grad), peak);
+      Rows::write(static_cast<T*>(args.grad_p), first, last, cols, j, grad * factor);
+    }
+  }
+  value = Rows::sum(value);
+  if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
+  if constexpr (kNeedP && !kSymmetric) {  // this gradient needs the value first
+    for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
+      const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
+      const V grad = grad_p_term<kSymmetric, false>(row, w, posterior_change(row, w, d), delta, value);
+      peak = larger(magnitude(grad), peak);
+      Rows::write(static_cast<T*>(args.grad_p), first, last, cols, j, grad * factor);
+    }
+  }
+  const V limit = broadcast<S>(S(kFar));
+  auto good = (value > kTiny<S>) & (value < limit) & (row.t < limit);
+  if constexpr (kNeedQ || kNeedP) {
+    peak = Rows::max(peak);
+    good = good & (peak > kTiny<S>) & (peak < limit);
+  }
+  if (kNeedQ && args.direction) {
+    const V scale = 1 / peak;
+    for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes)
+      Rows::write(static_cast<T*>(args.grad_q), first, last, cols, j, load(column_w + at) * scale);
+  }
+  return ~good;
+}
+
+template <class T, class S, class Rows>
+void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
+  const int64_t plain = 3 * padded_length<S, Rows>(args.cols) + 2 * Rows::scratch(args.cols);
+  const int64_t guarded = 3 * padded_length<S, Along<T, S>>(args.cols);
+  Scratch<S> scratch(plain > guarded ? plain : guarded);
+  const auto all = [&](auto symmetric, auto need_q, auto need_p) {
+    for (int64_t first = begin; first < end; first += Rows::kRows) {
+      const auto again = plain_rows<T, S, Rows, symmetric(), need_q(), need_p()>(args, first, end,
+                                                                                scratch.data);
+      for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
+        if (again[lane]) guarded_row<T, S, symmetric(), false>(args, first + lane, scratch.data);
+    }
+  };
+  const auto with_gradients = [&](auto symmetric) {
+    if (args.grad_p && args.grad_q) all(symmetric, Yes{}, Yes{});
+    else if (args.grad_p) all(symmetric, No{}, Yes{});
+    else if (args.grad_q) all(symmetric, Yes{}, No{});
+    else all(symmetric, No{}, No{});
+  };
+  if (args.smoothing > 0) {
+    for (int64_t row = begin; row < end; ++row)
+      args.symmetric ? guarded_row<T, S, true, true>(args, row, scratch.data)
+                     : guarded_row<T, S, false, true>(args, row, scratch.data);
+  } else {
+    args.symmetric ? with_gradients(Yes{}) : with_gradients(No{});
+  }
+}
+
+template <class T, class S>
+void run(const KLArguments& args, int64_t begin, int64_t end) {
+  across_pays<S>(args.cols, end - begin) ? run_layout<T, S, Across<T, S>>(args, begin, end)
+                                         : run_layout<T, S, Along<T, S>>(args, begin, end);
+}
+
+}  // namespace
+
+void symmetric_kl(const KLArguments& args, int64_t begin, int64_t end) {
+  VAAL_DISPATCH_STORAGE(args.storage, run, args, begin, end);
+}
+
+}  // namespace vaal::VAAL_ISA

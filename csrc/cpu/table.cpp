@@ -1,0 +1,20 @@
+// This instruction set's kernels, for library.cpp to choose from.
+#include "kernels.h"
+
+#define VAAL_STRING_(x) #x
+#define VAAL_STRING(x) VAAL_STRING_(x)
+
+namespace vaal::VAAL_ISA {
+
+void symmetric_kl(const KLArguments&, int64_t, int64_t);
+void posterior_summary(const SummaryArguments&, int64_t, int64_t);
+NormPart norm_part(const void*, int64_t, Storage);
+void add_scaled(const void*, const void*, void*, int64_t, double, Storage);
+void normals(const NormalArguments&, void*);
+void add_scaled_normals(const void*, const void*, void*, int64_t, double, Storage);
+
+extern const Kernels kernels;
+const Kernels kernels = {VAAL_STRING(VAAL_ISA), symmetric_kl, posterior_summary, norm_part,
+                         add_scaled,            normals,      add_scaled_normals};
+
+}  // namespace vaal::VAAL_ISA

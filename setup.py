@@ -1,0 +1,226 @@
+"""Builds the three compiled parts of vaal_ext with ninja and prints its plan first.
+
+_ops_cpu.so   the CPU kernels: C++, one object per instruction set, chosen at run time
+_ops_cuda.so  the CUDA kernels, where an nvcc is found (VAAL_CUDA=auto), whether or not there is a GPU
+_C            pybind11: build facts and launch plans, for people and tests
+
+The two libraries keep to LibTorch's stable ABI (torch 2.11): they hold no symbol of Python, at:: or
+c10::, so one build serves every later torch.
+
+Environment: VAAL_CUDA=0|1|auto, TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), CUDA_HOME, CXX, MAX_JOBS.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+STABLE_ABI = "0x020b000000000000"  # torch 2.11
+DEFAULT_ARCHITECTURES = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]
+CPU_KERNELS = ["symmetric_kl", "posterior_summary", "perturb", "table"]
+INSTRUCTION_SETS = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
+    + ["-mfma", "-mprefer-vector-width=512"],
+}
+CXX_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
+# No fast-math: NaN and infinities keep their meaning. What is given up is errno and traps.
+KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"]
+KERNEL_FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"]
+
+
+def need_torch():
+    advice = (
+        "vaal_ext is built against the torch that you run. Type: pip install 'torch>=2.11' "
+        "setuptools ninja pybind11 && pip install --no-build-isolation ."
+    )
+    try:
+        import torch
+    except ImportError:
+        sys.exit(f"No torch here. {advice}")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
+        sys.exit(f"torch {torch.__version__} is too old. {advice}")
+    return torch
+
+
+def find_nvcc():
+    """The nvcc to use and, where there is none to use, why."""
+    wanted = os.environ.get("VAAL_CUDA", "auto")
+    if wanted not in ("0", "1", "auto"):
+        sys.exit(f"VAAL_CUDA must be 0, 1 or auto, got {wanted!r}")
+    if wanted == "0":
+        return None, "VAAL_CUDA=0"
+    home = os.environ.get("CUDA_HOME")
+    found = str(Path(home, "bin", "nvcc")) if home else "nvcc"
+    nvcc = shutil.which(found)
+    if nvcc is None and wanted == "1":
+        sys.exit(f"VAAL_CUDA=1, but there is no nvcc ({found}): put it on PATH or set CUDA_HOME")
+    return nvcc, f"no nvcc ({found})" if nvcc is None else ""
+
+
+def cuda_architectures(nvcc):
+    """[(architecture, also as PTX)], as asked for or the default list, cut to what nvcc knows."""
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    known = {re.sub(r"compute_(\d+)(\d)", r"\1.\2", line) for line in listed.stdout.split()}
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if not asked:
+        chosen = [a for a in DEFAULT_ARCHITECTURES if a in known]
+        return [(a, a == chosen[-1]) for a in chosen]
+    chosen = [(a.removesuffix("+PTX"), a.endswith("+PTX")) for a in asked]
+    unknown = [a for a, _ in chosen if a not in known]
+    if unknown:
+        sys.exit(f"TORCH_CUDA_ARCH_LIST: this nvcc does not know {', '.join(unknown)}")
+    return chosen
+
+
+class Plan:
+    """What will be built, from what, and how."""
+
+    def __init__(self):
+        torch = need_torch()
+        self.torch_version = torch.__version__
+        self.include = Path(torch.__file__).parent / "include"
+        self.torch_libs = Path(torch.__file__).parent / "lib"
+        self.cxx = os.environ.get("CXX", "c++")
+        if shutil.which(self.cxx) is None:
+            sys.exit(f"No C++ compiler ({self.cxx}): install g++ 11 or newer, or set CXX")
+        x86 = platform.machine() in ("x86_64", "AMD64")
+        self.isas = list(INSTRUCTION_SETS) if x86 else ["portable"]
+        self.nvcc, self.why_no_cuda = find_nvcc()
+        self.architectures = cuda_architectures(self.nvcc) if self.nvcc else []
+        self.jobs = os.environ.get("MAX_JOBS")
+
+    def facts(self):
+        names = [a + ("+PTX" if ptx else "") for a, ptx in self.architectures]
+        return {
+            "torch": self.torch_version,
+            "stable_abi": "2.11",
+            "cxx": self.cxx,
+            "cpu_instruction_sets": self.isas,
+            "nvcc": self.nvcc or "",
+            "cuda_architectures": names,
+            "why_no_cuda": self.why_no_cuda,
+        }
+
+    def show(self):
+        facts = self.facts()
+        print("vaal_ext build plan")
+        print(f"  torch         {self.torch_version} (stable ABI of 2.11)")
+        print(f"  _ops_cpu      {self.cxx}: {', '.join(self.isas)}")
+        cuda = f"{self.nvcc}: {', '.join(facts['cuda_architectures'])}"
+        print(f"  _ops_cuda     {cuda if self.nvcc else 'not built: ' + self.why_no_cuda}")
+        print(f"  jobs          {self.jobs or 'all cores'} (MAX_JOBS)", flush=True)
+
+    def ninja(self, build):
+        """The build file: rules, one edge per object, one per library."""
+        lines = [
+            "rule cxx\n  description = compile $out\n  command = $cxx -MMD -MF $out.d $flags -c $in -o $out\n"
+            "  depfile = $out.d\n  deps = gcc",
+            "rule link\n  description = link $out\n  command = $cxx -shared -o $out $in $flags",
+            # The resource report of ptxas (registers, stack, spills) is kept beside the object.
+            "rule nvcc\n  description = compile $out\n  command = $nvcc -MD -MF $out.d $flags -c $in -o $out 2> $out.log "
+            "|| (cat $out.log; exit 1)\n  depfile = $out.d\n  deps = gcc",
+            "rule nvlink\n  description = link $out\n  command = $nvcc -shared -o $out $in $flags",
+            "rule join\n  description = report $out\n  command = cat $flags > $out",
+            f"cxx = {self.cxx}",
+            f"nvcc = {self.nvcc}",
+        ]
+
+        def edge(rule, out, sources, flags, implicit=""):
+            lines.append(f"build {out}: {rule} {' '.join(map(str, sources))}{implicit}")
+            lines.append(f"  flags = {' '.join(map(str, flags))}")
+
+        csrc = ROOT / "csrc"
+        stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-isystem {self.include}", f"-I{csrc}"]
+        x86 = ["-DVAAL_X86"] if "avx2" in self.isas else []
+        objects = []
+        for source in ("ops", "cpu/library"):
+            objects.append(f"{Path(source).name}.o")
+            edge("cxx", objects[-1], [csrc / f"{source}.cpp"], CXX_FLAGS + stable + x86)
+        for isa in self.isas:
+            for kernel in CPU_KERNELS:
+                objects.append(f"{kernel}.{isa}.o")
+                flags = CXX_FLAGS + KERNEL_FLAGS + INSTRUCTION_SETS[isa] + [f"-DVAAL_ISA={isa}"]
+                edge("cxx", objects[-1], [csrc / "cpu" / f"{kernel}.cpp"], flags)
+        edge("link", "_ops_cpu.so", objects, [f"-L{self.torch_libs}", "-ltorch_cpu"])
+
+        import pybind11
+
+        facts = json.dumps(json.dumps(self.facts())).replace("$", "$$")
+        python = [f"-isystem {sysconfig.get_path('include')}", f"-isystem {pybind11.get_include()}"]
+        define = f"'-DVAAL_BUILD_CONFIG={facts}'"
+        edge("cxx", "bindings.o", [csrc / "bindings.cpp"], [*CXX_FLAGS, *python, f"-I{csrc}", define])
+        edge("link", self.extension(), ["bindings.o"], [])
+        if self.nvcc:
+            self.cuda_edges(edge, csrc, stable, build)
+        return "\n".join(lines) + "\n"
+
+    def cuda_edges(self, edge, csrc, stable, build):
+        flags = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-DUSE_CUDA"]
+        flags += ["--expt-relaxed-constexpr", "-Xptxas", "-v", "-DNDEBUG", *stable]
+        for architecture, ptx in self.architectures:
+            number = architecture.replace(".", "")
+            flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+            if ptx:
+                flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+        objects = []
+        for source in sorted((csrc / "cuda").glob("*.cu")):
+            objects.append(f"{source.stem}.cuda.o")
+            edge("nvcc", objects[-1], [source], flags)
+        # A torch without CUDA has no libtorch_cuda to link with: an empty one of that name will do,
+        # for what counts is the name that the loader then asks for.
+        libs, extra = self.torch_libs, ""
+        if not (libs / "libtorch_cuda.so").exists():
+            libs, extra = build, " | libtorch_cuda.so"
+            (build / "empty.cpp").write_text("")
+            edge("link", "libtorch_cuda.so", ["empty.cpp"], ["-fPIC", "-Wl,-soname,libtorch_cuda.so"])
+        link = ["-cudart", "static", f"-L{libs}", f"-L{self.torch_libs}"]
+        link += ["-Xlinker", "--no-as-needed", "-ltorch_cuda", "-ltorch_cpu"]
+        edge("nvlink", "_ops_cuda.so", objects, link, extra)
+        edge("join", "_ops_cuda.resources.txt", objects, [f"{o}.log" for o in objects])
+
+    def extension(self):
+        return "_C" + sysconfig.get_config_var("EXT_SUFFIX")
+
+    def products(self):
+        cuda = ["_ops_cuda.so", "_ops_cuda.resources.txt"] if self.nvcc else []
+        return ["_ops_cpu.so", self.extension(), *cuda]
+
+
+class NinjaBuild(build_ext):
+    def run(self):
+        plan = Plan()
+        plan.show()
+        build = ROOT / "build" / f"ninja-{sysconfig.get_platform()}-{sys.version_info.minor}"
+        build.mkdir(parents=True, exist_ok=True)
+        text = plan.ninja(build)
+        ninja_file = build / "build.ninja"
+        if not ninja_file.exists() or ninja_file.read_text() != text:
+            ninja_file.write_text(text)
+        import ninja
+
+        command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(build)]
+        if plan.jobs:
+            command += ["-j", plan.jobs]
+        if subprocess.run(command).returncode != 0:
+            sys.exit("The build failed; the compiler's message is above.")
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        package = ROOT / "vaal_ext" if in_place else Path(self.build_lib) / "vaal_ext"
+        package.mkdir(parents=True, exist_ok=True)
+        for product in plan.products():
+            # Renamed into place: a running process keeps the file that it has mapped.
+            shutil.copy2(build / product, package / f"{product}.new")
+            os.replace(package / f"{product}.new", package / product)
+
+
+setup(ext_modules=[Extension("vaal_ext._C", [])], cmdclass={"build_ext": NinjaBuild})

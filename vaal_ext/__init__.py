@@ -1,0 +1,42 @@
+"""Virtual Adversarial Active Learning (VAAL, IEEE BigData 2020) with fused C++ and CUDA kernels.
+
+The names below are loaded when they are first used, so ``import vaal_ext`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LDRScorer": "roughness",
+    "PoolScores": "pool",
+    "ldr_scores": "roughness",
+    "posterior_scores": "roughness",
+    "select": "selection",
+}
+_MODULES = ("ops", "reference")
+__all__ = ["__version__", *_HOME, *_MODULES]
+
+HOW_TO_BUILD = (
+    "in the repository, type: pip install 'torch>=2.11' && pip install --no-build-isolation -e . "
+    "(a C++ compiler is needed; the README's table 'When the install fails' lists the messages)"
+)
+
+if not any(Path(__file__).parent.glob("_ops_cpu*.so")):
+    warnings.warn(f"vaal_ext is not built: {HOW_TO_BUILD}", ImportWarning, stacklevel=2)
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

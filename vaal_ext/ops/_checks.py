@@ -1,0 +1,86 @@
+"""What every op asks of its arguments. All raise before any work is done."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._library import HAS_CUDA
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_tensor(name: str, x: Tensor) -> None:
+    """x is a floating tensor on a device that there are kernels for."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    if x.device.type == "cpu" or (x.device.type == "cuda" and HAS_CUDA):
+        return
+    if x.device.type == "cuda":
+        raise ValueError(
+            f"{name} is on {x.device}, but vaal_ext was built without its CUDA kernels: put nvcc on "
+            "PATH (or set CUDA_HOME) and build again with VAAL_CUDA=1"
+        )
+    raise ValueError(f"{name} is on {x.device}; there are kernels for cpu and cuda only")
+
+
+def check_alike(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
+    """Both tensors have one shape, dtype and device."""
+    for what in ("shape", "dtype", "device"):
+        a, b = getattr(first, what), getattr(second, what)
+        if a != b:
+            error = TypeError if what == "dtype" else ValueError
+            raise error(
+                f"{first_name} and {second_name} must have the same {what}, "
+                f"got {_plain(a)} and {_plain(b)}"
+            )
+
+
+def _plain(value) -> str:
+    return str(list(value)) if isinstance(value, torch.Size) else str(value)
+
+
+def check_logits(name: str, logits: Tensor) -> None:
+    """logits is [B, C] with at least one class."""
+    check_tensor(name, logits)
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"{name} must be [B, C] with C >= 1, got shape {list(logits.shape)}")
+
+
+def check_pair(p_logits: Tensor, q_logits: Tensor) -> None:
+    check_logits("p_logits", p_logits)
+    check_tensor("q_logits", q_logits)
+    check_alike("p_logits", p_logits, "q_logits", q_logits)
+
+
+def check_divergence(smoothing: float, divergence: str) -> None:
+    if divergence not in ("symmetric", "forward"):
+        raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
+    if not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
+
+
+def check_samples(name: str, x: Tensor) -> None:
+    """x is [B, ...]."""
+    check_tensor(name, x)
+    if x.ndim == 0:
+        raise ValueError(f"{name} must be [B, ...], got a tensor without dimensions")
+
+
+def check_radius(radius: float) -> None:
+    if not (math.isfinite(radius) and radius >= 0):
+        raise ValueError(f"radius must be finite and not negative, got {radius}")
+
+
+def refuse_gradient(op: str, *tensors: Tensor) -> None:
+    """The op has no derivative; better an error than a gradient that silently lacks a term."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        raise RuntimeError(f"{op} is not differentiable: call it under torch.no_grad() or detach")
+
+
+def arithmetic_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,0 +1,34 @@
+"""Loads the compiled kernels; the one place that knows where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import HOW_TO_BUILD
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+CPU_LIBRARY = _PACKAGE / "_ops_cpu.so"
+CUDA_LIBRARY = _PACKAGE / "_ops_cuda.so"
+
+
+def _load(path: Path) -> None:
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        reason = error.__cause__ or error
+        raise ImportError(
+            f"{path.name} does not load into torch {torch.__version__} ({reason}); build it again: "
+            f"{HOW_TO_BUILD}"
+        ) from error
+
+
+if not CPU_LIBRARY.exists():
+    raise ImportError(f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {HOW_TO_BUILD}")
+_load(CPU_LIBRARY)
+
+#: Whether CUDA tensors are accepted: the library is built and this torch has CUDA.
+HAS_CUDA = CUDA_LIBRARY.exists() and torch.version.cuda is not None
+if HAS_CUDA:
+    _load(CUDA_LIBRARY)

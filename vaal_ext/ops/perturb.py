@@ -1,0 +1,48 @@
+"""A step of given length along a direction, per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._checks import (
+    arithmetic_dtype,
+    check_alike,
+    check_radius,
+    check_samples,
+    check_tensor,
+    refuse_gradient,
+)
+
+
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """x + radius · d/‖d‖₂, with the norm taken over each sample (section III-A, the update of u).
+
+    The norm neither overflows nor underflows: directions of 1e-30 and of 1e30 normalise alike. A
+    sample whose direction is zero stays as it is; one that is not finite becomes NaN.
+
+    Args:
+        x: [B, ...]. Any strides; the result keeps them (channels_last stays channels_last).
+        direction: like x in shape, dtype and device.
+        radius: step length >= 0, in the units of x.
+        return_norm: also return ‖d‖₂ as A[B]; 0 marks the samples that did not move.
+
+    Raises:
+        TypeError: not tensors, or not one floating dtype.
+        ValueError: shapes or devices that differ, a negative or infinite radius.
+        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+    """
+    check_samples("x", x)
+    check_tensor("direction", direction)
+    check_alike("x", x, "direction", direction)
+    check_radius(radius)
+    refuse_gradient("perturb", x, direction)
+    out, norm = torch.ops.vaal.perturb.default(x, direction, float(radius))
+    return (out, norm) if return_norm else out
+
+
+@torch.library.register_fake("vaal::perturb")
+def _(x, direction, radius):
+    return torch.empty_like(x), x.new_empty(x.shape[0], dtype=arithmetic_dtype(x))

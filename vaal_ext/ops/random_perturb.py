@@ -1,0 +1,55 @@
+"""A step of given length along a random direction that belongs to the sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._checks import check_radius, check_samples, refuse_gradient
+
+
+def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
+    """x + radius · n/‖n‖₂ with standard normals n: the start of the power iteration (section III-A).
+
+    n depends on (seed, sample_index[i], element) alone (Philox4x32-10, Box-Muller): a sample starts
+    from the same direction whatever the batch, the order, the shard or the device. The normals are
+    never stored. Elements are numbered in the logical (contiguous) order of x.
+
+    Args:
+        x: [B, ...]. Any strides; the result keeps them.
+        radius: step length >= 0, in the units of x.
+        seed: any integer of 64 bits.
+        sample_index: int64[B] on x's device, the samples' numbers in the dataset.
+
+    Returns:
+        A tensor like x.
+
+    Raises:
+        TypeError: x not floating, sample_index not int64, seed not an integer.
+        ValueError: a shape, device, radius or seed that does not fit.
+        RuntimeError: x requires grad while grad mode is on (this op has no derivative).
+    """
+    check_samples("x", x)
+    check_radius(radius)
+    refuse_gradient("random_perturb", x)
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit 64 bits, got {seed}")
+    if not isinstance(sample_index, Tensor) or sample_index.dtype != torch.int64:
+        raise TypeError(f"sample_index must be an int64 tensor, got {_kind(sample_index)}")
+    if sample_index.shape != x.shape[:1] or sample_index.device != x.device:
+        raise ValueError(
+            f"sample_index must be [B] = [{x.shape[0]}] on {x.device}, "
+            f"got {list(sample_index.shape)} on {sample_index.device}"
+        )
+    return torch.ops.vaal.random_perturb.default(x, float(radius), seed, sample_index)
+
+
+def _kind(value) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+@torch.library.register_fake("vaal::random_perturb")
+def _(x, radius, seed, sample_index):
+    return torch.empty_like(x)

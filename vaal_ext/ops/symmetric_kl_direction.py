@@ -1,0 +1,41 @@
+"""The divergence and the direction of its gradient, in one pass: the op of the power iteration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._checks import arithmetic_dtype, check_divergence, check_pair, refuse_gradient
+
+
+def symmetric_kl_direction(
+    p_logits: Tensor, q_logits: Tensor, *, smoothing: float = 0.0, divergence: str = "symmetric"
+) -> tuple[Tensor, Tensor]:
+    """The value of :func:`symmetric_kl` and d value / d q_logits, each row scaled to maximum 1.
+
+    The power iteration normalises the input gradient of every sample, so only the direction of a
+    row matters: scaled, it survives float16 and the network's backward, and a row saturated to any
+    degree (a logit gap of 60, say) keeps it. A row whose gradient is zero is returned as zeros.
+
+    Args:
+        p_logits, q_logits, smoothing, divergence: as in :func:`symmetric_kl`.
+
+    Returns:
+        value A[B]; dlogits [B, C], contiguous, in the logits' dtype, max |dlogits[i]| = 1.
+
+    Raises:
+        TypeError, ValueError: as :func:`symmetric_kl`.
+        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+    """
+    check_pair(p_logits, q_logits)
+    check_divergence(smoothing, divergence)
+    refuse_gradient("symmetric_kl_direction", p_logits, q_logits)
+    return torch.ops.vaal.symmetric_kl_direction.default(
+        p_logits, q_logits, float(smoothing), divergence == "symmetric"
+    )
+
+
+@torch.library.register_fake("vaal::symmetric_kl_direction")
+def _(p_logits, q_logits, smoothing, symmetric):
+    value = p_logits.new_empty(p_logits.shape[0], dtype=arithmetic_dtype(p_logits))
+    return value, q_logits.new_empty(q_logits.shape)

@@ -1,0 +1,226 @@
+"""The ops in plain PyTorch: the oracle of the tests and the opponent of the benchmarks.
+
+Every function has the name, the arguments and the results of its twin in :mod:`vaal_ext.ops`.
+The formulas are the pivot formulas of the README ("Why the numbers are right"); they are computed
+in the dtype of the input (float16 and bfloat16 in float32), so ``reference.f(x.double())`` is the
+oracle for a float32 kernel. Nothing here is fused and nothing here is fast.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "perturb",
+    "posterior_summary",
+    "random_normal",
+    "random_perturb",
+    "symmetric_kl",
+    "symmetric_kl_direction",
+]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def _compute(x: Tensor) -> Tensor:
+    """x in the dtype the arithmetic runs in: half types in float32, the others as they are."""
+    return x.float() if x.dtype in _HALF else x
+
+
+def _phi(u: Tensor) -> Tensor:
+    """expm1(u) - u without cancellation: its Taylor series where |u| < 0.5."""
+    small = u.abs() < 0.5
+    v = torch.where(small, u, torch.zeros_like(u))
+    series = torch.zeros_like(v)
+    # 1/n! down to n = 2: the first term left out is below 2^-53 of the sum at |u| = 0.5.
+    for n in range(16, 1, -1):
+        series = series * v + 1.0 / math.factorial(n)
+    return torch.where(small, series * v * v, torch.expm1(u) - u)
+
+
+def _pivot(p_logits: Tensor, q_logits: Tensor):
+    """p, q, q - p, u = log q - log p and delta, each [B, C], free of cancellation.
+
+    Everything is measured from k = argmax p_logits, so that what is subtracted is small where the
+    result is small. A class where both logits are -inf has p = q = 0 and adds nothing.
+    """
+    a, b = _compute(p_logits), _compute(q_logits)
+    k = a.argmax(dim=1, keepdim=True)
+    absent = (a == -torch.inf) & (b == -torch.inf)
+    alpha = a - a.gather(1, k)
+    delta = ((b - a) - (b.gather(1, k) - a.gather(1, k))).masked_fill(absent, 0.0)
+    beta = b - b.gather(1, k)
+    others = torch.ones_like(a).scatter_(1, k, 0.0).bool()
+    # shift > 0 only where the argmax has moved: it keeps exp(beta) finite.
+    shift = beta.amax(dim=1, keepdim=True).clamp_min(0.0)
+    w = alpha.exp()
+    z = 1.0 + (w * others).sum(dim=1, keepdim=True)
+    # e^alpha * expm1(delta), from the larger of the two exponentials so that neither overflows.
+    larger = torch.maximum(alpha, beta) - shift
+    d = torch.copysign(larger.exp() * -torch.expm1(-delta.abs()), delta)
+    d = torch.where(others & ~absent, d, torch.zeros_like(d)).sum(dim=1, keepdim=True)
+    u = delta - torch.log1p(d * shift.exp() / z)
+    log_q = b - b.logsumexp(dim=1, keepdim=True)
+    # Where the argmax moved by more than 30, J is of order one and the direct difference is exact.
+    u = torch.where(shift > 30.0, log_q - (a - a.logsumexp(dim=1, keepdim=True)), u)
+    p, q = w / z, log_q.exp()
+    diff = torch.where((u.abs() < 1.0) & (shift <= 30.0), p * torch.expm1(u), q - p)
+    u = u.masked_fill(absent, 0.0)
+    delta = torch.where(shift > 30.0, u, delta)  # equal to delta up to a constant of the row
+    return p, q, diff.masked_fill(absent, 0.0), u, delta
+
+
+def _times(weight: Tensor, x: Tensor) -> Tensor:
+    """weight * x with 0 * inf = 0: a class of probability zero carries no weight."""
+    return torch.where(weight == 0, torch.zeros_like(x), weight * x)
+
+
+def _softmax_pullback(p: Tensor, h: Tensor, k: Tensor) -> Tensor:
+    """p (h - sum p h). On a saturated row the pivot's p h is almost the whole sum: there
+    h_k - sum p h is summed up as sum p_j (h_k - h_j), which does not cancel."""
+    centred = h - (p * h).sum(1, keepdim=True)
+    at_pivot = (p * (h.gather(1, k) - h)).sum(1, keepdim=True)
+    return p * centred.scatter(1, k, at_pivot)
+
+
+def _forward_backward(p_logits, q_logits, smoothing, divergence):
+    """Value [B] and the gradients [B, C] with respect to both logits."""
+    if divergence not in ("symmetric", "forward"):
+        raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
+    p, q, diff, u, delta = _pivot(p_logits, q_logits)
+    if smoothing:
+        ps = (1.0 - smoothing) * p + smoothing / p.shape[1]
+        qs = (1.0 - smoothing) * q + smoothing / p.shape[1]
+        ds = (1.0 - smoothing) * diff
+        v = torch.log1p(ds / ps)
+        if divergence == "symmetric":
+            value, hq, hp = ds * v, v + ds / qs, -v - ds / ps
+        else:
+            value, hq, hp = ps * _phi(v), ds / qs, -v
+        k = p_logits.argmax(dim=1, keepdim=True)
+        grad_q = (1.0 - smoothing) * _softmax_pullback(q, hq, k)
+        grad_p = (1.0 - smoothing) * _softmax_pullback(p, hp, k)
+        return value.sum(1), grad_p, grad_q
+    if divergence == "symmetric":
+        value = _times(diff, u).sum(1)
+        q_delta, p_delta = _times(q, delta), _times(p, delta)
+        grad_q = q_delta - q * q_delta.sum(1, keepdim=True) + diff
+        grad_p = -(p_delta - p * p_delta.sum(1, keepdim=True)) - diff
+    else:
+        value = torch.where(u.abs() < 0.5, p * _phi(u), diff - _times(p, u)).sum(1)
+        grad_q = diff
+        grad_p = -_times(p, u) - p * value.unsqueeze(1)
+    return value, grad_p, grad_q
+
+
+class _SymmetricKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, p_logits, q_logits, smoothing, divergence):
+        value, grad_p, grad_q = _forward_backward(p_logits, q_logits, smoothing, divergence)
+        ctx.save_for_backward(grad_p, grad_q)
+        ctx.dtypes = p_logits.dtype, q_logits.dtype
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_value):
+        scale = grad_value.unsqueeze(1)
+        grads = [(scale * g).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        return *grads, None, None
+
+
+def symmetric_kl(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
+    """See :func:`vaal_ext.ops.symmetric_kl`."""
+    return _SymmetricKL.apply(p_logits, q_logits, smoothing, divergence)
+
+
+def symmetric_kl_direction(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
+    """See :func:`vaal_ext.ops.symmetric_kl_direction`. Computed in float64 and rounded once."""
+    dtype = torch.promote_types(p_logits.dtype, torch.float32)
+    value, _, grad = _forward_backward(
+        p_logits.double(), q_logits.double(), smoothing, divergence
+    )
+    peak = grad.abs().amax(dim=1, keepdim=True) if grad.shape[1] else grad[:, :0]
+    scaled = grad / torch.where(peak == 0, torch.ones_like(peak), peak)
+    return value.to(dtype), scaled.to(q_logits.dtype)
+
+
+def perturb(x, direction, radius, *, return_norm=False):
+    """See :func:`vaal_ext.ops.perturb`."""
+    flat = direction.reshape(x.shape[0], -1).double() if x.numel() else x.double().flatten(1)
+    peak = flat.abs().amax(dim=1, keepdim=True) if flat.numel() else flat.new_zeros(len(x), 1)
+    unit = flat / torch.where(peak == 0, torch.ones_like(peak), peak)
+    length = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    step = radius * (unit / torch.where(length == 0, torch.ones_like(length), length))
+    out = (x.double() + step.view_as(x)).to(x.dtype)
+    if return_norm:
+        return out, (peak * length).squeeze(1).to(torch.promote_types(x.dtype, torch.float32))
+    return out
+
+
+def _mul_hi_lo(a: Tensor, constant: int):
+    """High and low 32 bits of a * constant, both unsigned 32-bit numbers held in int64."""
+    low16, high16 = a & 0xFFFF, a >> 16
+    low = low16 * constant
+    mid = high16 * constant + (low >> 16)
+    return mid >> 16, ((mid & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def philox4x32(counter, key):
+    """Philox4x32-10 (Salmon et al. 2011): four uint32 counters and two uint32 keys, as int64."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        hi0, lo0 = _mul_hi_lo(c0, 0xD2511F53)
+        hi1, lo1 = _mul_hi_lo(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def random_normal(num_elements: int, *, seed: int, sample_index: Tensor) -> Tensor:
+    """The standard normals behind :func:`random_perturb`: float64 [B, num_elements].
+
+    Element e of sample i is drawn from Philox4x32-10 with counter (e // 4, i) and key seed; its
+    four words give two Box-Muller pairs. A word w becomes the uniform ((w >> 9) + 0.5) / 2^23,
+    which float32 holds exactly, so every device and dtype starts from the same numbers.
+    """
+    device = sample_index.device
+    block = torch.arange((num_elements + 3) // 4, device=device).unsqueeze(0)
+    index = sample_index.to(torch.int64).unsqueeze(1)
+    mask = 0xFFFFFFFF
+    counter = torch.broadcast_tensors(
+        block & mask, (block >> 32) & mask, index & mask, (index >> 32) & mask
+    )
+    key = (seed & mask, (seed >> 32) & mask)
+    uniform = [((w >> 9).double() + 0.5) * 2.0**-23 for w in philox4x32(counter, key)]
+    normals = []
+    for radial, angle in (uniform[:2], uniform[2:]):
+        length = torch.sqrt(-2.0 * torch.log(radial))
+        normals += [length * torch.cos(2 * math.pi * angle), length * torch.sin(2 * math.pi * angle)]
+    return torch.stack(normals, dim=2).flatten(1)[:, :num_elements]
+
+
+def random_perturb(x, radius, *, seed, sample_index):
+    """See :func:`vaal_ext.ops.random_perturb`."""
+    per_sample = math.prod(x.shape[1:])
+    noise = random_normal(per_sample, seed=seed, sample_index=sample_index.to(x.device))
+    return perturb(x, noise.view(x.shape).to(torch.promote_types(x.dtype, torch.float32)), radius)
+
+
+def posterior_summary(logits):
+    """See :func:`vaal_ext.ops.posterior_summary`."""
+    a = _compute(logits)
+    label = a.argmax(dim=1)
+    k = label.unsqueeze(1)
+    alpha = a - a.gather(1, k)
+    weight = alpha.exp()
+    rest = weight.scatter(1, k, 0.0)
+    remainder = rest.sum(1)
+    z = 1.0 + remainder
+    entropy = torch.log1p(remainder) - _times(rest, alpha).sum(1) / z
+    runner_up = alpha.scatter(1, k, -torch.inf).amax(1)
+    return label, entropy, -torch.expm1(runner_up) / z
