@@ -159,7 +159,9 @@ class Plan:
         facts = json.dumps(json.dumps(self.facts())).replace("$", "$$")
         python = [f"-isystem {sysconfig.get_path('include')}", f"-isystem {pybind11.get_include()}"]
         define = f"'-DVAAL_BUILD_CONFIG={facts}'"
-        edge("cxx", "bindings.o", [csrc / "bindings.cpp"], [*CXX_FLAGS, *python, f"-I{csrc}", define])
+        edge(
+            "cxx", "bindings.o", [csrc / "bindings.cpp"], [*CXX_FLAGS, *python, f"-I{csrc}", define]
+        )
         edge("link", self.extension(), ["bindings.o"], [])
         if self.nvcc:
             self.cuda_edges(edge, csrc, stable, build)
@@ -183,7 +185,9 @@ class Plan:
         if not (libs / "libtorch_cuda.so").exists():
             libs, extra = build, " | libtorch_cuda.so"
             (build / "empty.cpp").write_text("")
-            edge("link", "libtorch_cuda.so", ["empty.cpp"], ["-fPIC", "-Wl,-soname,libtorch_cuda.so"])
+            edge(
+                "link", "libtorch_cuda.so", ["empty.cpp"], ["-fPIC", "-Wl,-soname,libtorch_cuda.so"]
+            )
         link = ["-cudart", "static", f"-L{libs}", f"-L{self.torch_libs}"]
         link += ["-Xlinker", "--no-as-needed", "-ltorch_cuda", "-ltorch_cpu"]
         edge("nvlink", "_ops_cuda.so", objects, link, extra)

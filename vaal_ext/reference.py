@@ -52,7 +52,7 @@ def _pivot(p_logits: Tensor, q_logits: Tensor):
     absent = (a == -torch.inf) & (b == -torch.inf)
     alpha = a - a.gather(1, k)
     delta = ((b - a) - (b.gather(1, k) - a.gather(1, k))).masked_fill(absent, 0.0)
-    beta = b - b.gather(1, k)
+    beta = (b - b.gather(1, k)).scatter(1, k, 0.0)
     others = torch.ones_like(a).scatter_(1, k, 0.0).bool()
     # shift > 0 only where the argmax has moved: it keeps exp(beta) finite.
     shift = beta.amax(dim=1, keepdim=True).clamp_min(0.0)
@@ -140,9 +140,7 @@ def symmetric_kl(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
 def symmetric_kl_direction(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
     """See :func:`vaal_ext.ops.symmetric_kl_direction`. Computed in float64 and rounded once."""
     dtype = torch.promote_types(p_logits.dtype, torch.float32)
-    value, _, grad = _forward_backward(
-        p_logits.double(), q_logits.double(), smoothing, divergence
-    )
+    value, _, grad = _forward_backward(p_logits.double(), q_logits.double(), smoothing, divergence)
     peak = grad.abs().amax(dim=1, keepdim=True) if grad.shape[1] else grad[:, :0]
     scaled = grad / torch.where(peak == 0, torch.ones_like(peak), peak)
     return value.to(dtype), scaled.to(q_logits.dtype)
@@ -200,7 +198,10 @@ def random_normal(num_elements: int, *, seed: int, sample_index: Tensor) -> Tens
     normals = []
     for radial, angle in (uniform[:2], uniform[2:]):
         length = torch.sqrt(-2.0 * torch.log(radial))
-        normals += [length * torch.cos(2 * math.pi * angle), length * torch.sin(2 * math.pi * angle)]
+        normals += [
+            length * torch.cos(2 * math.pi * angle),
+            length * torch.sin(2 * math.pi * angle),
+        ]
     return torch.stack(normals, dim=2).flatten(1)[:, :num_elements]
 
 

@@ -71,6 +71,15 @@ struct SimdMath {
     return power * small + (power - 1);
   }
 
+  // which ? e^x : e^y − 1, for y <= 1, in one evaluation.
+  template <class Mask>
+  static VAAL_HD V exp_or_expm1(Mask which, V x, V y) {
+    const V chosen = which ? x : y;
+    V power;
+    const V small = reduced_expm1(chosen < kMinExponent ? broadcast<S>(kMinExponent) : chosen, power);
+    return power * small + (which ? power : power - 1);
+  }
+
   // ln(mantissa · 2^exponent) for a positive normal x, the mantissa in [√½, √2).
   static VAAL_HD V log(V x) {
     const I bits = bits_as<I>(x);

@@ -32,10 +32,10 @@ void wide_row(const KLArguments& args, int64_t row) {
   }
   const double log_za = max_a + ::log(sum_a), log_zb = max_b + ::log(sum_b);
   const double keep = 1 - args.smoothing, floor = args.smoothing / cols;
+  // gain is posterior · ∂value/∂(mixed posterior), up to a constant of the row times the posterior.
   struct Class {
-    double p, q, term, h_p, h_q;
+    double p, q, term, gain_p, gain_q;
   };
-  // h is ∂value/∂p̃ or ∂value/∂q̃ up to a constant of the row.
   const auto class_of = [&](int64_t j) -> Class {
     const double log_p = load_one<S>(a + j) - log_za, log_q = load_one<S>(b + j) - log_zb;
     const double p = ::exp(log_p), q = ::exp(log_q);
@@ -43,21 +43,22 @@ void wide_row(const KLArguments& args, int64_t row) {
     if (p_mixed == 0 && q_mixed == 0) return {0, 0, 0, 0, 0};
     const double u = args.smoothing > 0 ? ::log(q_mixed / p_mixed) : log_q - log_p;
     const double change = q_mixed - p_mixed;
-    if (!args.symmetric)
-      return {p, q, p_mixed == 0 ? change : change - p_mixed * u, -u, change / q_mixed};
-    return {p, q, change * u, -u - change / p_mixed, u + change / q_mixed};
+    const double change_p = p_mixed == 0 ? change : p / p_mixed * change;
+    const double change_q = q_mixed == 0 ? change : q / q_mixed * change;
+    const double pu = p == 0 ? 0 * p : p * u, qu = q == 0 ? 0 * q : q * u;
+    if (args.symmetric) return {p, q, change * u, -pu - change_p, qu + change_q};
+    return {p, q, p_mixed == 0 ? change : change - p_mixed * u, -pu, change_q};
   };
   double value = 0, mean_p = 0, mean_q = 0;
   for (int64_t j = 0; j < cols; ++j) {
     const Class c = class_of(j);
     value += c.term;
-    mean_p += c.p == 0 ? 0 : c.p * c.h_p;
-    mean_q += c.q == 0 ? 0 : c.q * c.h_q;
+    mean_p += c.gain_p;
+    mean_q += c.gain_q;
   }
   const auto gradient = [&](bool of_q, int64_t j) {
     const Class c = class_of(j);
-    const double posterior = of_q ? c.q : c.p;
-    return posterior == 0 ? 0 * value : keep * posterior * (of_q ? c.h_q - mean_q : c.h_p - mean_p);
+    return keep * (of_q ? c.gain_q - c.q * mean_q : c.gain_p - c.p * mean_p);
   };
   if (args.value != nullptr) static_cast<S*>(args.value)[row] = S(value);
   const S* upstream = static_cast<const S*>(args.grad_value);

@@ -10,7 +10,8 @@
 //   Z = 1 + e^m R    Z_q = Z + e^m D    t = e^m D / Z    Λ = log1p(t)
 //   x_j = (q_j − p_j)/e^m = (d_j − w_j t)/Z_q        x_k = −(D/Z)/Z_q        u_j = δ_j − Λ
 //
-// V is a scalar (CUDA, one lane) or a vector register (CPU); M supplies exp, expm1, log1p for it.
+// V is a scalar (CUDA, one lane) or a vector register (CPU); M supplies exp, expm1, log1p and
+// exp_or_expm1(which, x, y) = which ? exp(x) : expm1(y) for it.
 #pragma once
 
 #include "macros.h"
@@ -25,8 +26,9 @@ VAAL_HD V weigh(V weight, V x) {
   return weight == 0 ? weight : weight * x;
 }
 
-// One class j ≠ k. Both exponentials are of numbers ≤ 0: the larger of e^α and e^β is computed,
-// the smaller follows from expm1(−|δ|), so nothing overflows and d_j keeps its relative accuracy.
+// One class j ≠ k, with two exponentials. Where δ ≤ 1, d = w·expm1(δ) keeps its relative accuracy
+// however small δ is; where δ > 1, v and w differ by more than a factor e and are subtracted, so a
+// class that was far below the pivot and rose neither overflows nor loses its w.
 template <class V>
 struct PivotTerm {
   V w, v, d;  // e^(α−m), e^(β−m), their difference
@@ -34,12 +36,11 @@ struct PivotTerm {
 
 template <class M, class V>
 VAAL_HD PivotTerm<V> pivot_term(V alpha_m, V beta_m, V delta) {
-  const auto grows = delta > 0;
-  const V larger = M::exp(grows ? beta_m : alpha_m);
-  const V shrink = M::expm1(grows ? -delta : delta);  // in [−1, 0]
-  const V change = larger * shrink;
-  const V smaller = larger + change;
-  return {grows ? smaller : larger, grows ? larger : smaller, grows ? -change : change};
+  const auto rises = delta > 1;
+  const V w = M::exp(alpha_m);
+  const V second = M::exp_or_expm1(rises, beta_m, delta);
+  const V d = rises ? second - w : w * second;
+  return {w, rises ? second : w + d, d};
 }
 
 // What all classes of a row share once the four sums are known.

@@ -23,9 +23,13 @@ VAAL_HD Smoothed<V> smoothed_term(V scale, V p, V q, V x, V keep, V floor) {
   const V p_mixed = keep * p + floor;
   const V q_mixed = keep * q + floor;
   const V y_over = keep * x / p_mixed;
-  const V y = scale * y_over;
-  const V v = M::log1p(y);
-  const V v_over = y == 0 ? y_over : y_over * (v / y);
+  // ṽ through log1p of a number ≥ 0 (|d̃| over the smaller of p̃ and q̃): log1p(y) loses all digits
+  // where q̃ ≪ p̃ and y rounds to −1.
+  const V rise_over = x < 0 ? -(keep * x / q_mixed) : y_over;
+  const V rise = scale * rise_over;
+  const V size = M::log1p(rise);
+  const V size_over = rise == 0 ? rise_over : rise_over * (size / rise);
+  const V v = x < 0 ? -size : size, v_over = x < 0 ? -size_over : size_over;
   const V change = scale * keep * x;
   const V change_over_q = keep * x / q_mixed;
   if constexpr (kSymmetric) return {change * v, v_over + change_over_q, -v_over - y_over};

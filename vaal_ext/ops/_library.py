@@ -25,7 +25,9 @@ def _load(path: Path) -> None:
 
 
 if not CPU_LIBRARY.exists():
-    raise ImportError(f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {HOW_TO_BUILD}")
+    raise ImportError(
+        f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {HOW_TO_BUILD}"
+    )
 _load(CPU_LIBRARY)
 
 #: Whether CUDA tensors are accepted: the library is built and this torch has CUDA.

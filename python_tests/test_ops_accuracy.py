@@ -1,0 +1,160 @@
+"""The headline: relative errors of the fused ops where the textbook formula is noise.
+
+Two steps. The pivot formulas in float64 (vaal_ext.reference) are checked against mpmath with 50
+digits; then the float32 kernels are checked against those formulas in float64.
+"""
+
+import mpmath
+import pytest
+import torch
+
+from vaal_ext import ops, reference
+
+STEPS = [1.0, 1e-2, 1e-4, 1e-6]
+SPREADS = [3, 10]
+CLASSES = [2, 10, 100, 1000, 32000]
+# Rows below this hold numbers that float32 stores with fewer digits or not at all.
+SMALLEST = 1e-30
+
+
+def logits(rows, cols, spread, step, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(cols * 1000 + spread)
+    a = torch.randn(rows, cols, generator=generator, dtype=torch.float64) * spread
+    b = a + step * torch.randn(rows, cols, generator=generator, dtype=torch.float64)
+    return a.to(dtype), b.to(dtype)
+
+
+def row_errors(got, expected):
+    """Relative error of every row (of its norm, for a gradient) that is not too small."""
+    got, expected = got.double(), expected.double()
+    if got.ndim == 1:
+        got, expected = got.unsqueeze(1), expected.unsqueeze(1)
+    size = torch.linalg.vector_norm(expected, dim=1)
+    kept = size > SMALLEST
+    return (torch.linalg.vector_norm(got - expected, dim=1) / size)[kept]
+
+
+def value_and_gradients(module, a, b, **how):
+    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+    value = module.symmetric_kl(a, b, **how)
+    return (value.detach(), *torch.autograd.grad(value.sum(), (a, b)))
+
+
+def exact(a, b):
+    """J and both gradients of one row of Python floats, with mpmath's digits."""
+    p, q = ([mpmath.exp(x - max(row)) for x in row] for row in (a, b))
+    p, q = ([x / mpmath.fsum(row) for x in row] for row in (p, q))
+    ratio = [mpmath.log(y) - mpmath.log(x) for x, y in zip(p, q, strict=True)]
+    value = mpmath.fsum((y - x) * r for x, y, r in zip(p, q, ratio, strict=True))
+    mean_q = mpmath.fsum(y * r for y, r in zip(q, ratio, strict=True))
+    mean_p = mpmath.fsum(x * r for x, r in zip(p, ratio, strict=True))
+    grad_q = [y * (r - mean_q) + y - x for x, y, r in zip(p, q, ratio, strict=True)]
+    grad_p = [-x * (r - mean_p) - (y - x) for x, y, r in zip(p, q, ratio, strict=True)]
+    return value, grad_p, grad_q
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("cols", [2, 10, 100])
+def test_float64_formulas_agree_with_50_digits(cols, spread, step):
+    """1e-13: the logits' own rounding is not at stake (both sides get the same float64 numbers),
+    what remains is a few hundred roundings of 1e-16 and exponents of up to 100 (100 · 1e-16)."""
+    a, b = logits(4, cols, spread, step, torch.float64)
+    got = value_and_gradients(reference, a, b)
+    with mpmath.workdps(50):
+        for row in range(len(a)):
+            value, grad_p, grad_q = exact(
+                *([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
+            )
+            expected = [[value], grad_p, grad_q]
+            for ours, theirs in zip(got, expected, strict=True):
+                ours = ours[row].reshape(-1).tolist()
+                error = mpmath.norm([mpmath.mpf(x) - y for x, y in zip(ours, theirs, strict=True)])
+                assert error <= 1e-13 * mpmath.norm(theirs)
+
+
+@pytest.mark.parametrize("divergence", ["symmetric", "forward"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("cols", CLASSES)
+def test_float32_is_right_at_every_step(cols, spread, step, divergence):
+    """The bounds are the issue's: 1e-6 at the median row, 2e-5 at the worst. A logit of up to 40
+    rounds by 40 · 6e-8 = 2e-6 in a difference, which is what a worst row shows."""
+    a, b = logits(200 if cols < 32000 else 16, cols, spread, step)
+    got = value_and_gradients(ops, a, b, divergence=divergence)
+    expected = value_and_gradients(reference, a.double(), b.double(), divergence=divergence)
+    for ours, theirs in zip(got, expected, strict=True):
+        errors = row_errors(ours, theirs)
+        assert len(errors) > 0
+        assert errors.median() <= 1e-6
+        assert errors.max() <= 2e-5
+
+
+@pytest.mark.parametrize("divergence", ["symmetric", "forward"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("cols", [2, 10, 1000])
+def test_smoothed_values_and_gradients(cols, step, divergence):
+    """Smoothing adds a logarithm of 1 + y and a division: twice the bounds of the plain op at the
+    median; at the worst row the gradient's two terms, each right to 1e-6, cancel to a hundredth."""
+    a, b = logits(200, cols, 3, step)
+    how = {"divergence": divergence, "smoothing": 0.1}
+    got = value_and_gradients(ops, a, b, **how)
+    expected = value_and_gradients(reference, a.double(), b.double(), **how)
+    for ours, theirs in zip(got, expected, strict=True):
+        errors = row_errors(ours, theirs)
+        assert errors.median() <= 2e-6
+        assert errors.max() <= 1e-4
+
+
+def cosine(x, y):
+    return torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("gap", [0, 20, 60, 200])
+@pytest.mark.parametrize("cols", [2, 10, 100, 1000])
+def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
+    """The direction is right to rounding of its storage: a cosine within 1e-6 of 1 (bfloat16 stores
+    8 bits: relative errors of 2^-9 at random give 1 - cos of about 2^-18/2 = 2e-6, hence its bound)."""
+    a, b = logits(50, cols, 1, 0.1)
+    a[:, 0] += gap
+    b[:, 0] += gap
+    a, b = a.to(dtype), b.to(dtype)
+    moved = (a != b).any(dim=1) & ((b - a) != (b - a)[:, :1]).any(dim=1)
+    assert moved.sum() > 10
+    value, direction = ops.symmetric_kl_direction(a, b)
+    _, expected = reference.symmetric_kl_direction(a.double(), b.double())
+    bound = 5e-6 if dtype == torch.bfloat16 else 1e-6
+    assert (1 - cosine(direction, expected))[moved].max() <= bound
+    assert ((direction[moved].abs().amax(dim=1) - 1).abs() <= 2**-23).all()  # one unit of rounding
+    assert (value >= 0).all()
+
+
+def test_direction_is_the_scaled_gradient():
+    a, b = logits(64, 10, 3, 0.3)
+    _, _, gradient = value_and_gradients(ops, a, b)
+    _, direction = ops.symmetric_kl_direction(a, b)
+    scaled = gradient / gradient.abs().amax(dim=1, keepdim=True)
+    torch.testing.assert_close(direction, scaled, rtol=1e-6, atol=1e-7)
+
+
+def test_textbook_formula_fails_where_this_one_holds():
+    """Without this the accuracy tests above could pass on easy input."""
+    a, b = logits(200, 10, 10, 1e-4)
+    q = b.clone().requires_grad_()
+    log_p, log_q = a.log_softmax(1), q.log_softmax(1)
+    textbook = ((log_q.exp() - log_p.exp()) * (log_q - log_p)).sum(1)
+    (gradient,) = torch.autograd.grad(textbook.sum(), q)
+    _, _, expected = value_and_gradients(reference, a.double(), b.double())
+    assert row_errors(gradient, expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("cols", [1, 2, 10, 33, 1000])
+def test_posterior_summary(cols):
+    """Entropy and margin lie within a few roundings of float32 of their own size or of 1."""
+    a, _ = logits(300, cols, 4, 0)
+    label, entropy, margin = ops.posterior_summary(a)
+    expected = reference.posterior_summary(a.double())
+    assert torch.equal(label, expected[0])
+    torch.testing.assert_close(entropy.double(), expected[1], rtol=3e-6, atol=1e-12)
+    torch.testing.assert_close(margin.double(), expected[2], rtol=3e-6, atol=3e-7)
