@@ -45,8 +45,8 @@ def tolerance(dtype):
     }[dtype]
 
 
-# Every shape is there for a reason: nothing, one class, one lane, both sides of a register (16, 17),
-# both sides of the change of layout (128, 129), many registers, and a vocabulary.
+# Every shape is there for a reason: nothing, one class, one lane, both sides of a register (16,
+# 17), both sides of the change of layout (128, 129), many registers, and a vocabulary.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cols", [1, 2, 3, 10, 16, 17, 100, 128, 129, 1000, 128256])
 @pytest.mark.parametrize("rows", [0, 1, 5, 37])

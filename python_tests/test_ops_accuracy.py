@@ -114,8 +114,8 @@ def cosine(x, y):
 @pytest.mark.parametrize("gap", [0, 20, 60, 200])
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])
 def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
-    """The direction is right to rounding of its storage: a cosine within 1e-6 of 1 (bfloat16 stores
-    8 bits: relative errors of 2^-9 at random give 1 - cos of about 2^-18/2 = 2e-6, hence its bound)."""
+    """The direction is right to rounding of its storage: a cosine within 1e-6 of 1. (bfloat16
+    stores 8 bits: random relative errors of up to 2^-9 give 1 - cos of 2e-6, hence its bound.)"""
     a, b = logits(50, cols, 1, 0.1)
     a[:, 0] += gap
     b[:, 0] += gap

@@ -22,8 +22,8 @@ def check_tensor(name: str, x: Tensor) -> None:
         return
     if x.device.type == "cuda":
         raise ValueError(
-            f"{name} is on {x.device}, but vaal_ext was built without its CUDA kernels: put nvcc on "
-            "PATH (or set CUDA_HOME) and build again with VAAL_CUDA=1"
+            f"{name} is on {x.device}, but vaal_ext was built without its CUDA kernels: put nvcc "
+            "on PATH (or set CUDA_HOME) and build again with VAAL_CUDA=1"
         )
     raise ValueError(f"{name} is on {x.device}; there are kernels for cpu and cuda only")
 

@@ -9,7 +9,7 @@ from ._checks import check_radius, check_samples, refuse_gradient
 
 
 def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
-    """x + radius · n/‖n‖₂ with standard normals n: the start of the power iteration (section III-A).
+    """x + radius · n/‖n‖₂, n standard normal: where the power iteration starts (section III-A).
 
     n depends on (seed, sample_index[i], element) alone (Philox4x32-10, Box-Muller): a sample starts
     from the same direction whatever the batch, the order, the shard or the device. The normals are

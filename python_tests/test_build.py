@@ -1,0 +1,200 @@
+"""What was built: stable ABI, architectures, no spills; and what the build says when it cannot."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import vaal_ext
+from vaal_ext import _C
+from vaal_ext.ops import _library
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = _C.build_config()
+AUDIT = Path(sys.executable).parent / "torch-abi-audit"
+needs_cuda_library = pytest.mark.skipif(
+    not _library.CUDA_LIBRARY.exists(), reason=f"_ops_cuda is not built: {CONFIG['why_no_cuda']}"
+)
+LIBRARIES = [
+    _library.CPU_LIBRARY,
+    pytest.param(_library.CUDA_LIBRARY, marks=needs_cuda_library),
+]
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)
+def test_libraries_keep_to_the_stable_abi_of_2_11(library):
+    done = run(str(AUDIT), "--check", "torch", str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Torch ABI:\s+STABLE", done.stdout), done.stdout
+    major, minor = re.search(r"Min torch:\s+(\d+)\.(\d+)", done.stdout).groups()
+    assert (int(major), int(minor)) <= (2, 11)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)
+def test_libraries_hold_no_python(library):
+    done = run("nm", "-D", "--undefined-only", "-C", str(library))
+    names = [
+        line.split(maxsplit=1)[-1].removeprefix("U ").strip() for line in done.stdout.splitlines()
+    ]
+    assert any(name.startswith("aoti_torch_") for name in names), "nm showed nothing"
+    assert not [n for n in names if re.match(r"_?Py[A-Z_]|at::|c10::|torch::autograd", n)]
+
+
+@needs_cuda_library
+def test_cuda_library_holds_the_architectures_asked_for():
+    """cuobjdump is not part of every toolkit; the file's embedded ELF and PTX name their target."""
+    content = _library.CUDA_LIBRARY.read_bytes()
+    report = (_library.CUDA_LIBRARY.parent / "_ops_cuda.resources.txt").read_text()
+    assert CONFIG["cuda_architectures"]
+    for name in CONFIG["cuda_architectures"]:
+        number = name.removesuffix("+PTX").replace(".", "")
+        assert f"for 'sm_{number}'" in report
+        assert f"sm_{number}".encode() in content or f"compute_{number}".encode() in content
+
+
+@needs_cuda_library
+def test_cuda_kernels_do_not_spill():
+    report = (_library.CUDA_LIBRARY.parent / "_ops_cuda.resources.txt").read_text()
+    functions = re.findall(r"Compiling entry function '(\S+)' for '(sm_\d+)'", report)
+    usage = re.findall(
+        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report
+    )
+    assert len(functions) > 100
+    assert len(usage) >= len(functions)
+    assert {numbers for numbers in usage} == {("0", "0", "0")}
+
+
+def test_build_config_names_what_was_built():
+    assert set(CONFIG) == {
+        "torch",
+        "stable_abi",
+        "cxx",
+        "cpu_instruction_sets",
+        "nvcc",
+        "cuda_architectures",
+        "why_no_cuda",
+    }
+    assert "portable" in CONFIG["cpu_instruction_sets"]
+    assert bool(CONFIG["nvcc"]) != bool(CONFIG["why_no_cuda"])
+
+
+HEAVY = ("matplotlib", "sklearn", "torchvision", "scipy")
+
+
+def test_import_is_light():
+    code = f"import sys, vaal_ext; print([m for m in {(*HEAVY, 'torch')} if m in sys.modules])"
+    assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+    code = (
+        "import sys, vaal_ext; vaal_ext.ldr_scores, vaal_ext.select, vaal_ext.ops; "
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    """A copy of the package without its libraries."""
+    (tmp_path / "vaal_ext" / "ops").mkdir(parents=True)
+    for source in Path(vaal_ext.__file__).parent.rglob("*.py"):
+        target = tmp_path / "vaal_ext" / source.relative_to(Path(vaal_ext.__file__).parent)
+        target.write_text(source.read_text())
+    return tmp_path
+
+
+def test_an_unbuilt_package_says_what_to_type(unbuilt):
+    environment = {"PYTHONPATH": str(unbuilt), "PYTHONWARNINGS": "default"}
+    done = run(sys.executable, "-c", "import os; os.chdir('/'); import vaal_ext", **environment)
+    assert done.returncode == 0
+    assert "pip install --no-build-isolation -e ." in done.stderr
+    code = "import os; os.chdir('/'); import vaal_ext; vaal_ext.ops"
+    done = run(sys.executable, "-c", code, **environment)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "not built" in last
+    assert "pip install --no-build-isolation -e ." in last
+
+
+def test_a_damaged_library_says_what_to_type(unbuilt):
+    (unbuilt / "vaal_ext" / "_ops_cpu.so").write_bytes(b"not a library")
+    code = "import os; os.chdir('/'); import vaal_ext; vaal_ext.ops"
+    done = run(sys.executable, "-c", code, PYTHONPATH=str(unbuilt))
+    assert "build it again" in done.stderr.strip().splitlines()[-1]
+
+
+def setup_says(python=sys.executable, **environment):
+    done = run(python, "setup.py", "-q", "build_ext", **environment)
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_build_refusals():
+    """Each ends before anything is compiled, with one sentence."""
+    assert "VAAL_CUDA must be 0, 1 or auto" in setup_says(VAAL_CUDA="yes")
+    assert "there is no nvcc" in setup_says(VAAL_CUDA="1", CUDA_HOME="/nonexistent")
+    assert "No C++ compiler" in setup_says(VAAL_CUDA="0", CXX="/nonexistent/c++")
+
+
+@needs_cuda_library
+def test_build_refuses_an_unknown_architecture():
+    message = setup_says(TORCH_CUDA_ARCH_LIST="9.0;42.0", VAAL_CUDA="1")
+    assert "does not know 42.0" in message
+
+
+def test_a_missing_torch_ends_with_what_to_type(tmp_path):
+    """A bare environment stands in for pip's isolated one: setuptools is there, torch is not."""
+    import setuptools
+
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = str(tmp_path / "bare" / "bin" / "python")
+    link = tmp_path / "only"
+    link.mkdir()
+    for name in ("setuptools", "_distutils_hack", "pkg_resources"):
+        source = Path(setuptools.__file__).parent.parent / name
+        if source.exists():
+            (link / name).symlink_to(source)
+    last = setup_says(python, PYTHONPATH=str(link))
+    assert last.startswith("No torch here.")
+    assert "pip install --no-build-isolation ." in last
+
+
+@pytest.mark.parametrize("op", ["symmetric_kl", "perturb", "random_perturb", "posterior_summary"])
+def test_launch_plans(op):
+    """Every row gets its threads, and nothing exceeds what a block may have."""
+    longest = 2**31 if "perturb" in op else 200_001
+    for rows, cols in [
+        (0, 10),
+        (1, 1),
+        (256, 10),
+        (1024, 1000),
+        (1, 200_000),
+        (2, longest),
+        (7, 129),
+    ]:
+        for dtype in ("float32", "float64", "bfloat16", "float16"):
+            plan = _C.launch_plan(op, rows, cols, dtype)
+            assert plan["path"] in ("warp", "block", "stream", "split")
+            assert 1 <= plan["block_threads"] <= 1024
+            assert plan["block_threads"] % 32 == 0
+            assert plan["shared_bytes"] <= 227 * 1024
+            assert plan["blocks"] > 0 or rows == 0
+            if plan["path"] in ("warp", "block"):
+                assert plan["threads_per_row"] * plan["items_per_thread"] >= min(cols, 1)
+    assert _C.launch_plan(op, 1, 2**24, "float32")["splits"] > 1
+
+
+def test_launch_plan_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="there is no op"):
+        _C.launch_plan("softmax", 1, 1, "float32")
+    with pytest.raises(ValueError, match="dtype must be"):
+        _C.launch_plan("perturb", 1, 1, "int8")

@@ -1,0 +1,259 @@
+"""The active-learning loop: what a run does, what it writes and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vaal_ext.datasets import load_dataset
+from vaal_ext.experiment import RunConfig, initial_indices, run
+from vaal_ext.pool import PoolScores
+from vaal_ext.run_folder import Round
+from vaal_ext.selection import percentile_rank
+from vaal_ext.streams import Stream, stream_seed
+from vaal_ext.training import SETTINGS, evaluate
+
+SMALL = RunConfig(
+    "moons", "vaal", rounds=2, initial=6, query_size=5, steps=5, num_iters=1, device="cpu",
+    backend="reference",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These networks are so small that threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_what_it_says(tmp_path, capsys):
+    out = tmp_path / "deep" / "run"
+    run(SMALL, out)
+    files = ["query_000.csv", "query_001.csv", "query_002.csv"]
+    assert sorted(p.name for p in out.iterdir()) == (
+        ["config.json", *files, "rounds.csv", "scores.npz", "state.pt"]
+    )
+    rounds = read(out / "rounds.csv")
+    assert list(rounds[0]) == [field.name for field in fields(Round)]
+    assert [(row["round"], row["labels"]) for row in rounds] == [
+        ("0", "6"),
+        ("1", "11"),
+        ("2", "16"),
+    ]
+    assert rounds[0]["score_seconds"] == rounds[0]["select_seconds"] == "0.0"
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    accuracy = 100 * float(rounds[2]["test_accuracy"])
+    assert lines[2].startswith(f"round 2/2  16 labels  test accuracy {accuracy:.2f}%  loss ")
+    assert all(word in lines[2] for word in ("training", "scoring", "selecting"))
+
+    config = json.loads((out / "config.json").read_text())
+    assert set(config) == {"config", "data_sha256", "versions", "commit"}
+    assert config["config"]["xi"] == SETTINGS["moons"].xi  # nothing is left open
+    assert set(config["versions"]) == {"vaal_ext", "torch", "numpy", "python"}
+
+    queries = [read(out / name) for name in files]
+    labelled = [int(row["index"]) for query in queries for row in query]
+    assert [len(query) for query in queries] == [6, 5, 5]
+    assert len(set(labelled)) == 16
+    assert queries[0][0]["ldr"] == ""
+    scores = PoolScores.load(out / "scores.npz")
+    assert set(scores.index.tolist()) == set(range(800)) - set(labelled[:11])
+    ranks = percentile_rank(scores.ldr)
+    for row in queries[2]:
+        at = scores.index.tolist().index(int(row["index"]))
+        for column in ("ldr", "entropy", "margin", "pseudo_label"):
+            assert np.float32(row[column]) == getattr(scores, column)[at]
+        assert float(row["percentile_rank"]) == pytest.approx(ranks[at], rel=1e-8)
+
+    state = torch.load(out / "state.pt", weights_only=True)
+    assert state["labelled"].tolist() == labelled
+    # The saved weights are those of the last row.
+    data = load_dataset("moons", seed=stream_seed(0, Stream.SPLIT))
+    net = nn.Sequential(
+        nn.Linear(2, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 2),
+    )
+    weights = state["weights"].values()
+    for parameter, value in zip(net.parameters(), weights, strict=True):
+        parameter.data.copy_(value)
+    assert evaluate(net, data.test_x, data.test_y)[0] == float(rounds[2]["test_accuracy"])
+
+
+@pytest.mark.parametrize("strategy", ["random", "entropy", "margin"])
+def test_every_strategy_starts_from_the_same_labels_and_weights(strategy, tmp_path):
+    config = replace(SMALL, rounds=1)
+    run(config, tmp_path / "vaal", progress=False)
+    run(replace(config, strategy=strategy), tmp_path / strategy, progress=False)
+    first, other = ((tmp_path / name) for name in ("vaal", strategy))
+    assert (first / "query_000.csv").read_bytes() == (other / "query_000.csv").read_bytes()
+    numbers = ("test_accuracy", "test_loss", "val_accuracy", "train_loss")
+    one, two = read(first / "rounds.csv")[0], read(other / "rounds.csv")[0]
+    # The loss of the trained network to its last bit: the weights it began with were the same.
+    assert [one[name] for name in numbers] == [two[name] for name in numbers]
+    assert (first / "query_001.csv").read_bytes() != (other / "query_001.csv").read_bytes()
+    assert (other / "scores.npz").exists() == (strategy != "random")
+    if strategy == "random":
+        assert read(other / "query_001.csv")[0]["entropy"] == ""
+    else:
+        row = read(other / "query_001.csv")[0]
+        assert row["ldr"] == row["percentile_rank"] == ""
+        assert float(row["entropy"]) > 0
+
+
+def test_seeds_change_everything(tmp_path):
+    for seed in (0, 1):
+        run(replace(SMALL, seed=seed, rounds=1), tmp_path / str(seed), progress=False)
+    zero, one = tmp_path / "0", tmp_path / "1"
+    for name in ("query_000.csv", "query_001.csv", "rounds.csv"):
+        assert (zero / name).read_bytes() != (one / name).read_bytes()
+
+
+def test_the_global_generators_are_left_alone(tmp_path):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    run(replace(SMALL, rounds=1), tmp_path / "run", progress=False)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_pool_size_scores_a_fresh_part_in_every_round(tmp_path):
+    seen = []
+    for rounds in (1, 2):
+        out = tmp_path / str(rounds)
+        run(replace(SMALL, pool_size=50, rounds=rounds), out, progress=False)
+        scores = PoolScores.load(out / "scores.npz")
+        assert scores.num_samples == 50
+        assert (np.diff(scores.index) > 0).all()
+        queried = {int(row["index"]) for row in read(out / f"query_00{rounds}.csv")}
+        assert queried <= set(scores.index.tolist())
+        seen.append(set(scores.index.tolist()))
+    assert seen[0] != seen[1]
+
+
+def test_the_pool_may_be_used_up(tmp_path):
+    config = replace(SMALL, strategy="random", initial=796, query_size=2)
+    run(config, tmp_path / "run", progress=False)
+    assert read(tmp_path / "run" / "rounds.csv")[-1]["labels"] == "800"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"dataset": "cifar"},
+            ValueError,
+            "moons, circles, digits, mnist, npz:PATH, got 'cifar'",
+        ),
+        ({"strategy": "best"}, ValueError, "random, entropy, margin, vaal, got 'best'"),
+        (
+            {"initial": 791},
+            ValueError,
+            "791 initial .* are 801 labels; .* has 800 samples",
+        ),
+        ({"initial": 0}, ValueError, "initial must be at least 1"),
+        ({"rounds": 0}, ValueError, "rounds must be at least 1"),
+        ({"query_size": 2.5}, TypeError, "query_size must be an int"),
+        (
+            {"pool_size": 4},
+            ValueError,
+            "query_size must be at most pool_size, got 5 and 4",
+        ),
+        ({"seed": -1}, ValueError, "seed must be in 0"),
+        ({"xi": -1.0}, ValueError, "xi must be finite and above 0"),
+        ({"percentile": 100.0}, ValueError, "nothing ranks above it"),
+        ({"class_prior": [1, 1, 1]}, ValueError, "each of the 2 classes, got 3"),
+        (
+            {"learning_rate": 0.0},
+            ValueError,
+            "learning_rate must be finite and above 0",
+        ),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"device": "tpu"}, ValueError, "device must be 'cpu' or 'cuda', got 'tpu'"),
+        ({"backend": "fast"}, ValueError, "backend must be 'fused' or 'reference'"),
+        ({"dataset": "mnist"}, ValueError, "needs a data root"),
+        (
+            {"dataset": "mnist", "data_root": "/nowhere"},
+            FileNotFoundError,
+            "/nowhere/MNIST/raw",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_made(change, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        run(replace(SMALL, **change), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_output_must_be_a_folder_of_its_own(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is not a folder"):
+        run(SMALL, tmp_path / "file", progress=False)
+    with pytest.raises(ValueError, match=r"holds no run but is not empty \(file\)"):
+        run(SMALL, tmp_path, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="run"):
+        run(SMALL, tmp_path / "run", progress=False)
+
+
+def test_a_full_disk_ends_in_a_clear_error_and_loses_one_round(tmp_path, monkeypatch):
+    run(SMALL, tmp_path / "whole", progress=False)
+    out, written = tmp_path / "run", []
+    fsync = os.fsync
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 6:  # config, round 0: query, state, rounds; round 1: scores, query
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*query_001\.csv: No space left") as caught:
+        run(SMALL, out, progress=False)
+    assert caught.value.errno == errno.ENOSPC
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "config.json",
+        "query_000.csv",
+        "state.pt",
+        "rounds.csv",
+        "scores.npz",
+    }
+    assert len(read(out / "rounds.csv")) == 1
+    run(SMALL, out, progress=False)
+    for name in ("query_001.csv", "query_002.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.data())
+def test_the_initial_set_has_every_class(labels, data):
+    labels = np.array(labels)
+    n = data.draw(st.integers(1, len(labels)))
+    picked = initial_indices(labels, n, seed=data.draw(st.integers(0, 9)))
+    assert picked.shape == (n,)
+    assert len(set(picked.tolist())) == n
+    assert len(np.unique(labels[picked])) == min(n, len(np.unique(labels)))

@@ -1,0 +1,265 @@
+"""Atomic files, the file of pool scores, and the pool read in batches."""
+
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+
+from vaal_ext.atomic import write_atomically
+from vaal_ext.pool import PoolScores, pool_batches, pool_size
+
+# --- atomic files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "content"), [("wb", b"\x00\r\n"), ("w", "é\n\r\n")])
+def test_atomic_write_appears_at_the_end_with_the_usual_rights(tmp_path, mode, content):
+    path = tmp_path / ("x" * 251 + ".bin")  # the longest name that a file may have
+    path.write_bytes(b"old")
+    with write_atomically(path, mode) as file:
+        file.write(content)
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == (content if mode == "wb" else content.encode())
+    assert os.listdir(tmp_path) == [path.name]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def half_written(path, error):
+    with write_atomically(path) as file:
+        file.write(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("existing", [None, b"old"])
+def test_atomic_write_leaves_nothing_behind_on_error(tmp_path, error, existing):
+    path = tmp_path / "file"
+    if existing is not None:
+        path.write_bytes(existing)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(type(error)):
+        half_written(path, error)
+    assert sorted(os.listdir(tmp_path)) == before
+    assert existing is None or path.read_bytes() == existing
+
+
+def test_atomic_write_on_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), write_atomically(tmp_path / "file") as file:
+        file.write(b"all")
+    assert os.listdir(tmp_path) == []
+
+
+def test_atomic_write_refuses_what_it_cannot_replace(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder"), write_atomically(tmp_path):
+        pytest.fail("the block must not run")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="regular file"), write_atomically(tmp_path / "fifo"):
+        pytest.fail("the block must not run")
+    with pytest.raises(FileNotFoundError), write_atomically(tmp_path / "no" / "file"):
+        pytest.fail("the block must not run")
+    with pytest.raises(ValueError, match="mode"), write_atomically(tmp_path / "file", "a"):
+        pytest.fail("the block must not run")
+    assert os.listdir(tmp_path) == ["fifo"]
+
+
+def test_atomic_write_goes_through_a_symbolic_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with write_atomically(tmp_path / "link", "w") as file:
+        file.write("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+
+
+# --- the file of scores -----------------------------------------------------------------------
+
+
+def some_scores(n=5, classes=3):
+    return PoolScores(
+        index=np.arange(n) * 7,
+        ldr=np.linspace(0, 1, n, dtype=np.float32),
+        pseudo_label=np.arange(n) % classes,
+        entropy=np.full(n, np.nan, dtype=np.float32),
+        margin=np.full(n, 0.5, dtype=np.float32),
+        posterior_mean=np.full(classes, 1 / classes),
+    )
+
+
+def arrays_of(scores):
+    names = ("index", "ldr", "pseudo_label", "entropy", "margin", "posterior_mean")
+    return {name: getattr(scores, name) for name in names}
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_scores_come_back_from_the_file_bit_for_bit(tmp_path, n):
+    scores = some_scores(n)
+    scores.save(tmp_path / "scores.npz")
+    loaded = PoolScores.load(str(tmp_path / "scores.npz"))
+    assert (loaded.num_samples, loaded.num_classes) == (n, 3)
+    for name, array in arrays_of(scores).items():
+        got = getattr(loaded, name)
+        assert got.dtype == array.dtype
+        assert got.tobytes() == array.tobytes()
+    assert os.listdir(tmp_path) == ["scores.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"ldr": np.zeros(4, np.float32)}, ValueError, "4 entries where index has 5"),
+        ({"margin": np.zeros(5)}, TypeError, "margin must be a float32 array, got float64"),
+        ({"entropy": [0.0] * 5}, TypeError, "entropy must be a float32 array, got list"),
+        ({"index": np.zeros((5, 1), np.int64)}, ValueError, "1-D"),
+        ({"pseudo_label": np.array([0, 1, 2, 3, 0])}, ValueError, "-1..2"),
+        ({"pseudo_label": np.array([0, 1, -2, 1, 0])}, ValueError, "-1..2"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, change, error, message):
+    arrays = arrays_of(some_scores()) | change
+    with pytest.raises(error, match=message):
+        PoolScores(**arrays)
+    np.savez(tmp_path / "scores.npz", **arrays)
+    if not isinstance(change.get("entropy"), list):
+        with pytest.raises(ValueError, match=message):
+            PoolScores.load(tmp_path / "scores.npz")
+
+
+class Bomb:
+    """Fails the test if it is ever unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle from the file was loaded",)
+
+
+def test_damaged_files_are_refused_and_pickles_never_loaded(tmp_path):
+    path = tmp_path / "scores.npz"
+    some_scores().save(path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"scores\.npz is no readable file of pool scores"):
+            PoolScores.load(path)
+    at = whole.index(b"ldr.npy") + 150  # in the data: only the checksum can tell
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match="is no readable file"):
+        PoolScores.load(path)
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"no \.npz"):
+        PoolScores.load(path)
+    np.savez(path, **(arrays_of(some_scores()) | {"ldr": np.array([Bomb()] * 5, dtype=object)}))
+    with pytest.raises(ValueError, match="pickled objects, which are never loaded"):
+        PoolScores.load(path)
+
+
+@pytest.mark.parametrize("name", list(arrays_of(some_scores())))
+def test_a_missing_array_is_named(tmp_path, name):
+    arrays = arrays_of(some_scores())
+    del arrays[name]
+    np.savez(tmp_path / "scores.npz", **arrays)
+    with pytest.raises(ValueError, match=f"lacks {name}"):
+        PoolScores.load(tmp_path / "scores.npz")
+
+
+def test_a_file_that_cannot_be_opened_stays_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        PoolScores.load(tmp_path / "none.npz")
+    with pytest.raises(IsADirectoryError):
+        PoolScores.load(tmp_path)
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+class Together(Dataset):
+    """A dataset that fetches a batch at a time, as some libraries' do."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitems__(self, positions):
+        return [self.x[i] for i in positions]
+
+
+def halves(items):
+    """A collate_fn that changes the input."""
+    return default_collate(items)[0] / 2
+
+
+X = torch.arange(20.0).view(10, 2)
+Y = torch.arange(10)
+
+
+@pytest.mark.parametrize(
+    ("pool", "factor"),
+    [
+        (X, 1),
+        (TensorDataset(X), 1),
+        (TensorDataset(X, Y), 1),
+        (list(X), 1),
+        (X.numpy(), 1),
+        (DataLoader(TensorDataset(X, Y), batch_size=4), 1),
+        (DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True), 1),
+        (DataLoader(TensorDataset(X), batch_size=4, shuffle=True, drop_last=True), 1),
+        (DataLoader(TensorDataset(X, Y), batch_sampler=[[3, 1], [0, 2, 4, 9], [5, 6, 7, 8]]), 1),
+        (DataLoader(Together(X), batch_size=3, shuffle=True), 1),
+        (DataLoader(TensorDataset(X, Y), batch_size=3, collate_fn=halves, num_workers=1), 0.5),
+    ],
+)
+def test_every_sample_comes_once_with_its_position(pool, factor):
+    assert pool_size(pool) == 10
+    batches = list(pool_batches(pool, 4))
+    assert max(len(x) for x, _ in batches) <= 4
+    x, position = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert sorted(position.tolist()) == list(range(10))
+    assert torch.equal(x, factor * X[position])
+
+
+def test_a_sampler_may_leave_samples_out_but_not_repeat_them():
+    dataset = TensorDataset(X, Y)
+    batches = list(pool_batches(DataLoader(dataset, batch_size=2, sampler=[7, 2, 5]), 1))
+    assert torch.cat([position for _, position in batches]).tolist() == [7, 2, 5]
+    for sampler in ([7, 2, 7], [7, 7]):
+        with pytest.raises(ValueError, match="more than once"):
+            list(pool_batches(DataLoader(dataset, batch_size=2, sampler=sampler), 1))
+
+
+class OwnWay(DataLoader):
+    def __iter__(self):
+        return super().__iter__()
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(X)
+
+
+@pytest.mark.parametrize(
+    ("pool", "error", "message"),
+    [
+        (torch.tensor(1.0), ValueError, "scalar"),
+        (3, TypeError, "got int"),
+        ({"x": X}, TypeError, "got dict"),
+        (Stream(), TypeError, "got Stream"),
+        (DataLoader(Stream(), batch_size=2), TypeError, "got Stream"),
+        (DataLoader([{"x": x} for x in X]), TypeError, "batch of type dict"),
+        (["a", "b"], TypeError, "batch of type list"),
+        (DataLoader(TensorDataset(X), batch_size=None), ValueError, "batch_size=None"),
+        (OwnWay(TensorDataset(X)), ValueError, "OwnWay iterates in its own way"),
+        (DataLoader(X, batch_size=5, collate_fn=torch.cat), ValueError, "5 samples"),
+    ],
+)
+def test_other_pools_are_refused(pool, error, message):
+    with pytest.raises(error, match=message):
+        list(pool_batches(pool, 4))

@@ -1,0 +1,295 @@
+"""Killed at any instant and called again, a run ends where an undisturbed one ends, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaal_ext import experiment, provenance
+from vaal_ext.experiment import RunConfig, run
+from vaal_ext.models import MLP
+from vaal_ext.strategies import Vaal
+from vaal_ext.streams import seeded
+
+SMALL = RunConfig(
+    "moons", "vaal", rounds=2, initial=6, query_size=5, steps=3, pool_size=64, num_iters=1,
+    device="cpu", backend="reference",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """What no part of the program catches by mistake."""
+
+
+def small_model(dataset, *, seed):
+    with seeded(seed, torch.device("cpu")):
+        return MLP(2, 2, hidden=16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_models():
+    """A hundred runs with the real network of the toy sets would take minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "model_for", small_model)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_models):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(SMALL, out, progress=False)
+    return out
+
+
+def without_seconds(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        if name not in ("rounds.csv", "state.pt"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert without_seconds(one / "rounds.csv") == without_seconds(other / "rounds.csv")
+    a, b = (torch.load(path / "state.pt", weights_only=True) for path in (one, other))
+    assert torch.equal(a["labelled"], b["labelled"])
+    assert a["weights"].keys() == b["weights"].keys()
+    assert all(torch.equal(a["weights"][key], b["weights"][key]) for key in a["weights"])
+
+
+def kill_at(monkeypatch, moment: int) -> list[str]:
+    """Raise Killed before or after the moment-th stage of a run; gives the names of the moments."""
+    names: list[str] = []
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            for when in ("before", "after"):
+                if when == "after":
+                    result = real(*args, **kwargs)
+                names.append(f"{when} {name}")
+                if len(names) == moment:
+                    raise Killed
+            return result
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(Vaal, "score")
+    watch(Vaal, "pick")
+    watch(experiment, "train")
+    watch(experiment, "evaluate")
+    watch(os, "replace")
+    return names
+
+
+def test_killed_at_every_moment(tmp_path, whole, monkeypatch):
+    for moment in itertools.count(1):
+        out = tmp_path / str(moment)
+        with monkeypatch.context() as patch:
+            names = kill_at(patch, moment)
+            try:
+                run(SMALL, out, progress=False)
+            except Killed:
+                pass
+            else:
+                break
+        run(SMALL, out, progress=False)
+        assert_same(whole, out)
+    # config; round 0: train, 2 x evaluate, query, state, rounds; then score, pick, scores besides.
+    assert len(names) == moment - 1 == 2 * (1 + 6 + 9 + 9)
+
+
+def test_killed_again_and_again(tmp_path, whole, monkeypatch):
+    """Every attempt gets a little further than one finished round takes."""
+    out = tmp_path / "run"
+    for attempt in range(8):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 17 + attempt)
+            try:
+                run(SMALL, out, progress=False)
+            except Killed:
+                continue
+            break
+    assert attempt > 1
+    assert_same(whole, out)
+
+
+_SCRIPT = """
+import os, signal, sys, torch
+sys.path.insert(0, "python_tests")
+from vaal_ext import experiment
+from vaal_ext.experiment import RunConfig, run
+from test_resume import small_model
+
+experiment.model_for = small_model
+torch.set_num_threads(int(sys.argv[3]))
+name, moment, after = sys.argv[4], int(sys.argv[5]), sys.argv[6] == "after"
+real, calls = getattr(os, name), 0
+
+def deadly(*args):
+    global calls
+    calls += 1
+    if calls == moment and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*args)
+    if calls == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(os, name, deadly)
+run(RunConfig(**eval(sys.argv[1])), sys.argv[2], progress=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "when"),
+    [
+        ("fsync", 1, "before"),  # config.json half written: a hidden file lies about
+        ("fsync", 7, "before"),  # round 1: state.pt written but not in place
+        ("replace", 7, "after"),  # round 1: committed, rounds.csv a row behind
+    ],
+)
+def test_sigkill(name, moment, when, tmp_path, whole):
+    out = tmp_path / "run"
+    settings = {k: v for k, v in vars(SMALL).items() if v is not None}
+    arguments = [repr(settings), out, torch.get_num_threads(), name, moment, when]
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    if name == "fsync":
+        assert len(list(out.glob(".*.tmp"))) == 1
+    else:
+        assert len(without_seconds(out / "rounds.csv")) == 1
+    run(SMALL, out, progress=False)
+    assert_same(whole, out)
+
+
+def test_a_finished_run_called_again_changes_nothing_and_says_so(whole, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    run(SMALL, whole)
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+    assert capsys.readouterr().out == f"{whole}: finished before, all 2 rounds\n"
+
+
+def test_it_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 20)
+        with pytest.raises(Killed):
+            run(SMALL, tmp_path / "run", progress=False)
+    run(SMALL, tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'run'}: going on after round 0"
+    assert [line[:9] for line in lines[1:]] == ["round 1/2", "round 2/2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"strategy": "random"}, "strategy is 'vaal' there and 'random' here"),
+        (
+            {"eps": 0.2, "rounds": 3},
+            "eps is .* there and 0.2 here; rounds is 2 there and 3 here",
+        ),
+        ({"class_prior": None}, "class_prior is 'uniform' there and None here"),
+    ],
+)
+def test_a_folder_of_a_different_run_is_refused(change, message, whole):
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    with pytest.raises(ValueError, match=f"holds a different run: {message}"):
+        run(replace(SMALL, **change), whole, progress=False)
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+
+
+def test_data_may_move_but_not_change(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    config = replace(
+        SMALL,
+        dataset=f"npz:{tmp_path / 'a.npz'}",
+        pool_size=None,
+        data_root=str(tmp_path),
+    )
+    run(config, tmp_path / "run", progress=False)
+    run(replace(config, data_root="elsewhere"), tmp_path / "run", progress=False)
+    np.savez(tmp_path / "a.npz", x=x + 1e-3, y=y)
+    with pytest.raises(ValueError, match="the data it was made from are not the data here"):
+        run(config, tmp_path / "run", progress=False)
+
+
+def test_other_versions_are_warned_of(whole, monkeypatch):
+    newer = provenance.versions() | {"torch": "99"}
+    monkeypatch.setattr(provenance, "versions", lambda: newer)
+    with pytest.warns(RuntimeWarning, match="may differ from an undisturbed run's"):
+        run(SMALL, whole, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state.pt", lambda content: b""),
+        ("state.pt", lambda content: content[: len(content) // 2]),
+        ("state.pt", lambda content: b"not a state"),
+        ("config.json", lambda content: b"{"),
+        ("config.json", lambda content: b"[]"),
+        ("config.json", lambda content: b"\xff"),
+    ],
+)
+def test_damaged_files_are_named(name, damage, whole, tmp_path):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(damage((whole / name).read_bytes()))
+    with pytest.raises(ValueError, match=str(tmp_path / name)):
+        run(SMALL, tmp_path, progress=False)
+
+
+def test_a_state_is_never_unpickled(whole, tmp_path):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    torch.save({"rounds": Bomb()}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        run(SMALL, tmp_path, progress=False)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_another_networks_state_is_refused(whole, tmp_path):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state["rounds"], state["weights"] = (
+        state["rounds"][:1],
+        {"0.weight": torch.zeros(2)},
+    )
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="state does not fit the network"):
+        run(SMALL, tmp_path, progress=False)
+
+
+def test_config_json_is_what_was_asked(whole):
+    saved = json.loads((whole / "config.json").read_text())["config"]
+    assert RunConfig(**saved) == SMALL.resolved()

@@ -1,0 +1,284 @@
+"""LDR of a batch and of a pool: the right numbers, the same numbers however they are asked for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from vaal_ext import reference
+from vaal_ext.models import PaperCNN
+from vaal_ext.pool import PoolScores
+from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Thousands of small calls: on a busy machine threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["fused", "reference"])
+def backend(request):
+    return request.param
+
+
+def smooth_mlp(dtype=torch.float64, classes=5, features=20, seed=0):
+    """Smooth, so that rounding moves its gradient by rounding (at a kink of a ReLU it jumps)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Linear(features, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, classes)
+        )
+        for parameter in model.parameters():
+            parameter.data.mul_(2)
+    return model.to(dtype).eval()
+
+
+def normal(*shape, dtype=torch.float64, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+# --- the right numbers ------------------------------------------------------------------------
+
+
+def textbook_divergence(a, b, smoothing, divergence):
+    p, q = (torch.softmax(logits, 1) for logits in (a, b))
+    p, q = ((1 - smoothing) * d + smoothing / d.shape[1] for d in (p, q))
+    ratio = p.log() - q.log()
+    return (((p - q) if divergence == "symmetric" else p) * ratio).sum(1)
+
+
+def textbook_ldr(model, x, index, *, xi, eps, num_iters, seed, smoothing, divergence):
+    """Eq. (1) and (4) as they stand: autograd through the divergence, a loop over the samples."""
+    scores = []
+    for sample, i in zip(x, index, strict=True):
+        sample, i = sample.unsqueeze(0), i.unsqueeze(0)
+        u = reference.random_perturb(torch.zeros_like(sample), 1.0, seed=seed, sample_index=i)
+        a = model(sample).detach()
+        for _ in range(num_iters):
+            u.requires_grad_()
+            value = textbook_divergence(a, model(sample + xi * u), smoothing, divergence)
+            (gradient,) = torch.autograd.grad(value, u)
+            u = gradient / gradient.norm()
+        scores.append(textbook_divergence(a, model(sample + eps * u), smoothing, divergence))
+    return torch.cat(scores).detach()
+
+
+@pytest.mark.parametrize("divergence", ["symmetric", "forward"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("num_iters", [1, 4])
+def test_ldr_is_the_textbooks(backend, divergence, smoothing, num_iters):
+    model, x, index = smooth_mlp(), normal(12, 20), torch.arange(12) * 1000 + 3
+    settings = {
+        "xi": 0.5, "eps": 1.5, "num_iters": num_iters, "seed": 7, "divergence": divergence,
+        "smoothing": smoothing,
+    }  # fmt: skip
+    expected = textbook_ldr(model, x, index, **settings)
+    got = ldr_scores(model, x, sample_index=index, backend=backend, **settings)
+    assert got.dtype == torch.float64
+    # The textbook loses digits: with logits that move by some 0.1, J ~ 0.01 keeps 1e-14 of 1 and
+    # its gradient likewise, 1e-12 relative; an iteration may turn that by a factor of ten.
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=0)
+
+
+def test_two_classes_and_a_linear_model_have_a_closed_form(backend):
+    # Only z = w.x + b counts, so r = +-eps w/|w| with the sign of u.w, after any number of steps:
+    # J = (s(z') - s(z)) (z' - z) with z' = z +- eps |w| and s the logistic function.
+    x, w, b = normal(9, 6), normal(6, seed=2), 0.3
+    index = torch.arange(9)
+
+    def model(x):
+        z = x @ w.to(x) + b
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    u = reference.random_perturb(torch.zeros_like(x), 1.0, seed=5, sample_index=index)
+    step = torch.sign(u @ w) * 0.7 * w.norm()
+    z = x @ w + b
+    expected = (torch.sigmoid(z + step) - torch.sigmoid(z)) * step
+    for num_iters in (1, 3):
+        got = ldr_scores(model, x, xi=0.01, eps=0.7, num_iters=num_iters, seed=5, backend=backend)
+        # x + xi u is rounded to 1e-16 and taken back at a step of 0.01: 1e-14 of the step.
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+
+
+def test_the_two_backends_agree_in_float32():
+    model, x = smooth_mlp(torch.float32), normal(40, 20, dtype=torch.float32)
+    fused, plain = (
+        ldr_scores(model, x, xi=0.5, eps=1.0, num_iters=2, backend=b)
+        for b in ("fused", "reference")
+    )
+    # Their gradients differ by 1e-6 (the ops' accuracy), the logits at r by 1e-7 of about 1.
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=0)
+
+
+def test_forwards_and_backwards_are_counted(backend):
+    calls = {"forward": 0, "backward": 0}
+    linear = nn.Linear(4, 3)
+
+    def model(x):
+        calls["forward"] += 1
+        if x.requires_grad:
+            x.register_hook(lambda _: calls.update(backward=calls["backward"] + 1))
+        return linear(x)
+
+    x = normal(5, 4, dtype=torch.float32)
+    ldr_scores(model, x, xi=0.1, eps=1.0, num_iters=5, backend=backend)
+    assert calls == {"forward": 7, "backward": 5}
+
+
+def test_an_empty_batch_does_not_call_the_model(backend):
+    got = ldr_scores(pytest.fail, torch.zeros(0, 3), xi=1, eps=1, backend=backend)
+    assert got.shape == (0,)
+    assert got.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types(backend, dtype):
+    model, x = smooth_mlp(dtype), normal(8, 20, dtype=dtype)
+    got = ldr_scores(model, x, xi=1.0, eps=2.0, backend=backend)
+    assert got.dtype == torch.float32
+    assert (got > 0).all()
+
+
+def test_a_model_may_work_in_place_and_take_scalars_as_samples(backend):
+    def model(x):
+        x.mul_(2.0)
+        return torch.stack([x, -x, x.square()], dim=1)
+
+    x = normal(5)
+    kept = x.clone()
+    assert (ldr_scores(model, x, xi=0.1, eps=0.5, backend=backend) > 0).all()
+    assert torch.equal(x, kept)
+
+
+def test_a_class_ruled_out_adds_nothing(backend):
+    model, x = smooth_mlp(), normal(6, 20)
+
+    def masked(x):
+        return torch.cat([model(x), x.new_full((len(x), 1), -torch.inf)], dim=1)
+
+    settings = {"xi": 0.5, "eps": 1.0, "backend": backend}
+    # The same sums with one more zero in them, perhaps in another order: a few ulp.
+    torch.testing.assert_close(
+        ldr_scores(masked, x, **settings), ldr_scores(model, x, **settings), rtol=1e-12, atol=0
+    )
+    scores = LDRScorer(masked, **settings).score(x, progress=False)
+    assert np.isfinite(scores.ldr).all()
+    assert scores.posterior_mean[-1] == 0
+
+
+# --- the same numbers however they are asked for ----------------------------------------------
+
+
+def in_batches(model, x, size, **settings):
+    index = torch.arange(len(x))
+    parts = [
+        ldr_scores(model, x[i : i + size], sample_index=index[i : i + size], **settings)
+        for i in range(0, len(x), size)
+    ]
+    return torch.cat(parts).double()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batch_size_moves_scores_by_rounding_alone(backend, dtype):
+    model, x = smooth_mlp(dtype), normal(256, 20, dtype=dtype)
+    xi, eps, num_iters = 0.1, 1.0, 5
+    visited = []
+
+    def spy(x):
+        visited.append(x.detach().double())
+        return model(x)
+
+    settings = {"xi": xi, "eps": eps, "num_iters": num_iters, "backend": backend}
+    whole = in_batches(spy, x, 256, **settings)
+    with torch.no_grad():
+        together, alone = model(x), torch.cat([model(row) for row in x.split(1)])
+        start, final = ((visited[i] - visited[0]) for i in (1, -1))
+        oracle = smooth_mlp(torch.float64)
+        first = reference.symmetric_kl(oracle(visited[0]), oracle(visited[1]))
+    # What the batch size changes is the rounding of the network's logits, by `noise` (measured;
+    # at least one rounding of a logit of size 1). J behaves as |delta logits|^2, so noise/sqrt(J)
+    # is what a step's gradient turns by: largest at the first, where J is smallest. Power iteration
+    # passes an error on by at most 1/cos(start, limit) in all. J changes by twice the angle, and
+    # by twice noise/sqrt(J) from the last forward.
+    noise = max(float((together - alone).abs().max()), torch.finfo(dtype).eps) * math.sqrt(5)
+    cosine = torch.cosine_similarity(start, final).abs()
+    bound = 2 * num_iters * noise / first.sqrt() / cosine + 2 * noise / whole.sqrt()
+    for size in (1, 7):
+        error = (in_batches(model, x, size, **settings) / whole - 1).abs()
+        assert (error <= bound).all()
+        # Near the limit J is stationary in the direction: there only the last forward counts.
+        assert error.median() <= 2 * noise / whole.sqrt().median()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_order_and_kind_of_the_pool_do_not_matter(backend, dtype):
+    model, x = smooth_mlp(dtype), normal(60, 20, dtype=dtype)
+    labels, perm = torch.arange(60) % 5, torch.randperm(60, generator=torch.Generator())
+    scorer = LDRScorer(model, xi=0.5, eps=1.0, num_iters=2, backend=backend, batch_size=16)
+    base = scorer.score(x, progress=False)
+    assert np.array_equal(base.index, np.arange(60))
+    shuffled = scorer.score(x[perm], sample_index=perm, progress=False)
+    assert np.array_equal(shuffled.index, perm.numpy())
+    back = np.argsort(perm.numpy())
+    dataset = TensorDataset(x, labels)
+    others = {
+        "dataset": scorer.score(dataset, progress=False),
+        "x only": scorer.score(list(x), progress=False),
+        "loader": scorer.score(DataLoader(dataset, batch_size=7), progress=False),
+        "shuffled": scorer.score(DataLoader(dataset, batch_size=16, shuffle=True), progress=False),
+    }
+    # In float64 the float32 columns may differ in the last place; in float32 see the bound above:
+    # logits of about 1 to 1e-6, J >= 1e-3, a start within 1e-2 of the orthogonal.
+    rtol = 1.2e-7 if dtype == torch.float64 else 1e-6 / math.sqrt(1e-3) / 1e-2
+    np.testing.assert_allclose(shuffled.ldr[back], base.ldr, rtol=rtol)
+    for scores in others.values():
+        assert np.array_equal(scores.index, base.index)
+        assert np.array_equal(scores.pseudo_label, base.pseudo_label)
+        np.testing.assert_allclose(scores.ldr, base.ldr, rtol=rtol)
+        np.testing.assert_allclose(scores.entropy, base.entropy, rtol=1e-5)
+        np.testing.assert_allclose(scores.posterior_mean, base.posterior_mean, rtol=1e-6)
+
+
+def test_the_papers_network_in_two_batch_sizes(backend):
+    torch.manual_seed(0)
+    model = PaperCNN(1, (12, 12), 4, channels=(4, 8), hidden=32).double()
+    x = normal(14, 1, 12, 12)
+    whole = in_batches(model, x, 14, xi=0.1, eps=1.0, backend=backend)
+    # float64 rounding (1e-16) over J ~ 1e-6 and a poor start, squared roots as above: 1e-11.
+    torch.testing.assert_close(
+        in_batches(model, x, 1, xi=0.1, eps=1.0, backend=backend), whole, rtol=1e-9, atol=0
+    )
+
+
+def test_what_a_pool_score_holds(backend):
+    model, x = smooth_mlp(), normal(30, 20)
+    scores = LDRScorer(model, xi=0.5, eps=1.0, backend=backend, batch_size=8).score(
+        x, sample_index=torch.arange(30) + 100, progress=False
+    )
+    assert isinstance(scores, PoolScores)
+    with torch.no_grad():
+        posterior = torch.softmax(model(x), 1)
+    top = posterior.topk(2).values
+    assert np.array_equal(scores.index, np.arange(30) + 100)
+    assert np.array_equal(scores.pseudo_label, posterior.argmax(1).numpy())
+    # float64 inside, rounded to float32 once; the mean stays float64.
+    entropy = -(posterior * posterior.log()).sum(1)
+    np.testing.assert_allclose(scores.entropy, entropy.float(), rtol=1.2e-7)
+    np.testing.assert_allclose(scores.margin, (top[:, 0] - top[:, 1]).float(), rtol=1.2e-7)
+    np.testing.assert_allclose(scores.posterior_mean, posterior.mean(0), rtol=1e-13)
+    index = torch.arange(30) + 100
+    ldr = ldr_scores(model, x, xi=0.5, eps=1.0, sample_index=index, backend=backend)
+    np.testing.assert_allclose(scores.ldr, ldr.float(), rtol=1.2e-7)
+    clean = posterior_scores(model, x, backend=backend, batch_size=8, progress=False)
+    assert np.isnan(clean.ldr).all()
+    assert np.array_equal(clean.index, np.arange(30))
+    for name in ("pseudo_label", "entropy", "margin", "posterior_mean"):
+        assert np.array_equal(getattr(clean, name), getattr(scores, name))

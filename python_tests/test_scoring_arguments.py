@@ -1,0 +1,119 @@
+"""What LDRScorer and ldr_scores ask of their arguments, and of what the model gives."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vaal_ext.roughness import LDRScorer, ldr_scores
+
+
+@pytest.fixture(params=["fused", "reference"])
+def backend(request):
+    return request.param
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def normal(n):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 6, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"xi": 0.0}, ValueError, "xi must be finite and above 0, got 0.0"),
+        ({"xi": float("nan")}, ValueError, "xi must be finite"),
+        ({"eps": -1}, ValueError, "eps must be finite and above 0, got -1"),
+        ({"eps": float("inf")}, ValueError, "eps must be finite"),
+        ({"eps": "1"}, TypeError, "eps must be a number, got '1'"),
+        ({"num_iters": 0}, ValueError, "num_iters must be at least 1, got 0"),
+        ({"num_iters": 2.0}, TypeError, "num_iters must be an int"),
+        ({"smoothing": 1.0}, ValueError, r"smoothing must lie in \[0, 1\)"),
+        ({"divergence": "backward"}, ValueError, "divergence must be"),
+        ({"seed": -1}, ValueError, "seed must be in 0..9223372036854775807"),
+        ({"seed": True}, TypeError, "seed must be an int"),
+        ({"backend": "auto"}, ValueError, "backend must be 'fused' or 'reference'"),
+        ({"model": 3}, TypeError, "model must be callable, got int"),
+        ({"logits_fn": 3}, TypeError, "logits_fn must be callable, got int"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"amp": "fp8"}, ValueError, "amp must be None, 'bf16' or 'fp16', got 'fp8'"),
+        ({"on_nonfinite": "ignore"}, ValueError, "on_nonfinite must be 'raise' or 'skip'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(change, error, message):
+    settings = {"model": pytest.fail, "xi": 0.1, "eps": 1.0} | change
+    model = settings.pop("model")
+    with pytest.raises(error, match=message):
+        LDRScorer(model, **settings)
+    if not settings.keys() & {"batch_size", "amp", "on_nonfinite"}:
+        with pytest.raises(error, match=message):
+            ldr_scores(model, normal(2), **settings)
+
+
+@pytest.mark.parametrize(
+    ("x", "index", "error", "message"),
+    [
+        ([1.0], None, TypeError, "x must be a tensor, got list"),
+        (torch.zeros(2, 3, dtype=torch.uint8), None, TypeError, "floating point.*torch.uint8"),
+        (torch.tensor(1.0), None, ValueError, "scalar"),
+        (torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), ValueError, r"shape \[2\]"),
+        (torch.zeros(2, 3), torch.zeros(2), TypeError, "integers, got"),
+        (torch.zeros(2, 3), [0, 1], TypeError, "integers, got list"),
+        (torch.zeros(2, 3), torch.tensor([0, -1]), ValueError, "negative, got -1"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_any_work(x, index, error, message):
+    with pytest.raises(error, match=message):
+        ldr_scores(pytest.fail, x, xi=1, eps=1, sample_index=index)
+    if isinstance(x, torch.Tensor):
+        with pytest.raises(error, match=message):
+            LDRScorer(pytest.fail, xi=1, eps=1).score(x, sample_index=index, progress=False)
+
+
+def test_numpy_numbers_and_integer_tensors_are_welcome(backend):
+    model, x = network(), normal(4)
+    plain = ldr_scores(model, x, xi=0.5, eps=1.0, num_iters=2, seed=3, backend=backend)
+    odd = {"xi": np.float32(0.5), "eps": 1, "num_iters": np.int64(2), "seed": np.uint8(3)}
+    index = torch.arange(4, dtype=torch.int16)
+    assert torch.equal(ldr_scores(model, x, sample_index=index, backend=backend, **odd), plain)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (lambda x: (x, x), TypeError, "the model gave tuple .* pass logits_fn="),
+        (lambda x: x.long(), TypeError, "logits must be floating point, got torch.int64"),
+        (lambda x: x[:, 0], ValueError, r"shape \[B, C\] with B = 3 and C >= 1, got \(3,\)"),
+        (lambda x: x[1:], ValueError, r"got \(2, 6\)"),
+        (lambda x: x[:, :0], ValueError, r"got \(3, 0\)"),
+        (lambda x: x.detach(), ValueError, "do not depend on the input through autograd"),
+        (lambda x: network()(torch.zeros_like(x)), ValueError, "do not depend on the input"),
+        (lambda x: x[:, :6] if x.requires_grad else x[:, :5], ValueError, "for x and"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(backend, model, error, message):
+    with pytest.raises(error, match=message):
+        ldr_scores(model, normal(3), xi=0.1, eps=1.0, backend=backend)
+
+
+def test_logits_fn_takes_the_logits_out(backend):
+    inner, x = network(), normal(7)
+    settings = {"xi": 0.1, "eps": 1.0, "backend": backend}
+    expected = ldr_scores(inner, x, **settings)
+
+    def model(x):
+        return {"logits": inner(x), "features": x}
+
+    assert torch.equal(
+        ldr_scores(model, x, logits_fn=lambda out: out["logits"], **settings), expected
+    )
+    with pytest.raises(TypeError, match="logits_fn gave dict"):
+        ldr_scores(model, x, logits_fn=lambda out: out, **settings)
+    scorer = LDRScorer(model, logits_fn=lambda out: out["logits"], **settings)
+    np.testing.assert_array_equal(scorer.score(x, progress=False).ldr, expected.float())

@@ -1,0 +1,7 @@
+"""`python -m vaal_ext`: the same as `vaal-ext`."""
+
+import sys
+
+from vaal_ext.cli import main
+
+sys.exit(main())

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["write_atomically"]
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` and renames it to `path` when the block ends.
+
+    A reader sees the old file or the new one, never a part. When the block or the writing fails
+    (also by KeyboardInterrupt or a full disk) the temporary file is removed and `path` is as it
+    was. A symbolic link is written through, as `open` would.
+
+    Args:
+        path: the file to write. Its folder must exist.
+        mode: "wb" for bytes, "w" for UTF-8 text, whose line ends are written as they are.
+
+    Raises:
+        ValueError: another mode.
+        OSError: what `open` would raise, before the block runs; also for a `path` that is there
+            and is no regular file (a rename would put a file in the place of /dev/null).
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {target}: it is a folder")
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {target}: it is not a regular file")
+    # A name of fixed length, so that a target with the longest legal name works too. Not
+    # tempfile: that makes files private to the user, and these are to have the usual rights.
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    try:
+        with open(temporary, mode.replace("w", "x"), **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

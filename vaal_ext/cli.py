@@ -1,0 +1,261 @@
+"""The commands: `vaal-ext info | score | select | run | report` (or `python -m vaal_ext`).
+
+A command ends with status 0, or with one line on stderr and status 2 when what it was given is
+bad, or 130 when it was interrupted. Errors that are none of the user's keep their traceback; with
+VAAL_TRACEBACK=1 in the environment every error does. What a command needs (torch, matplotlib) is
+imported when it runs, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+_EXTRAS = ("matplotlib", "sklearn", "torchvision")
+
+app = typer.Typer(
+    name="vaal-ext",
+    help="Virtual Adversarial Active Learning: score a pool, choose what to label, compare.",
+    epilog="With VAAL_TRACEBACK=1 in the environment an error shows where it came from.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder that holds MNIST/raw, for the data set mnist.")
+]
+_Xi = Annotated[
+    float | None,
+    typer.Option(help="Length of the finite-difference step, in units of the network's input."),
+]
+_Eps = Annotated[
+    float | None, typer.Option(help="Length of the perturbation, in units of the network's input.")
+]
+_Percentile = Annotated[float, typer.Option(help="Candidates rank above this percentile (PRT).")]
+_ClassPrior = Annotated[
+    str, typer.Option(help="Share of each class: uniform, predicted, none, or 0.2,0.3,0.5.")
+]
+_Order = Annotated[
+    Literal["ascending", "descending", "random"],
+    typer.Option(help="Upward from the threshold, from the roughest down, or at random."),
+]
+_Device = Annotated[
+    str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")
+]
+_Backend = Annotated[
+    Literal["fused", "reference"], typer.Option(help="The fused kernels, or plain PyTorch.")
+]
+
+
+@app.command()
+def info() -> None:
+    """Print versions, libraries, architectures and devices."""
+    from vaal_ext.info import describe
+
+    for what, value in describe():
+        print(f"{what + ':':<28}{value}")
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Option(help="The network, as package.module:factory.")],
+    weights: Annotated[Path, typer.Option(help="Its state dict, saved by torch.save.")],
+    data: Annotated[
+        str, typer.Option(help="npz:PATH (array x), mnist or digits: the pool to score.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    data_root: _DataRoot = None,
+    split: Annotated[
+        Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
+    ] = "train",
+    xi: _Xi = None,
+    eps: _Eps = None,
+    num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
+    device: _Device = None,
+    amp: Annotated[
+        Literal["bf16", "fp16"] | None, typer.Option(help="Run the network under autocast.")
+    ] = None,
+    backend: _Backend = "fused",
+    on_nonfinite: Annotated[
+        Literal["raise", "skip"],
+        typer.Option(help="Where logits are not finite: stop, or leave the sample without score."),
+    ] = "raise",
+) -> None:
+    """Compute the Local Distributional Roughness of every sample of a pool."""
+    from vaal_ext import commands
+
+    print(
+        commands.score(
+            model,
+            weights,
+            data,
+            out,
+            data_root=data_root,
+            split=split,
+            xi=xi,
+            eps=eps,
+            num_iters=num_iters,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            amp=amp,
+            backend=backend,
+            on_nonfinite=on_nonfinite,
+            progress=sys.stderr.isatty(),
+        )
+    )
+
+
+@app.command()
+def select(
+    scores: Annotated[Path, typer.Option(help="What vaal-ext score wrote.")],
+    n: Annotated[int, typer.Option("--n", help="Number of samples to choose.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    percentile: _Percentile = 90.0,
+    class_prior: _ClassPrior = "uniform",
+    order: _Order = "ascending",
+    seed: Annotated[int, typer.Option(help="For --order random.")] = 0,
+) -> None:
+    """Choose a class-balanced query from the scores of a pool."""
+    from vaal_ext import commands
+
+    prior = _class_prior(class_prior)
+    print(
+        commands.select_query(
+            scores, n, out, percentile=percentile, class_prior=prior, order=order, seed=seed
+        )
+    )
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Option(help="moons, circles, digits, mnist or npz:PATH.")],
+    strategy: Annotated[str, typer.Option(help="vaal, random, entropy or margin.")],
+    out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
+    data_root: _DataRoot = None,
+    initial: Annotated[int | None, typer.Option(help="Labels before the first query.")] = None,
+    query_size: Annotated[int | None, typer.Option(help="Labels each query adds.")] = None,
+    rounds: Annotated[int, typer.Option(help="Number of queries.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    pool_size: Annotated[
+        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
+    ] = None,
+    xi: _Xi = None,
+    eps: _Eps = None,
+    num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="Candidates rank above this percentile (PRT).")
+    ] = None,
+    class_prior: _ClassPrior = "uniform",
+    order: _Order = "ascending",
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
+    device: _Device = None,
+    backend: _Backend = "fused",
+) -> None:
+    """Run active learning on labelled data. What is not given depends on the data set."""
+    from vaal_ext import experiment
+
+    config = experiment.RunConfig(
+        dataset=dataset,
+        strategy=strategy,
+        data_root=None if data_root is None else str(data_root),
+        initial=initial,
+        query_size=query_size,
+        rounds=rounds,
+        seed=seed,
+        pool_size=pool_size,
+        xi=xi,
+        eps=eps,
+        num_iters=num_iters,
+        percentile=percentile,
+        class_prior=_class_prior(class_prior),
+        order=order,
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        device=device,
+        backend=backend,
+    )
+    experiment.run(config, out)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that vaal-ext run wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder for tables and pictures.")],
+) -> None:
+    """Compare runs: learning curves, table, LDR histogram, the images queried."""
+    from vaal_ext.report import write_report
+
+    for line in write_report(runs, out):
+        print(line, flush=True)
+
+
+def _class_prior(text: str) -> str | list[float] | None:
+    if text == "none":
+        return None
+    if text in ("uniform", "predicted"):
+        return text
+    try:
+        return [float(weight) for weight in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            "class-prior must be uniform, predicted, none or one weight per class with commas "
+            f"between them, got {text!r}"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (by default the process's); returns the exit status."""
+    command = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        try:
+            status = command.main(arguments, prog_name="vaal-ext", standalone_mode=False) or 0
+            sys.stdout.flush()
+        except (KeyboardInterrupt, typer.Abort):
+            status = _INTERRUPTED
+        except BrokenPipeError:
+            # The reader has what it wanted. Python flushes stdout at exit: into nothing, then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1  # as typer does where it meets this first
+        except Exception as error:
+            text = _explanation(error)
+            if text is None or os.environ.get("VAAL_TRACEBACK"):
+                raise
+            _say(f"vaal-ext: {text}")
+            return _BAD_INPUT
+    if status == _INTERRUPTED:  # which typer 0.26 and later return
+        _say("vaal-ext: interrupted")
+    return status
+
+
+def _explanation(error: Exception) -> str | None:
+    """What was wrong with the input, in a line; None for an error that is not the input's."""
+    if hasattr(error, "format_message"):  # of typer, or of click before typer 0.26
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "vaal-ext"
+        return f"{error.format_message().rstrip('.')}. Try: {path} --help"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"{error}: pip install 'vaal_ext[experiments]'"
+    if isinstance(error, ValueError | TypeError | OSError | ImportError):
+        return str(error) or type(error).__name__
+    return None
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)

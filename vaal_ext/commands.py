@@ -1,0 +1,173 @@
+"""What `vaal-ext score` and `vaal-ext select` do, once their options are read."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaal_ext.atomic import write_atomically
+from vaal_ext.datasets import load_pool
+from vaal_ext.pool import PoolScores
+from vaal_ext.roughness import LDRScorer
+from vaal_ext.selection import percentile_rank, select
+from vaal_ext.training import settings_for
+from vaal_ext.user_model import load_model
+
+__all__ = ["score", "select_query"]
+
+
+def score(
+    model: str,
+    weights: Path,
+    data: str,
+    out: Path,
+    *,
+    data_root: Path | None,
+    split: str,
+    xi: float | None,
+    eps: float | None,
+    num_iters: int,
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    amp: str | None,
+    backend: str,
+    on_nonfinite: str,
+    progress: bool,
+) -> str:
+    """Score every sample of a pool and write the scores; a line that says how it went.
+
+    Everything that can be wrong with the arguments is found before the work starts, the folder of
+    `out` included.
+    """
+    _require_writable(out)
+    if xi is None or eps is None:
+        settings = settings_for(data)
+        xi = settings.xi if xi is None else xi
+        eps = settings.eps if eps is None else eps
+    place = _device(device)
+    network = load_model(model, weights).to(place)
+    scorer = LDRScorer(
+        network,
+        xi=xi,
+        eps=eps,
+        num_iters=num_iters,
+        seed=seed,
+        backend=backend,
+        device=place,
+        amp=amp,
+        batch_size=batch_size,
+        on_nonfinite=on_nonfinite,
+    )
+    pool = load_pool(data, data_root, split)
+    _try(network, pool[:1].to(place), model)
+    started = time.perf_counter()
+    scores = scorer.score(pool, progress=progress)
+    seconds = time.perf_counter() - started
+    with _naming(out):
+        scores.save(out)
+    left_out = int(np.isnan(scores.ldr).sum())
+    return (
+        f"{out}: {scores.num_samples} samples scored in {seconds:.1f} s "
+        f"({scores.num_samples / seconds:.0f} samples/s on {place}, xi {xi:g}, eps {eps:g}, "
+        f"{num_iters} iterations)" + (f"; {left_out} could not be scored" if left_out else "")
+    )
+
+
+def select_query(
+    scores: Path,
+    n: int,
+    out: Path,
+    *,
+    percentile: float,
+    class_prior: str | list[float] | None,
+    order: str,
+    seed: int,
+) -> str:
+    """Choose n samples from a file of scores and write them as CSV; a line that says which.
+
+    The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%] and
+    entropy [nats]; the rows stand in the order picked.
+    """
+    _require_writable(out)
+    pool = PoolScores.load(scores)
+    picked = select(
+        pool.ldr,
+        pool.pseudo_label,
+        n,
+        percentile=percentile,
+        class_prior=class_prior,
+        order=order,
+        num_classes=pool.num_classes,
+        posterior_mean=pool.posterior_mean,
+        seed=seed,
+    )
+    rank = percentile_rank(pool.ldr)
+    with _naming(out), write_atomically(out, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("index", "pseudo_label", "ldr", "percentile_rank", "entropy"))
+        for i in picked.tolist():
+            numbers = (pool.ldr[i], rank[i], pool.entropy[i])
+            writer.writerow(
+                (pool.index[i], pool.pseudo_label[i], *(f"{number:.9g}" for number in numbers))
+            )
+    counts = np.bincount(pool.pseudo_label[picked], minlength=pool.num_classes)
+    return (
+        f"{out}: {n} of {pool.num_samples} samples, LDR {pool.ldr[picked].min():.3g} to "
+        f"{pool.ldr[picked].max():.3g}, {counts.min()} to {counts.max()} of each of "
+        f"{pool.num_classes} pseudo labels"
+    )
+
+
+def _require_writable(path: Path) -> None:
+    """OSError where no file can be made in the folder of `path`, or `path` is a folder."""
+    with _naming(path):
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission is reported with the file it kept from us."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {name}: torch sees {torch.cuda.device_count()}")
+    return device
+
+
+def _try(network: nn.Module, sample: Tensor, name: str) -> None:
+    """One sample through the network, so that a wrong shape is found in a clear sentence."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(sample)
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(
+            f"{name} does not take samples of shape {list(sample.shape[1:])}: "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,214 @@
+"""The active-learning loop: query, label, train, evaluate; round by round, to a folder on disk."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaal_ext import provenance
+from vaal_ext.datasets import DataSplit, load_dataset
+from vaal_ext.models import model_for
+from vaal_ext.pool import PoolScores
+from vaal_ext.power_iteration import load_backend
+from vaal_ext.run_config import RunConfig
+from vaal_ext.run_folder import Round, RunFolder, State
+from vaal_ext.strategies import QueryContext, Strategy
+from vaal_ext.streams import Stream, stream_seed
+from vaal_ext.training import evaluate, train
+
+__all__ = ["RunConfig", "initial_indices", "run"]
+
+
+def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
+    """Run active learning to the end, or take it up where it was killed.
+
+    All files are described in :mod:`vaal_ext.run_folder`. A run that was killed, at any instant,
+    goes on from its last finished round when this is called again with the same arguments, and
+    ends bit for bit (apart from the seconds) where an undisturbed run ends; that holds on one
+    machine, device and number of torch threads.
+
+    Args:
+        config: what to run.
+        out: the run's own folder; it is made if need be.
+        progress: whether to print a line for every round and, on a terminal, to show bars.
+
+    Raises:
+        TypeError, ValueError: a bad setting, data that do not suffice, or a folder that belongs to
+            a different run; before any work is done.
+        OSError: a file cannot be read or written; the folder keeps its finished rounds.
+    """
+    config = config.resolved()
+    strategy = config.make_strategy()
+    load_backend(config.backend)
+    split_seed = stream_seed(config.seed, Stream.SPLIT)
+    data = load_dataset(config.dataset, config.data_root, split_seed)
+    _check_fits(config, data)
+    parts = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
+    sha256 = provenance.fingerprint(getattr(data, part) for part in parts)
+    folder = RunFolder(Path(out), asdict(config), sha256)
+    state = folder.load_state()
+    if state is not None and progress:
+        last = state.rounds[-1].round
+        done = f"finished before, all {last} rounds"
+        print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
+    experiment = _Experiment(config, data, strategy, bars=progress and sys.stderr.isatty())
+    with _deterministic_cudnn():
+        while state is None or len(state.rounds) <= config.rounds:
+            state, scores = experiment.next_round(state)
+            folder.commit(state, scores)
+            if progress:
+                print(_line(state.rounds[-1], config.rounds), flush=True)
+
+
+def initial_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Draw the initial set: n of the labels' positions, int64 [n], distinct, in random order.
+
+    At random, as the paper does, but so that every class is there at least once; with fewer
+    samples than classes, each is of another class.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    _, first = np.unique(labels[shuffled], return_index=True)
+    first.sort()
+    return np.concatenate([shuffled[first], np.delete(shuffled, first)])[:n]
+
+
+class _Experiment:
+    """What stays the same from round to round, and how one round follows from another."""
+
+    def __init__(self, config: RunConfig, data: DataSplit, strategy: Strategy, bars: bool) -> None:
+        self.config = config
+        self.data = data
+        self.strategy = strategy
+        self.bars = bars
+        self.device = torch.device(config.device)
+        self.val = data.val_x.to(self.device), data.val_y.to(self.device)
+        self.test = data.test_x.to(self.device), data.test_y.to(self.device)
+
+    def next_round(self, before: State | None) -> tuple[State, PoolScores | None]:
+        """The state after one more round, and the scores that its query used, if any."""
+        if before is None:
+            labels = self.data.train_y.numpy()
+            labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
+            return self._learn((), labelled, 0.0, 0.0), None
+        started = time.perf_counter()
+        pool, context = self._pool(before)
+        model = self._model(before.rounds[-1].round)
+        _load_weights(model, before.weights)
+        scores = self.strategy.score(model, pool, context)
+        scored = time.perf_counter()
+        pool_index = self.strategy.pick(scores, self.config.query_size, context)
+        selected = time.perf_counter()
+        labelled = np.concatenate([before.labelled, context.sample_index[pool_index]])
+        after = self._learn(before.rounds, labelled, scored - started, selected - scored)
+        return after, scores
+
+    def _pool(self, before: State) -> tuple[Tensor, QueryContext]:
+        """The unlabelled samples, or a part of them, in the order of the data set."""
+        number = len(before.rounds)
+        unlabelled = np.setdiff1d(np.arange(len(self.data.train_y)), before.labelled)
+        limit = self.config.pool_size
+        if limit is not None and limit < len(unlabelled):
+            rng = np.random.default_rng(self._seed(Stream.SUBSAMPLE, number))
+            unlabelled = np.sort(rng.choice(unlabelled, size=limit, replace=False))
+        context = QueryContext(
+            sample_index=unlabelled,
+            num_classes=self.data.num_classes,
+            seed=self._seed(Stream.QUERY, number),
+            progress=self.bars,
+        )
+        return self.data.train_x[torch.from_numpy(unlabelled)], context
+
+    def _learn(
+        self,
+        rounds: tuple[Round, ...],
+        labelled: np.ndarray,
+        score_seconds: float,
+        select_seconds: float,
+    ) -> State:
+        """Train a fresh network on the labelled samples and evaluate it."""
+        number = len(rounds)
+        started = time.perf_counter()
+        model = self._model(number)
+        index = torch.from_numpy(labelled)
+        train_loss = train(
+            model,
+            self.data.train_x[index].to(self.device),
+            self.data.train_y[index].to(self.device),
+            steps=self.config.steps,
+            learning_rate=self.config.learning_rate,
+            batch_size=self.config.batch_size,
+            seed=self._seed(Stream.LOADER, number),
+            progress=self.bars,
+        )
+        train_seconds = time.perf_counter() - started
+        test_accuracy, test_loss = evaluate(model, *self.test)
+        val_accuracy, _ = evaluate(model, *self.val)
+        row = Round(
+            round=number,
+            labels=len(labelled),
+            test_accuracy=test_accuracy,
+            test_loss=test_loss,
+            val_accuracy=val_accuracy,
+            train_loss=train_loss,
+            train_seconds=round(train_seconds, 4),
+            score_seconds=round(score_seconds, 4),
+            select_seconds=round(select_seconds, 4),
+        )
+        return State((*rounds, row), labelled, model.state_dict())
+
+    def _model(self, number: int) -> nn.Module:
+        return model_for(self.data, seed=self._seed(Stream.WEIGHTS, number)).to(self.device)
+
+    def _seed(self, stream: Stream, number: int) -> int:
+        return stream_seed(self.config.seed, stream, number)
+
+
+def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the saved state does not fit the network: {error}") from error
+
+
+def _check_fits(config: RunConfig, data: DataSplit) -> None:
+    pool = len(data.train_y)
+    budget = config.initial + config.rounds * config.query_size
+    if budget > pool:
+        raise ValueError(
+            f"{config.initial} initial labels and {config.rounds} queries of {config.query_size} "
+            f"are {budget} labels; the pool of {config.dataset} has {pool} samples"
+        )
+    if isinstance(config.class_prior, list) and len(config.class_prior) != data.num_classes:
+        raise ValueError(
+            f"class_prior must have one weight for each of the {data.num_classes} classes, got "
+            f"{len(config.class_prior)}"
+        )
+
+
+@contextmanager
+def _deterministic_cudnn() -> Iterator[None]:
+    """cuDNN takes algorithms that give the same bits every time, and the same ones every time."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def _line(row: Round, last: int) -> str:
+    return (
+        f"round {row.round:>{len(str(last))}}/{last}  {row.labels} labels  "
+        f"test accuracy {100 * row.test_accuracy:.2f}%  loss {row.test_loss:.4f}  "
+        f"training {row.train_seconds:.1f} s  scoring {row.score_seconds:.1f} s  "
+        f"selecting {row.select_seconds:.2f} s"
+    )

@@ -1,0 +1,191 @@
+"""The pictures of a report: learning curves, the LDR histogram, contact sheets.
+
+Every function takes plain arrays and the path of the PNG it writes. matplotlib is imported when a
+picture is drawn, not before, and always with the Agg canvas: no display is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaal_ext.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vaal_ext.curves import Curve
+
+# Okabe and Ito's palette: told apart also by readers with a colour vision deficiency. A strategy
+# of ours has the same colour in every report; the others take what is left.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_OWN_COLOUR = {"vaal": 0, "random": 1, "entropy": 2, "margin": 3}
+_MARKERS = "osD^vPX"
+_GREY = "#707070"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image: pixels [H, W] or [H, W, 3] in 0..1, its caption, and whether to mark it."""
+
+    pixels: np.ndarray
+    caption: str
+    marked: bool
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _write(figure: Figure, path: Path) -> None:
+    with write_atomically(path, "wb") as handle:
+        figure.savefig(handle, format="png")
+
+
+def _styles(names: Sequence[str]) -> list[int]:
+    """A number for each name into the colours and markers, distinct for up to seven names."""
+    own = {name: _OWN_COLOUR[name] for name in names if name in _OWN_COLOUR}
+    rest = (n for n in itertools.count() if n >= len(_COLOURS) or n not in own.values())
+    return [own[name] if name in own else next(rest) for name in names]
+
+
+def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
+    """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
+
+    The band is the 95% confidence interval of the mean over seeds. The vertical axis follows the
+    measured accuracies, not the bands: with two or three seeds a band can be far wider than
+    everything that was measured, and is cut off.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(7.2, 4.6)
+    axes = figure.subplots()
+    for curve, style in zip(curves, _styles([curve.name for curve in curves]), strict=True):
+        colour, runs = _COLOURS[style % len(_COLOURS)], int(curve.runs.max())
+        low, high = 100 * curve.low, 100 * curve.high
+        axes.fill_between(curve.labels, low, high, color=colour, alpha=0.12, linewidth=0)
+        for edge in (low, high):
+            axes.plot(curve.labels, edge, color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(
+            curve.labels,
+            100 * curve.mean,
+            color=colour,
+            marker=_MARKERS[style % len(_MARKERS)],
+            markersize=4.5,
+            linewidth=2.0,
+            label=f"{curve.name} ({runs} seed{'s' if runs > 1 else ''})",
+        )
+    every = np.concatenate([100 * curve.accuracies for curve in curves])
+    margin = max(1.0, 0.06 * float(np.ptp(every)))
+    axes.set_ylim(max(0.0, every.min() - margin), min(100.5, every.max() + margin))
+    labels = np.unique(np.concatenate([curve.labels for curve in curves]))
+    if len(labels) <= 12:
+        axes.set_xticks(labels)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("labelled samples")
+    axes.set_ylabel("test accuracy [%]")
+    banded = any(int(curve.runs.max()) > 1 for curve in curves)
+    band = ": mean over seeds, 95% band" if banded else ""
+    axes.set_title(f"Active learning on {dataset}{band}")
+    axes.legend(loc="lower right", framealpha=0.9)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
+def draw_ldr_histogram(
+    path: Path, ldr: np.ndarray, queried: np.ndarray, percentile: float, title: str
+) -> None:
+    """Histogram of the LDR of a pool, with the threshold, to the PNG file `path`.
+
+    `ldr` is float[N] (finite, at least one sample), `queried` bool[N], `percentile` the PRT of
+    the paper's Algorithm 1; the threshold is the smallest LDR of a candidate. LDR spans many
+    orders of magnitude, so its axis is logarithmic; samples below 1e-12 (zero included) stand in
+    the leftmost bin.
+    """
+    from vaal_ext.selection import percentile_rank
+
+    candidate = percentile_rank(ldr) > percentile
+    threshold = float(ldr[candidate].min()) if candidate.any() else float(ldr.max())
+    shown, edge = np.maximum(ldr.astype(np.float64), 1e-12), max(threshold, 1e-12)
+    # The bins start from the threshold both ways, so that none holds samples of both sides.
+    bins = np.clip(3 * len(shown) ** (1 / 3), 20, 80)
+    width = max(np.log(shown.max() / shown.min()) / bins, 0.01)
+    first, last = np.log(np.array([shown.min(), shown.max()]) / edge) / width
+    edges = edge * np.exp(width * np.arange(np.floor(first - 1e-9), np.floor(last) + 2))
+    figure = _figure(7.2, 4.2)
+    axes = figure.subplots()
+    parts = (
+        (~candidate & ~queried, "#B8C7D6", "below the threshold"),
+        (candidate & ~queried, "#56B4E9", "candidates left"),
+        (queried, "#D55E00", "queried"),
+    )
+    axes.hist(
+        [shown[mask] for mask, _, _ in parts],
+        bins=edges,
+        stacked=True,
+        color=[colour for _, colour, _ in parts],
+        label=[f"{label} ({np.count_nonzero(mask):,})" for mask, _, label in parts],
+    )
+    axes.axvline(
+        edge,
+        color="black",
+        linestyle="--",
+        linewidth=1.2,
+        label=f"percentile {percentile:g}: LDR {threshold:.3g}",
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel("Local Distributional Roughness [nats]")
+    axes.set_ylabel("samples of the pool per bin")
+    axes.set_title(title)
+    axes.legend(loc="best", framealpha=0.9)
+    axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
+def draw_contact_sheet(
+    path: Path, rows: Sequence[tuple[str, Sequence[Thumbnail]]], title: str, note: str
+) -> None:
+    """A grid of images of one size to the PNG file `path`: one row for each `(name, images)`.
+
+    Captions stand above the images; a marked image has its caption in red. `note` explains the
+    captions, at the foot.
+    """
+    columns = max(len(images) for _, images in rows)
+    side = 0.58  # of an image, in inches
+    figure = _figure(max(side * (1.08 * columns + 1.6), 5.0), side * 1.4 * len(rows) + 0.6)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(note, fontsize=8, color="#404040")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    # Every image fills the unit square of its cell, which is 1.08 wide and 1.4 high: an axes for
+    # each of up to 200 images would take seconds to lay out.
+    for line, (name, images) in enumerate(rows):
+        top = 1.4 * line
+        axes.text(-0.2, top + 0.5, name, ha="right", va="center", fontsize=8)
+        for column, image in enumerate(images):
+            left = 1.08 * column
+            axes.imshow(
+                image.pixels,
+                cmap="gray" if image.pixels.ndim == 2 else None,
+                vmin=0.0,
+                vmax=1.0,
+                extent=(left, left + 1, top + 1, top),
+                interpolation="nearest",
+            )
+            colour = "#C00000" if image.marked else _GREY
+            axes.text(left + 0.5, top - 0.06, image.caption, ha="center", fontsize=7, color=colour)
+    axes.set_xlim(-1.6, 1.08 * columns)
+    axes.set_ylim(1.4 * len(rows) - 0.3, -0.4)
+    _write(figure, path)

@@ -1,0 +1,130 @@
+"""A model lent for scoring: eval mode without parameter gradients, then exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Model", "borrowed", "home_device"]
+
+Model = Callable[..., Any]
+
+
+def _tensors(model: Model) -> list[Tensor]:
+    """The parameters and buffers of a module; none of any other callable."""
+    return [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+
+
+def home_device(model: Model) -> torch.device | None:
+    """The device of a module's first parameter or buffer; None where there is none."""
+    return next((tensor.device for tensor in _tensors(model)), None)
+
+
+@contextmanager
+def borrowed(model: Model, device: torch.device) -> Iterator[None]:
+    """Lends `model` in eval mode with requires_grad off, and gives it back as it came.
+
+    Inside the block autograd can record, whatever surrounds it (torch.no_grad and
+    torch.inference_mode included). Afterwards, also after an exception, everything is as before:
+    the train/eval flag of every submodule, requires_grad of every tensor, every `.grad`, every
+    buffer bit for bit (a model may update buffers in eval mode, replace them or add new ones), and
+    the random states of the CPU and of the CUDA devices that the model and `device` name.
+
+    The flags are set on each submodule, not through `model.eval()`: a method that a class
+    overrides may do more than can be taken back (merge adapters) or refuse (exported programs).
+    For a callable that is no nn.Module only the random states and the grad mode are kept: the
+    modules it uses are its own affair.
+
+    Raises:
+        ValueError: a parameter or buffer is an inference tensor (autograd cannot record through
+            it) or not yet initialised (lazy modules).
+    """
+    tensors = _tensors(model)
+    _check(tensors)
+    cuda = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        cuda = sorted({*cuda, index})
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        # Before the first change, so that nothing can fail between a change and its undoing.
+        stack.callback(
+            _restore,
+            [(module, module.training) for module in modules],
+            [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors if tensor.is_leaf],
+            [(module, _saved(module)) for module in modules],
+        )
+        for module in modules:
+            module.training = False
+        for tensor in tensors:
+            if tensor.requires_grad and tensor.is_leaf:
+                tensor.requires_grad_(False)
+        yield
+
+
+def _check(tensors: list[Tensor]) -> None:
+    if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
+        raise ValueError(
+            "the model has uninitialised (lazy) parameters: call it once on a batch before scoring"
+        )
+    if any(tensor.is_inference() for tensor in tensors):
+        raise ValueError(
+            "the model has parameters or buffers made under torch.inference_mode(), through which "
+            "autograd cannot record: build or load the model outside of inference mode"
+        )
+
+
+class _Saved(NamedTuple):
+    """A buffer as it was: the tensor itself, its content, and how often it had been written."""
+
+    tensor: Tensor
+    content: Tensor
+    version: int
+
+    def restore(self) -> None:
+        # Only what has changed is written: writing counts as an in-place change, which would spoil
+        # a graph that the caller has recorded through this buffer and not yet run backward. The
+        # version misses writes through `.data`, equality a changed sign of zero. (Sparse tensors
+        # cannot be compared.)
+        written = self.tensor._version != self.version
+        dense = self.tensor.layout == torch.strided
+        if written or (dense and not torch.equal(self.tensor, self.content)):
+            with torch.no_grad():
+                self.tensor.copy_(self.content)
+
+
+def _saved(module: nn.Module) -> dict[str, _Saved | None]:
+    """The module's own buffers by name; None for one that is registered as None."""
+    return {
+        name: None if b is None else _Saved(b, b.detach().clone(), b._version)
+        for name, b in module._buffers.items()
+    }
+
+
+def _restore(
+    flags: list[tuple[nn.Module, bool]],
+    gradients: list[tuple[Tensor, bool, Tensor | None]],
+    buffers: list[tuple[nn.Module, dict[str, _Saved | None]]],
+) -> None:
+    for module, training in flags:
+        module.training = training
+    for tensor, requires_grad, grad in gradients:
+        tensor.requires_grad_(requires_grad)
+        if tensor.grad is not grad:
+            tensor.grad = grad
+    for module, saved in buffers:
+        for name in set(module._buffers.keys()) - saved.keys():
+            del module._buffers[name]
+        for name, buffer in saved.items():
+            tensor = None if buffer is None else buffer.tensor
+            if name not in module._buffers or module._buffers[name] is not tensor:
+                module._buffers[name] = tensor
+            if buffer is not None:
+                buffer.restore()

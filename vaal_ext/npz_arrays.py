@@ -1,0 +1,70 @@
+"""Samples and labels from an .npz file of the user's own, checked; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["labelled_samples", "read_npz", "samples"]
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of the file by name. ValueError if it is damaged or holds pickled objects."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (
+        ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        raise ValueError(
+            f"{path} is not a complete .npz of plain arrays (it may be truncated, or hold "
+            f"pickled objects, which are never loaded): {error}"
+        ) from error
+
+
+def labelled_samples(
+    arrays: dict[str, np.ndarray], x_key: str, y_key: str, path: Path
+) -> tuple[Tensor, Tensor]:
+    """The samples float32 [N, ...] and the labels int64 [N] under two keys, checked."""
+    x = samples(arrays, x_key, path)
+    y = _entry(arrays, y_key, path)
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise ValueError(f"{path}: {y_key} must be integers [N], got {y.dtype} {list(y.shape)}")
+    if len(x) != len(y):
+        raise ValueError(
+            f"{path}: {x_key} and {y_key} must have one length, got {len(x)} and {len(y)}"
+        )
+    if y.min() < 0:
+        raise ValueError(f"{path}: {y_key} must be 0 or above, got {y.min()}")
+    return x, torch.from_numpy(y.astype(np.int64))
+
+
+def samples(arrays: dict[str, np.ndarray], key: str, path: Path) -> Tensor:
+    """The samples under a key, float32 [N, ...], finite.
+
+    uint8 is read as pixels, the way torchvision's ToTensor does: divided by 255. Everything else
+    is taken as it stands.
+    """
+    x = _entry(arrays, key, path)
+    if x.dtype.kind not in "fiu" or x.ndim < 2:
+        raise ValueError(f"{path}: {key} must be numbers [N, ...], got {x.dtype} {list(x.shape)}")
+    if x.size == 0:
+        raise ValueError(f"{path}: {key} must not be empty, got {list(x.shape)}")
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, refused below
+        scaled = x.astype(np.float32) / np.float32(255.0 if x.dtype == np.uint8 else 1.0)
+    if not np.isfinite(scaled).all():
+        raise ValueError(f"{path}: {key} must be finite in float32, it is not")
+    return torch.from_numpy(scaled)
+
+
+def _entry(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
+    if key not in arrays:
+        raise ValueError(f"{path} must have the key {key!r}, it has {sorted(arrays)}")
+    return arrays[key]

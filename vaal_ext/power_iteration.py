@@ -1,0 +1,225 @@
+"""The virtual adversarial perturbation of a batch, and the roughness it finds."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaal_ext.model_state import Model
+
+__all__ = [
+    "LogitsFn",
+    "PowerIteration",
+    "Roughness",
+    "check_input",
+    "finite_rows",
+    "forward_of",
+    "load_backend",
+    "require_backend",
+    "require_int",
+]
+
+
+LogitsFn = Callable[[Any], Tensor]
+
+
+class Roughness(NamedTuple):
+    """What one batch gave: all of it detached and on the device of the model's output.
+
+    Attributes:
+        logits: [B, C], the clean logits.
+        ldr: [B], float64 where the logits are, else float32; NaN where any logits on the way were
+            not finite, and 0 where the gradient was 0.
+        flat: bool [B], True where a gradient was 0 in every element.
+    """
+
+    logits: Tensor
+    ldr: Tensor
+    flat: Tensor
+
+
+@dataclass(frozen=True)
+class PowerIteration:
+    """The settings of the power iteration (section III-A of the paper), checked when made.
+
+    Attributes:
+        xi: length of the finite-difference step, in units of the network's input.
+        eps: length of the perturbation itself (the radius of Eq. 1), in the same units.
+        num_iters: gradient steps (the paper's Ip).
+        divergence: "symmetric" or "forward", see :func:`vaal_ext.ops.symmetric_kl`.
+        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
+        seed: of the start vectors, 0 <= seed < 2^63.
+        backend: "fused" (vaal_ext.ops) or "reference" (vaal_ext.reference).
+    """
+
+    xi: float
+    eps: float
+    num_iters: int = 5
+    divergence: str = "symmetric"
+    smoothing: float = 0.0
+    seed: int = 0
+    backend: str = "fused"
+
+    def __post_init__(self) -> None:
+        for name in ("xi", "eps", "smoothing"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+        for name in ("xi", "eps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be finite and above 0, got {value}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+        require_int("num_iters", self.num_iters, 1)
+        require_int("seed", self.seed, 0, 2**63 - 1)
+        if self.divergence not in ("symmetric", "forward"):
+            raise ValueError(
+                f"divergence must be 'symmetric' or 'forward', got {self.divergence!r}"
+            )
+        require_backend(self.backend)
+
+    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, index: Tensor) -> Roughness:
+        """The roughness of each sample of x [B, ...], B >= 1; index int64 [B] keys its start.
+
+        num_iters + 2 calls of `forward` and num_iters gradients with respect to the input alone.
+        `forward` must give logits [B, C] and let each sample's depend on that sample only. The KL
+        itself is never recorded: its gradient with respect to the logits comes from one op, scaled
+        per row so that half types do not underflow (only its direction matters). Nothing in here
+        waits for the device.
+        """
+        ops = load_backend(self.backend)
+        divergence = {"smoothing": float(self.smoothing), "divergence": self.divergence}
+        xi, eps = float(self.xi), float(self.eps)
+        with torch.no_grad():
+            # Every call gets its own copy of the input: a model may begin with an in-place layer.
+            clean = forward(x.clone())
+            moved = ops.random_perturb(x, xi, seed=int(self.seed), sample_index=index)
+            finite, flat = finite_rows(clean), None
+        for step in range(1, self.num_iters + 1):
+            with torch.enable_grad():
+                moved.requires_grad_()
+                logits = forward(moved.clone())
+            _same_classes(clean, logits)
+            with torch.no_grad():
+                value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **divergence)
+            gradient = _input_gradient(logits, moved, slope)
+            with torch.no_grad():
+                radius = eps if step == self.num_iters else xi
+                moved, norm = ops.perturb(x, gradient, radius, return_norm=True)
+                zero = norm.to(value.device) == 0
+                flat = zero if flat is None else flat | zero
+                finite = finite & torch.isfinite(value)
+        with torch.no_grad():
+            ldr = ops.symmetric_kl(clean, forward(moved), **divergence)
+            # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
+            ldr = ldr.masked_fill(flat, 0.0)
+            ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
+        return Roughness(clean, ldr, flat)
+
+
+def finite_rows(logits: Tensor) -> Tensor:
+    """bool [B]: no NaN, no +inf, not all -inf. A class at -inf is one ruled out, which is fine."""
+    return torch.isfinite(logits.amax(dim=1))
+
+
+def _same_classes(clean: Tensor, logits: Tensor) -> None:
+    if clean.shape != logits.shape or clean.dtype != logits.dtype:
+        raise ValueError(
+            f"the model gave {clean.dtype} logits of shape {tuple(clean.shape)} for x and "
+            f"{logits.dtype} {tuple(logits.shape)} for x + r: expected the same kind for both"
+        )
+
+
+def _input_gradient(logits: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    gradient = None
+    if logits.requires_grad:
+        (gradient,) = torch.autograd.grad(logits, x, slope, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "the logits do not depend on the input through autograd: the model must not detach, "
+            "run under torch.no_grad, or turn its input into integers"
+        )
+    return gradient
+
+
+def forward_of(
+    model: Model, logits_fn: LogitsFn | None, amp: torch.dtype | None = None
+) -> Callable[[Tensor], Tensor]:
+    """x [B, ...] -> logits [B, C], C >= 1: the model, under autocast to `amp` if given, checked.
+
+    What it returns raises TypeError where the logits are no floating tensor and ValueError where
+    they have another shape. TypeError also if `model` or `logits_fn` cannot be called.
+    """
+    for name, function in (("model", model), ("logits_fn", logits_fn)):
+        if not callable(function) and not (name == "logits_fn" and function is None):
+            raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+
+    def forward(x: Tensor) -> Tensor:
+        with nullcontext() if amp is None else torch.autocast(x.device.type, dtype=amp):
+            output = model(x)
+            logits = output if logits_fn is None else logits_fn(output)
+        if not isinstance(logits, Tensor):
+            where = "the model" if logits_fn is None else "logits_fn"
+            raise TypeError(
+                f"{where} gave {type(logits).__name__} where logits [B, C] were expected: pass "
+                "logits_fn= to take the logits out of the model's output, e.g. "
+                "logits_fn=lambda output: output[0]"
+            )
+        if not logits.is_floating_point():
+            raise TypeError(f"the logits must be floating point, got {logits.dtype}")
+        if logits.ndim != 2 or logits.shape[0] != x.shape[0] or logits.shape[1] == 0:
+            raise ValueError(
+                f"the logits must have shape [B, C] with B = {x.shape[0]} and C >= 1, got "
+                f"{tuple(logits.shape)}"
+            )
+        return logits
+
+    return forward
+
+
+def check_input(x: Any) -> None:
+    """TypeError unless x is a floating tensor, ValueError unless it has a batch dimension."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x must be floating point (a perturbation is added to it), got {x.dtype}: convert "
+            "and scale it as the network expects its input"
+        )
+    if x.ndim == 0:
+        raise ValueError("x must have samples along its first dimension, got a scalar")
+
+
+def require_int(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """TypeError unless value is an int (and no bool), ValueError unless low <= value <= high."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < low or (high is not None and value > high):
+        span = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} must be {span}, got {value}")
+
+
+def require_backend(backend: Any) -> None:
+    """ValueError unless backend is "fused" or "reference"."""
+    if backend not in ("fused", "reference"):
+        raise ValueError(f"backend must be 'fused' or 'reference', got {backend!r}")
+
+
+def load_backend(backend: str) -> ModuleType:
+    """vaal_ext.ops or vaal_ext.reference: the same names, fused or in plain PyTorch."""
+    if backend == "fused":
+        from vaal_ext import ops
+
+        return ops
+    from vaal_ext import reference
+
+    return reference

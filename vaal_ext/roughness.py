@@ -1,0 +1,177 @@
+"""Local Distributional Roughness (LDR) of a batch and of a whole pool."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaal_ext.model_state import Model, borrowed
+from vaal_ext.pool import PoolScores
+from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
+from vaal_ext.scoring import PoolRun, index_array
+
+__all__ = ["LDRScorer", "ldr_scores", "posterior_scores"]
+
+
+def ldr_scores(
+    model: Model,
+    x: Tensor,
+    *,
+    xi: float,
+    eps: float,
+    num_iters: int = 5,
+    divergence: str = "symmetric",
+    smoothing: float = 0.0,
+    seed: int = 0,
+    sample_index: Tensor | None = None,
+    backend: str = "fused",
+    logits_fn: LogitsFn | None = None,
+) -> Tensor:
+    """Local Distributional Roughness of one batch (Eq. 4 of the paper, with r of Eq. 1).
+
+    LDR(x) = J(f(x), f(x + r)), where r of length `eps` is the direction in which the posterior
+    changes most, found by `num_iters` steps of the power iteration: u is set to the unit gradient
+    of J(f(x), f(x + xi u)). J is the symmetric KL of the two softmax distributions, or, with
+    `divergence="forward"`, the KL(p||q) of Eq. 1.
+
+    `xi` and `eps` are lengths (2-norm per sample) in the units of the network's input. x + xi u is
+    rounded to the dtype of x: in float32 a step below about 1e-5 of the input's scale (a sample's
+    2-norm) is lost, whatever follows. An `xi` of 1e-3 to 1e-1 of that scale is safe; for `eps` take
+    the length of a change that should not alter the label. The paper has one number for both,
+    xi = eps = 2.
+
+    The model runs in eval mode without parameter gradients and is afterwards exactly as before
+    (train/eval flags, requires_grad, .grad, buffers, random states), also after an exception. It
+    may be called under torch.no_grad() and torch.inference_mode().
+
+    Args:
+        model: an nn.Module or any callable that gives logits [B, C] for x, differentiable in x,
+            each sample's independent of the others. A callable that is no nn.Module runs as it is:
+            put the modules that it uses into eval mode yourself. A logit of -inf is a class ruled
+            out.
+        x: floating, [B, ...]; not modified.
+        xi, eps: finite and above 0.
+        num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run.
+        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
+        seed, sample_index: key the start direction of each sample, so that its score moves by
+            rounding alone with the batch it is in. sample_index is int64 [B], by default arange(B).
+        backend: "fused", or "reference" for plain PyTorch.
+        logits_fn: takes the logits out of the model's output.
+
+    Returns:
+        [B] on the device of the logits, float64 where they are, else float32; in nats, >= 0. It
+        is 0 where a gradient was 0 (a flat place, or a step lost in rounding), NaN where logits
+        were not finite.
+
+    Raises:
+        TypeError: x, sample_index or the logits of a wrong type or dtype.
+        ValueError: a number out of range, wrong shapes, logits that do not depend on x through
+            autograd, a model with inference tensors.
+    """
+    settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
+    forward = forward_of(model, logits_fn)
+    check_input(x)
+    load_backend(backend)
+    if sample_index is None:
+        index = torch.arange(len(x))
+    else:
+        index = torch.from_numpy(index_array(sample_index, len(x)))
+    if len(x) == 0:
+        return x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
+    with borrowed(model, x.device):
+        return settings.run(forward, x.detach(), index.to(x.device)).ldr
+
+
+class LDRScorer:
+    """Scores a whole pool: :func:`ldr_scores` in batches, with the posterior's summary besides.
+
+    Args:
+        model, xi, eps, num_iters, divergence, smoothing, seed, backend, logits_fn: see
+            :func:`ldr_scores`.
+        device: where the batches go; by default where the model's first parameter lies, else where
+            the pool lies (a Dataset: the CPU). The model itself is never moved.
+        amp: None, or "bf16" or "fp16" to run the network under torch.autocast.
+        batch_size: samples at a time from a tensor or a Dataset (a DataLoader has its own).
+        on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
+            or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
+            in posterior_mean, and selection leaves it out.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or out of its range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        xi: float,
+        eps: float,
+        num_iters: int = 5,
+        divergence: str = "symmetric",
+        smoothing: float = 0.0,
+        seed: int = 0,
+        backend: str = "fused",
+        logits_fn: LogitsFn | None = None,
+        device: torch.device | str | None = None,
+        amp: str | None = None,
+        batch_size: int = 256,
+        on_nonfinite: str = "raise",
+    ) -> None:
+        self._settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
+        self._run = PoolRun(model, logits_fn, device, amp, batch_size, on_nonfinite, backend)
+
+    def score(
+        self, pool: Any, *, sample_index: Tensor | None = None, progress: bool = True
+    ) -> PoolScores:
+        """Scores every sample of the pool; memory for a few batches and O(N) numbers.
+
+        When a batch does not fit into the GPU's memory it is halved, with a warning, and the rest
+        of the pool goes on in pieces of that size.
+
+        Args:
+            pool: a tensor [N, ...], a map-style Dataset of x or (x, y, ...), or a DataLoader of
+                one, shuffled or not: the scores come in the order of the dataset and do not depend
+                on the loader's. What its sampler leaves out is left out of the scores too.
+            sample_index: int64 [N], the identity of each sample of the tensor or dataset, by
+                default arange(N). Give it when the pool is a part of a larger set, so that a
+                sample keeps its start direction (and its score) from pool to pool.
+            progress: show a bar with the samples per second.
+
+        Raises:
+            TypeError, ValueError: see :func:`ldr_scores`, and `on_nonfinite`; a pool of another
+                kind, a loader whose order cannot be followed, or a sampler that repeats samples.
+        """
+        scores, flat = self._run.score(pool, sample_index, progress, self._settings)
+        if flat:
+            warnings.warn(
+                f"LDR is 0 for {flat} of {scores.num_samples} samples because a gradient of the "
+                "divergence was exactly 0 there: the network is flat around them, or xi is so "
+                "small that x + xi*u rounds to x",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return scores
+
+
+def posterior_scores(
+    model: Model,
+    pool: Any,
+    *,
+    logits_fn: LogitsFn | None = None,
+    device: torch.device | str | None = None,
+    amp: str | None = None,
+    batch_size: int = 256,
+    on_nonfinite: str = "raise",
+    backend: str = "fused",
+    sample_index: Tensor | None = None,
+    progress: bool = True,
+) -> PoolScores:
+    """One forward pass over the pool: what :class:`LDRScorer` gives, with ldr all NaN.
+
+    For strategies that need the posterior only (entropy, margin). Arguments and errors as there.
+    """
+    run = PoolRun(model, logits_fn, device, amp, batch_size, on_nonfinite, backend)
+    return run.score(pool, sample_index, progress, None)[0]

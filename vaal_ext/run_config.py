@@ -1,0 +1,97 @@
+"""What a run is told, and how the gaps are filled."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from vaal_ext.power_iteration import require_int
+from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
+from vaal_ext.training import settings_for
+
+__all__ = ["RunConfig"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. What is None is taken from the table of the data set, ``training.SETTINGS``.
+
+    Attributes:
+        dataset, data_root: see :func:`~vaal_ext.datasets.load_dataset`.
+        strategy: one of ``strategies.STRATEGIES``.
+        seed: of everything that is drawn, >= 0.
+        rounds: number of queries.
+        initial: number of labels before the first query.
+        query_size: number of labels each query adds.
+        pool_size: score and query only this many unlabelled samples, drawn anew in every round;
+            None: all of them.
+        xi, eps, num_iters, percentile, order, class_prior: of the strategy ``vaal``.
+        learning_rate, steps, batch_size: of the training.
+        device: "cpu" or "cuda", by default "cuda" where there is one.
+        backend: "fused" or "reference", see :class:`~vaal_ext.roughness.LDRScorer`.
+    """
+
+    dataset: str
+    strategy: str
+    data_root: str | None = None
+    seed: int = 0
+    rounds: int = 10
+    initial: int | None = None
+    query_size: int | None = None
+    pool_size: int | None = None
+    xi: float | None = None
+    eps: float | None = None
+    num_iters: int | None = None
+    percentile: float | None = None
+    order: str = "ascending"
+    class_prior: Any = "uniform"
+    learning_rate: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    backend: str = "fused"
+
+    def resolved(self) -> RunConfig:
+        """The same run with nothing left open, checked as far as that goes without the data.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came.
+        """
+        table = asdict(settings_for(self.dataset))
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        full = replace(self, **table | given)
+        if full.device is None:
+            full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")
+        if full.device not in ("cpu", "cuda"):
+            raise ValueError(f"device must be 'cpu' or 'cuda', got {full.device!r}")
+        if full.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device must be 'cpu': this torch sees no CUDA device")
+        if full.data_root is not None:
+            full = replace(full, data_root=str(full.data_root))
+        if not isinstance(full.class_prior, str | None):
+            full = replace(full, class_prior=[float(weight) for weight in full.class_prior])
+        require_int("seed", full.seed, 0, 2**63 - 1)
+        for name in ("rounds", "initial", "query_size", "steps", "batch_size"):
+            require_int(name, getattr(full, name), 1)
+        if full.pool_size is not None:
+            require_int("pool_size", full.pool_size, 1)
+            if full.query_size > full.pool_size:
+                raise ValueError(
+                    f"query_size must be at most pool_size, got {full.query_size} and "
+                    f"{full.pool_size}"
+                )
+        if not isinstance(full.learning_rate, numbers.Real):
+            raise TypeError(f"learning_rate must be a number, got {full.learning_rate!r}")
+        if not 0 < full.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be finite and above 0, got {full.learning_rate}")
+        return full
+
+    def make_strategy(self) -> Strategy:
+        """The strategy with those of these settings that it has. ValueError if one is bad."""
+        known = STRATEGIES.get(self.strategy)
+        names = {field.name for field in fields(known)} if known else set()
+        settings = {name: value for name, value in asdict(self).items() if name in names}
+        return make_strategy(self.strategy, **settings)

@@ -1,0 +1,221 @@
+"""The folder of a run: what lies in it, how a round is committed, how a run is taken up again.
+
+``config.json``    "config": every setting of the run; "data_sha256", "versions" and "commit"
+``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked
+``scores.npz``     :class:`~vaal_ext.pool.PoolScores` of the pool that the last query chose from
+``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict)
+``rounds.csv``     one row for every finished round
+
+Every file is replaced by an atomic rename. The rename of ``state.pt`` commits a round: what was
+written before it is written again, the same, if the run is killed in between, and ``rounds.csv``,
+written after it, is rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaal_ext import provenance
+from vaal_ext.atomic import write_atomically
+from vaal_ext.pool import PoolScores
+from vaal_ext.selection import percentile_rank
+
+__all__ = ["Round", "RunFolder", "State"]
+
+_SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
+
+# Where the data lies is no part of the run: the content is compared instead.
+_NOT_COMPARED = ("data_root",)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One row of ``rounds.csv``. Accuracies lie in [0, 1], losses are in nats, times in seconds.
+
+    Round 0 trains on the initial labels. Every other round queries with the network of the round
+    before, then trains a fresh one: ``labels`` counts what the network of this round was given.
+    """
+
+    round: int
+    labels: int
+    test_accuracy: float
+    test_loss: float
+    val_accuracy: float
+    train_loss: float
+    train_seconds: float
+    score_seconds: float
+    select_seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run needs to go on: its finished rounds, the labelled indices and the last weights.
+
+    ``labelled`` is int64 [labels], indices in the data set's pool in the order they were labelled.
+    """
+
+    rounds: tuple[Round, ...]
+    labelled: np.ndarray
+    weights: dict[str, Tensor]
+
+
+class RunFolder:
+    """A run's folder, new or taken up again; see the module's text for the files."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], data_sha256: str) -> None:
+        """Create the folder, or check that it holds this very run.
+
+        Raises:
+            ValueError: the folder belongs to a different run (says in what), or to none.
+            OSError: it cannot be made or written.
+        """
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"the output folder {path} is not a folder")
+        path.mkdir(parents=True, exist_ok=True)
+        identity = {"config": dict(config), "data_sha256": data_sha256}
+        if (path / "config.json").exists():
+            self._compare(identity)
+            return
+        # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
+        others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+        if others:
+            raise ValueError(
+                f"the output folder {path} holds no run but is not empty ({others[0]}): "
+                "name a new folder"
+            )
+        about = {"versions": provenance.versions(), "commit": provenance.commit()}
+        with self._writing("config.json", "w") as file:
+            json.dump(identity | about, file, indent=2)
+            file.write("\n")
+
+    def load_state(self) -> State | None:
+        """The last committed state, or None before the first; brings ``rounds.csv`` up to it.
+
+        Raises:
+            ValueError: ``state.pt`` is damaged.
+        """
+        for leftover in self.path.glob(f".{'[0-9a-f]' * 16}.tmp"):
+            leftover.unlink(missing_ok=True)  # of a write that a kill interrupted
+        path = self.path / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            rounds = tuple(Round(**row) for row in saved["rounds"])
+            state = State(rounds, saved["labelled"].numpy(), dict(saved["weights"]))
+        except (
+            pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
+            AttributeError,
+        ) as error:  # fmt: skip
+            raise ValueError(f"{path} is damaged, the run cannot go on: {error}") from error
+        self._write_rounds(state.rounds)
+        return state
+
+    def commit(self, state: State, scores: PoolScores | None) -> None:
+        """Write all files of the last round in ``state``; ``scores`` are those its query used."""
+        if scores is not None:
+            with self._naming("scores.npz"):
+                scores.save(self.path / "scores.npz")
+        self._write_query(state, scores)
+        with self._writing("state.pt", "wb") as file:
+            torch.save(
+                {
+                    "rounds": [asdict(row) for row in state.rounds],
+                    "labelled": torch.from_numpy(state.labelled),
+                    "weights": {key: value.cpu() for key, value in state.weights.items()},
+                },
+                file,
+            )
+        self._write_rounds(state.rounds)
+
+    def _compare(self, identity: Mapping[str, Any]) -> None:
+        path = self.path / "config.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            old, versions = dict(before["config"]), dict(before["versions"])
+            old_data = before["data_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not the configuration of a run: {error}") from error
+        new = json.loads(json.dumps(identity["config"]))
+        differences = [
+            f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+            for key in sorted(old.keys() | new.keys())
+            if key not in _NOT_COMPARED and old.get(key) != new.get(key)
+        ]
+        if not differences and old_data != identity["data_sha256"]:
+            differences = ["the data it was made from are not the data here"]
+        if differences:
+            raise ValueError(
+                f"the output folder {self.path} holds a different run: {'; '.join(differences)}"
+            )
+        if versions != provenance.versions():
+            warnings.warn(
+                f"{self.path} was begun with {versions} and goes on with {provenance.versions()}: "
+                "the result may differ from an undisturbed run's",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _write_rounds(self, rounds: tuple[Round, ...]) -> None:
+        with self._writing("rounds.csv", "w") as file:
+            writer = csv.DictWriter(
+                file, [field.name for field in fields(Round)], lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rounds)
+
+    def _write_query(self, state: State, scores: PoolScores | None) -> None:
+        number = len(state.rounds) - 1
+        before = state.rounds[-2].labels if number else 0
+        queried = state.labelled[before:]
+        columns = _score_columns(queried, scores)
+        with self._writing(f"query_{number:03d}.csv", "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("index", *_SCORE_COLUMNS))
+            writer.writerows(zip(queried.tolist(), *columns, strict=True))
+
+    @contextmanager
+    def _writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
+        with self._naming(name), write_atomically(self.path / name, mode) as file:
+            yield file
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """A full disk or a missing permission is reported with the file it kept from us."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            named = type(error)(f"cannot write {self.path / name}: {reason}")
+            named.errno = error.errno
+            raise named from error
+
+
+def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> list[list[str]]:
+    """The cells of ``_SCORE_COLUMNS`` for the queried samples; blank where nothing was scored."""
+    if scores is None:
+        return [[""] * len(queried) for _ in _SCORE_COLUMNS]
+    order = np.argsort(scores.index)
+    row = order[np.searchsorted(scores.index, queried, sorter=order)]
+    numbers = (scores.ldr, percentile_rank(scores.ldr), scores.entropy, scores.margin)
+    return [
+        [str(label) for label in scores.pseudo_label[row]],
+        *([_number(value) for value in column[row]] for column in numbers),
+    ]
+
+
+def _number(value: np.floating) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart

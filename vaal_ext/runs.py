@@ -1,0 +1,145 @@
+"""What a report reads from the folders that `vaal-ext run` writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaal_ext.pool import PoolScores
+
+# Settings that do not change what a run estimates: runs that differ in these alone are averaged.
+_NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
+
+# What is read of a run's configuration; the rest only tells groups apart.
+_CONFIG = {
+    "dataset": str,
+    "data_root": str | None,
+    "strategy": str,
+    "seed": int,
+    "rounds": int,
+    "percentile": int | float,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: `labels` int64[R] and `accuracy` float64[R] (0..1) of its finished rounds."""
+
+    folder: Path
+    config: dict[str, Any]
+    labels: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def finished(self) -> bool:
+        """Whether every round of the configuration is there: the start and `rounds` queries."""
+        return len(self.labels) == self.config["rounds"] + 1
+
+    def queries(self) -> dict[int, list[tuple[int, str]]]:
+        """Every query by its round (0: the initial set, which no strategy chose), as pairs of
+        dataset index and pseudo label ("" where none was computed). ValueError on a bad file."""
+        found = {}
+        for path in sorted(self.folder.glob("query_*.csv")):
+            rows = _read_csv(path, ("index", "pseudo_label"))
+            try:
+                number = int(path.stem.removeprefix("query_"))
+                found[number] = [(int(row["index"]), row["pseudo_label"]) for row in rows]
+            except ValueError:
+                raise ValueError(f"{path} is not a query of a run") from None
+        return found
+
+    def scores(self) -> PoolScores | None:
+        """The scores of the pool that the last query chose from, where the strategy has LDR."""
+        path = self.folder / "scores.npz"
+        scores = PoolScores.load(path) if path.is_file() else None
+        return scores if scores is not None and np.isfinite(scores.ldr).any() else None
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from None
+    if missing:
+        raise ValueError(f"{path} lacks the column {', '.join(missing)}")
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{path} is damaged: a line has too few or too many columns")
+    return rows
+
+
+def load_run(folder: Path) -> Run:
+    """Read config.json and rounds.csv of a run folder. ValueError if it is none or is damaged."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a run: there is no such folder")
+    for name in ("config.json", "rounds.csv"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a run with a finished round: it has no {name}")
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["config"]
+        wrong = [key for key, kind in _CONFIG.items() if not isinstance(config[key], kind)]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not the configuration of a run") from None
+    if wrong:
+        raise ValueError(f"{path} is not the configuration of a run: {wrong[0]} has the wrong type")
+    path = folder / "rounds.csv"
+    rows = _read_csv(path, ("labels", "test_accuracy"))
+    try:
+        labels = np.array([int(row["labels"]) for row in rows], dtype=np.int64)
+        accuracy = np.array([float(row["test_accuracy"]) for row in rows], dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not len(labels):
+        raise ValueError(f"{path} holds no finished round")
+    if (np.diff(labels) <= 0).any() or not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise ValueError(f"{path} is damaged: labels must grow and accuracies lie in 0..1")
+    return Run(folder, config, labels, accuracy)
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ only in their seed, by the name of the group: its strategy, followed by
+    the settings in which other groups of that strategy differ from it.
+
+    ValueError where the datasets differ, or where two runs have the same settings and seed (the
+    same numbers twice would make the band too narrow).
+    """
+    datasets = {run.config["dataset"]: run for run in runs}
+    if len(datasets) > 1:
+        first, second = list(datasets.values())[:2]
+        raise ValueError(
+            f"runs of different datasets: {first.folder} is {first.config['dataset']!r}, "
+            f"{second.folder} is {second.config['dataset']!r}"
+        )
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        treatment = {k: v for k, v in run.config.items() if k not in _NOT_A_TREATMENT}
+        same = groups.setdefault(json.dumps(treatment, sort_keys=True), [])
+        for other in same:
+            if other.config["seed"] == run.config["seed"]:
+                raise ValueError(
+                    f"{other.folder} and {run.folder} have the same settings and the same seed"
+                )
+        same.append(run)
+    return {_name(group[0], list(groups.values())): group for group in groups.values()}
+
+
+def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
+    """The strategy; with the settings in which other groups of that strategy differ from it."""
+    strategy = run.config["strategy"]
+    rivals = [g[0].config for g in groups if g[0].config["strategy"] == strategy]
+    keys = dict.fromkeys(key for config in rivals for key in config)
+    different = [
+        f"{key}={run.config.get(key)}"
+        for key in keys
+        if key not in _NOT_A_TREATMENT and len({json.dumps(c.get(key)) for c in rivals}) > 1
+    ]
+    return f"{strategy} ({', '.join(different)})" if different else strategy

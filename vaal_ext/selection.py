@@ -1,0 +1,227 @@
+"""Percentile threshold, class quotas and order: which samples of a pool to query.
+
+Pure functions of arrays, after the paper's section III.B and Algorithm 1. They take numpy arrays,
+sequences or torch CPU tensors, give numpy arrays, and draw nothing unless ``order="random"``.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vaal_ext.power_iteration import require_int
+
+__all__ = ["class_quotas", "percentile_rank", "select"]
+
+Order = Literal["ascending", "descending", "random"]
+ORDERS = ("ascending", "descending", "random")
+
+# Remainders closer than this are ties: n * prior carries the rounding of decimals such as 0.3.
+_QUOTA_DIGITS = 9
+
+
+def percentile_rank(scores: Any) -> np.ndarray:
+    """Percentile rank of every score in its pool: 100 * #{j : s_j <= s_i} / N.
+
+    Args:
+        scores: real numbers [N]; larger means rougher. NaN marks a sample that has no score: it
+            counts neither in N nor in the rank of another. Infinities are ordinary extreme values.
+
+    Returns:
+        float64 [N] in (0, 100]; equal scores share the higher rank; NaN where the score is NaN.
+    """
+    values = _scores_array(scores)
+    scored = ~np.isnan(values)
+    in_order = np.sort(values[scored])
+    rank = np.full(values.shape, np.nan)
+    at_most = np.searchsorted(in_order, values[scored], side="right")
+    rank[scored] = 100.0 * at_most / max(in_order.size, 1)
+    return rank
+
+
+def class_quotas(n: int, prior: Any) -> np.ndarray:
+    """Share n queries among C classes in proportion to a prior, by largest remainder.
+
+    Args:
+        n: number of queries, >= 0.
+        prior: weights [C], finite, not negative, not all zero. They need not sum to one.
+
+    Returns:
+        int64 [C] that sums to n. Equal remainders favour the smaller class.
+    """
+    require_int("n", n, 0)
+    weights = _real_array("prior", prior)
+    if weights.size == 0 or not np.all(np.isfinite(weights)) or np.any(weights < 0):
+        raise ValueError(f"prior must hold finite weights >= 0, one per class, got {weights}")
+    largest = weights.max()
+    if largest <= 0:
+        raise ValueError("prior must have a class with a weight above 0, all are 0")
+    weights = weights / largest
+    shares = np.round(n * weights / weights.sum(), _QUOTA_DIGITS)
+    quotas = np.floor(shares).astype(np.int64)
+    by_remainder = np.argsort(-np.round(shares - quotas, _QUOTA_DIGITS), kind="stable")
+    quotas[by_remainder[: n - int(quotas.sum())]] += 1
+    return quotas
+
+
+def select(
+    scores: Any,
+    pseudo_labels: Any,
+    n: int,
+    *,
+    percentile: float = 90.0,
+    class_prior: str | Any | None = "uniform",
+    order: Order = "ascending",
+    num_classes: int | None = None,
+    posterior_mean: Any = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Choose n samples to query: above the percentile threshold, balanced over pseudo labels.
+
+    The candidates are the samples whose :func:`percentile_rank` is above ``percentile``. Every
+    class gives its quota of them, in ``order``. What short classes leave open is filled first with
+    the other candidates in ``order``, then with the samples below the threshold, downward from it.
+    Ties in the score go to the smaller pool index.
+
+    Args:
+        scores: roughness of each sample of the pool, real [N]. NaN: the sample is left out.
+        pseudo_labels: argmax of each posterior, integers [N] in [0, num_classes).
+        n: number of samples to choose, 1 <= n <= the number of samples with a score.
+        percentile: the paper's PRT, 0 <= percentile < 100. With 0 every sample is a candidate;
+            100 is refused, because nothing ranks above it.
+        class_prior: share of each class: ``"uniform"``; ``"predicted"`` (``posterior_mean``);
+            weights [num_classes]; or None, no balancing (the paper's Figures 9 and 10).
+        order: ``"ascending"`` (upward from the threshold, the paper's), ``"descending"`` (from the
+            roughest down) or ``"random"``.
+        num_classes: by default the length of the prior, else the largest pseudo label plus one.
+        posterior_mean: mean posterior of the pool [num_classes], for ``class_prior="predicted"``.
+        seed: for ``order="random"``.
+
+    Returns:
+        int64 [n], distinct positions in the pool, in the order they were picked: first the quotas
+        of the classes (the classes interleaved, in ``order``), then the two kinds of fillers.
+
+    Raises:
+        ValueError: naming what was expected and what came.
+    """
+    require_int("n", n, 1)
+    values = _scores_array(scores)
+    labels = _integer_array("pseudo_labels", pseudo_labels)
+    if labels.shape != values.shape:
+        raise ValueError(
+            f"scores and pseudo_labels must have one length, got {values.size} and {labels.size}"
+        )
+    percentile = _check_percentile(percentile)
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    scored = ~np.isnan(values)
+    available = int(scored.sum())
+    if n > available:
+        raise ValueError(f"n must be at most the {available} samples with a score, got {n}")
+    prior = _prior_weights(class_prior, labels[scored], num_classes, posterior_mean)
+
+    above = percentile_rank(values) > percentile  # False where NaN
+    candidates = np.flatnonzero(above)
+    if order == "random":
+        candidates = np.random.default_rng(seed).permutation(candidates)
+    else:
+        key = values[candidates] if order == "ascending" else -values[candidates]
+        candidates = candidates[np.argsort(key, kind="stable")]
+    below = np.flatnonzero(scored & ~above)
+    below = below[np.argsort(-values[below], kind="stable")]
+
+    if prior is None:
+        by_quota = np.zeros(candidates.size, dtype=bool)
+    else:
+        classes = labels[candidates]
+        by_quota = _rank_within_class(classes) < class_quotas(n, prior)[classes]
+    queue = np.concatenate([candidates[by_quota], candidates[~by_quota], below])
+    return queue[:n].astype(np.int64)
+
+
+def _rank_within_class(classes: np.ndarray) -> np.ndarray:
+    """How many earlier entries have the same class, int64 [M]."""
+    grouped = np.argsort(classes, kind="stable")
+    sizes = np.bincount(classes)
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.empty(classes.size, dtype=np.int64)
+    rank[grouped] = np.arange(classes.size) - starts
+    return rank
+
+
+def _prior_weights(
+    class_prior: Any, labels: np.ndarray, num_classes: int | None, posterior_mean: Any
+) -> np.ndarray | None:
+    """Weights [num_classes] or None for no balancing; labels are those of the scored samples."""
+    prior: np.ndarray | None = None
+    if isinstance(class_prior, str):
+        if class_prior == "predicted":
+            if posterior_mean is None:
+                raise ValueError("class_prior='predicted' needs posterior_mean, got None")
+            prior = _real_array("posterior_mean", posterior_mean)
+        elif class_prior != "uniform":
+            raise ValueError(
+                "class_prior must be 'uniform', 'predicted', one weight per class or None, "
+                f"got {class_prior!r}"
+            )
+    elif class_prior is not None:
+        prior = _real_array("class_prior", class_prior)
+    if num_classes is not None:
+        require_int("num_classes", num_classes, 1)
+        if prior is not None and prior.size != num_classes:
+            raise ValueError(
+                f"the class prior must have one weight for each of the {num_classes} classes, "
+                f"got {prior.size}"
+            )
+    else:
+        num_classes = int(labels.max()) + 1 if prior is None else prior.size
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"pseudo_labels must be in [0, {num_classes}), got {labels.min()} to {labels.max()}"
+        )
+    if class_prior is None:
+        return None
+    return np.ones(num_classes) if prior is None else prior
+
+
+def _check_percentile(percentile: float) -> float:
+    if isinstance(percentile, bool) or not isinstance(percentile, numbers.Real):
+        raise TypeError(f"percentile must be a number, got {percentile!r}")
+    if percentile == 100:
+        raise ValueError("percentile must be below 100: nothing ranks above it")
+    if not 0 <= percentile < 100:
+        raise ValueError(f"percentile must be in [0, 100), got {percentile}")
+    return float(percentile)
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        if values.device.type != "cpu":
+            raise TypeError(f"{name} must be an array or a CPU tensor, got one on {values.device}")
+        values = values.detach()
+        values = values.double().numpy() if values.is_floating_point() else values.numpy()
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
+    return array
+
+
+def _real_array(name: str, values: Any) -> np.ndarray:
+    array = _array(name, values)
+    if array.size and array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
+def _scores_array(values: Any) -> np.ndarray:
+    return _real_array("scores", values)
+
+
+def _integer_array(name: str, values: Any) -> np.ndarray:
+    array = _array(name, values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    return array.astype(np.int64)

@@ -1,0 +1,214 @@
+"""Query strategies behind one interface: score the pool, then pick from the scores.
+
+A pool is a tensor of unlabelled samples. Two kinds of index never mix: ``pool_index`` counts in
+the pool as it is now, ``sample_index`` counts in the data set (it keys the start vector of the
+power iteration and is what :class:`~vaal_ext.pool.PoolScores` calls ``index``).
+
+To add a strategy, subclass :class:`Strategy` as a frozen dataclass whose fields are its settings,
+and enter it in ``STRATEGIES``.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaal_ext.pool import PoolScores
+from vaal_ext.power_iteration import PowerIteration, require_backend
+from vaal_ext.roughness import LDRScorer, posterior_scores
+from vaal_ext.selection import Order, select
+
+__all__ = [
+    "STRATEGIES",
+    "Entropy",
+    "Margin",
+    "QueryContext",
+    "Random",
+    "Strategy",
+    "Vaal",
+    "make_strategy",
+]
+
+
+@dataclass(frozen=True)
+class QueryContext:
+    """What a query may know besides the model and the pool.
+
+    ``sample_index`` is the index in the data set of each pool sample, int64 [N]; ``seed`` is the
+    only source of randomness; the pool is scored ``batch_size`` samples at a time on the device of
+    the model, with a bar if ``progress``.
+    """
+
+    sample_index: np.ndarray
+    num_classes: int
+    seed: int
+    batch_size: int = 256
+    progress: bool = False
+
+
+class Strategy(abc.ABC):
+    """Chooses which samples of a pool to label next."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def score(
+        self, model: torch.nn.Module, pool: Tensor, context: QueryContext
+    ) -> PoolScores | None:
+        """The scores that :meth:`pick` needs of the pool [N, ...]; None if it needs none."""
+
+    @abc.abstractmethod
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """``pool_index`` int64 [n], distinct. ValueError if the pool has fewer than n to give."""
+
+
+@dataclass(frozen=True)
+class Random(Strategy):
+    """n samples drawn uniformly: the baseline RANDOM of the paper."""
+
+    name: ClassVar[str] = "random"
+
+    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> None:
+        return None
+
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        available = len(context.sample_index)
+        _check_size(n, available)
+        return np.random.default_rng(context.seed).choice(available, size=n, replace=False)
+
+
+@dataclass(frozen=True)
+class _Posterior(Strategy):
+    """Strategies that rank the pool by one number of the clean posterior."""
+
+    backend: str = "fused"
+
+    def __post_init__(self) -> None:
+        require_backend(self.backend)
+
+    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+        return posterior_scores(
+            model,
+            pool,
+            backend=self.backend,
+            sample_index=torch.from_numpy(context.sample_index),
+            batch_size=context.batch_size,
+            progress=context.progress,
+        )
+
+
+@dataclass(frozen=True)
+class Entropy(_Posterior):
+    """The n largest entropies of the posterior: the baseline UNCERTAINTY of the paper."""
+
+    name: ClassVar[str] = "entropy"
+
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        return _smallest(-scores.entropy, n)
+
+
+@dataclass(frozen=True)
+class Margin(_Posterior):
+    """The n smallest gaps between the two largest posteriors."""
+
+    name: ClassVar[str] = "margin"
+
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        return _smallest(scores.margin, n)
+
+
+@dataclass(frozen=True)
+class Vaal(Strategy):
+    """Class-balanced samples upward from a percentile of the roughness (the paper's Algorithm 1).
+
+    Settings: those of :class:`~vaal_ext.roughness.LDRScorer` and of
+    :func:`~vaal_ext.selection.select`, under the same names.
+    """
+
+    xi: float
+    eps: float
+    num_iters: int = 5
+    divergence: str = "symmetric"
+    smoothing: float = 0.0
+    percentile: float = 90.0
+    class_prior: Any = "uniform"
+    order: Order = "ascending"
+    backend: str = "fused"
+
+    name: ClassVar[str] = "vaal"
+
+    def __post_init__(self) -> None:
+        # Both refuse bad settings now, before a network is trained and a pool is scored.
+        PowerIteration(**self._power_iteration())
+        mean = np.ones(1)
+        select(mean, [0], 1, posterior_mean=mean, **self._selection())
+
+    def _power_iteration(self) -> dict[str, Any]:
+        names = ("xi", "eps", "num_iters", "divergence", "smoothing", "backend")
+        return {name: getattr(self, name) for name in names}
+
+    def _selection(self) -> dict[str, Any]:
+        names = ("percentile", "class_prior", "order")
+        return {name: getattr(self, name) for name in names}
+
+    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+        scorer = LDRScorer(
+            model,
+            **self._power_iteration(),
+            seed=context.seed,
+            batch_size=context.batch_size,
+        )
+        index = torch.from_numpy(context.sample_index)
+        return scorer.score(pool, sample_index=index, progress=context.progress)
+
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        return select(
+            scores.ldr,
+            scores.pseudo_label,
+            n,
+            **self._selection(),
+            num_classes=context.num_classes,
+            posterior_mean=scores.posterior_mean,
+            seed=context.seed,
+        )
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (Random, Entropy, Margin, Vaal)
+}
+
+
+def make_strategy(name: str, **settings: Any) -> Strategy:
+    """The strategy of that name. ``settings`` are the fields of its class.
+
+    Raises:
+        ValueError: an unknown name, or a setting that this strategy does not have.
+        TypeError, ValueError: a setting of a wrong type or out of its range.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
+    known = [field.name for field in fields(STRATEGIES[name])]
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(
+                f"strategy {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}"
+            )
+    return STRATEGIES[name](**settings)
+
+
+def _smallest(values: np.ndarray, n: int) -> np.ndarray:
+    """The n smallest values' positions, ties to the smaller position; NaN is left out."""
+    order = np.argsort(values, kind="stable")  # NaN sorts last
+    available = int(np.count_nonzero(~np.isnan(values)))
+    _check_size(n, available)
+    return order[:n].astype(np.int64)
+
+
+def _check_size(n: int, available: int) -> None:
+    if not 1 <= n <= available:
+        raise ValueError(f"n must be at least 1 and at most the pool's {available}, got {n}")

@@ -1,0 +1,169 @@
+"""Training and evaluating the small networks, and the table of settings for each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from vaal_ext.datasets import DATASET_NAMES
+from vaal_ext.model_state import borrowed
+from vaal_ext.streams import seeded
+
+__all__ = ["SETTINGS", "Settings", "evaluate", "settings_for", "train"]
+
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run uses unless told otherwise. The optimiser is Adam, with torch's other defaults.
+
+    ``steps`` is the number of optimiser steps of one training, which starts from fresh weights in
+    every round; ``xi`` and ``eps`` are in the units of the network's input.
+    """
+
+    learning_rate: float
+    steps: int
+    batch_size: int
+    xi: float
+    eps: float
+    num_iters: int
+    percentile: float
+    initial: int
+    query_size: int
+
+
+# "paper" names the section of the paper a number comes from; the rest was tried out on validation
+# accuracy (four seeds, none of them a seed of the demo; MNIST: one), or is plain custom.
+_TOY = Settings(
+    learning_rate=1e-3,  # Adam's default
+    steps=100,
+    batch_size=32,
+    xi=0.01,  # a hundredth of the radius
+    eps=0.1,  # half the gap between the circles (the paper's 2 would cross the whole picture)
+    num_iters=5,  # paper, IV.A
+    percentile=70.0,  # paper, IV.A
+    initial=10,  # paper, IV.A
+    query_size=10,  # paper, IV.A
+)
+
+SETTINGS = {
+    "moons": _TOY,
+    "circles": _TOY,
+    "digits": Settings(
+        learning_rate=3e-3,  # 1e-3: a point of area less for vaal and entropy, the same for random
+        steps=100,
+        batch_size=32,
+        xi=0.01,  # a tenth of eps
+        eps=0.1,  # 0.03 and 0.3 within the noise of it; 1 is worse than random
+        num_iters=5,  # paper, IV.B.2
+        percentile=90.0,  # paper, IV.B.1; here too 80 and 70 are worse
+        initial=20,  # two a class
+        query_size=10,
+    ),
+    "mnist": Settings(
+        learning_rate=1e-3,  # 3e-3: a point less at 500 labels
+        steps=500,  # 300: half a point less at 1000 labels
+        batch_size=32,  # 64 and half the steps: no better
+        xi=0.01,  # a tenth of eps
+        eps=0.1,  # 2 points above random at 400 labels, where the paper's xi = eps = 2 is at par
+        num_iters=5,  # paper, IV.B.2
+        percentile=90.0,  # paper, IV.B.1
+        initial=100,  # paper, Table I
+        query_size=100,  # paper, IV.B.1
+    ),
+    # A starting point for data with features of about unit scale or pixels in [0, 1].
+    "npz": Settings(
+        learning_rate=1e-3,
+        steps=500,
+        batch_size=32,
+        xi=0.01,
+        eps=0.1,
+        num_iters=5,  # paper, IV.B.2
+        percentile=90.0,  # paper, IV.B.1
+        initial=20,
+        query_size=20,
+    ),
+}
+
+
+def settings_for(dataset: str) -> Settings:
+    """The settings of a data set by its name; every ``npz:PATH`` has the row ``npz``."""
+    kind = dataset.split(":", 1)[0]
+    if kind not in SETTINGS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {dataset!r}")
+    return SETTINGS[kind]
+
+
+def train(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    progress: bool = False,
+) -> float:
+    """Minimise the cross-entropy with Adam for a fixed number of steps, in place.
+
+    Args:
+        model: the network, on the device of ``x``; it is left in training mode.
+        x: samples float32 [N, ...].
+        y: labels int64 [N].
+        steps: number of optimiser steps.
+        batch_size: samples a step; a smaller training set is one batch.
+        seed: of the order of the batches and of dropout; torch's global generators are left alone.
+        progress: whether to show a bar if it takes longer than two seconds.
+
+    Returns:
+        The mean training loss (dropout on) of the last tenth of the steps.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    losses = []
+    model.train()
+    with seeded(seed, x.device):
+        batches = _batches(len(y), min(batch_size, len(y)))
+        bar = tqdm(
+            range(steps), "training", disable=not progress, leave=False, delay=2, unit="step"
+        )
+        for _ in bar:
+            batch = next(batches).to(x.device)
+            loss = functional.cross_entropy(model(x[batch]), y[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+    return torch.stack(losses[-max(1, steps // 10) :]).mean().item()
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy in [0, 1] and mean cross-entropy (nats) on samples [N, ...] with labels int64 [N].
+
+    In eval mode and without gradients; the model is afterwards as it was.
+    """
+    correct, loss = 0, 0.0
+    with borrowed(model, x.device), torch.no_grad():
+        for part, labels in zip(
+            x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True
+        ):
+            logits = model(part)
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
+    return correct / len(y), loss / len(y)
+
+
+def _batches(total: int, size: int) -> Iterator[Tensor]:
+    """Endless batches of exactly ``size`` positions, from one random permutation after another."""
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(total)])
+        yield left[:size]
+        left = left[size:]
