@@ -1,7 +1,7 @@
 """Builds the three compiled parts of vaal_ext with ninja and prints its plan first.
 
 _ops_cpu.so   the CPU kernels: C++, one object per instruction set, chosen at run time
-_ops_cuda.so  the CUDA kernels, where an nvcc is found (VAAL_CUDA=auto), whether or not there is a GPU
+_ops_cuda.so  the CUDA kernels, where an nvcc is found (VAAL_CUDA=auto); no GPU is needed
 _C            pybind11: build facts and launch plans, for people and tests
 
 The two libraries keep to LibTorch's stable ABI (torch 2.11): they hold no symbol of Python, at:: or
@@ -36,7 +36,9 @@ INSTRUCTION_SETS = {
 CXX_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 # No fast-math: NaN and infinities keep their meaning. What is given up is errno and traps.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"]
-KERNEL_FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"]
+# The two about initialisation are raised by GCC 12's own AVX-512 header.
+KERNEL_FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
+KERNEL_FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 
 
 def need_torch():
@@ -124,12 +126,13 @@ class Plan:
     def ninja(self, build):
         """The build file: rules, one edge per object, one per library."""
         lines = [
-            "rule cxx\n  description = compile $out\n  command = $cxx -MMD -MF $out.d $flags -c $in -o $out\n"
-            "  depfile = $out.d\n  deps = gcc",
+            "rule cxx\n  description = compile $out\n  depfile = $out.d\n  deps = gcc\n"
+            "  command = $cxx -MMD -MF $out.d $flags -c $in -o $out",
             "rule link\n  description = link $out\n  command = $cxx -shared -o $out $in $flags",
             # The resource report of ptxas (registers, stack, spills) is kept beside the object.
-            "rule nvcc\n  description = compile $out\n  command = $nvcc -MD -MF $out.d $flags -c $in -o $out 2> $out.log "
-            "|| (cat $out.log; exit 1)\n  depfile = $out.d\n  deps = gcc",
+            "rule nvcc\n  description = compile $out\n  depfile = $out.d\n  deps = gcc\n"
+            "  command = $nvcc -MD -MF $out.d $flags -c $in -o $out 2> $out.log "
+            "|| (cat $out.log; exit 1)",
             "rule nvlink\n  description = link $out\n  command = $nvcc -shared -o $out $in $flags",
             "rule join\n  description = report $out\n  command = cat $flags > $out",
             f"cxx = {self.cxx}",

@@ -6,10 +6,6 @@
 
 #include "simd.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 namespace vaal::VAAL_ISA {
 
 // Horner's rule, from the highest coefficient down.
@@ -59,13 +55,13 @@ struct SimdMath {
   // e^x for x <= kMaxExponent; below the smallest normal number 2^n has the bits of 0.
   static VAAL_HD V exp(V x) {
     V power;
-    const V small = reduced_expm1(x < kMinExponent ? broadcast<S>(kMinExponent) : x, power);
+    const V small = reduced_expm1(larger(broadcast<S>(kMinExponent), x), power);
     return power * small + power;
   }
 
   // e^x − 1 for x <= 0.
   static VAAL_HD V expm1(V x) {
-    const V bounded = x < S(-50) ? broadcast<S>(S(-50)) : x;
+    const V bounded = larger(broadcast<S>(S(-50)), x);
     V power;
     const V small = reduced_expm1(bounded, power);
     return power * small + (power - 1);
@@ -76,7 +72,7 @@ struct SimdMath {
   static VAAL_HD V exp_or_expm1(Mask which, V x, V y) {
     const V chosen = which ? x : y;
     V power;
-    const V small = reduced_expm1(chosen < kMinExponent ? broadcast<S>(kMinExponent) : chosen, power);
+    const V small = reduced_expm1(larger(broadcast<S>(kMinExponent), chosen), power);
     return power * small + (which ? power : power - 1);
   }
 

@@ -193,12 +193,12 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
       grad_p = grad_p_term<kSymmetric>(row, w, x, delta, value);
     }
     grad_q = is_pivot ? pivot_q : grad_q;
-    peak = larger(magnitude(grad_q), peak);
+    peak = larger(magnitude<S>(grad_q), peak);
     store(column_w + j, grad_q);
     store(column_d + j, is_pivot ? pivot_p : grad_p);
   }
   const S scale = kSmoothed ? row.scale[0] * row.scale[0] : row.scale[0];
-  const auto scaled = gradient_factor<S>(args, index, scale, lane_max<S>(peak));
+  const auto scaled = gradient_factor<S>(args, index, scale, lane_max<S>(peak)[0]);
   for (int64_t j = 0; j < cols; j += kLanes) {
     if (args.grad_q != nullptr)
       Rows::write(static_cast<T*>(args.grad_q), index, index + 1, cols, j,

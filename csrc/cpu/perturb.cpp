@@ -21,17 +21,23 @@ NormPart norm_as_double(const T* direction, int64_t count) {
   using R = Register<float>;
   typedef float HalfV __attribute__((vector_size(sizeof(R::V) / 2)));
   using D = Register<double>::V;
-  D low{}, high{};
-  for (int64_t i = 0; i < count; i += R::kLanes) {
-    const R::V d = i + R::kLanes <= count ? load(direction + i)
-                                          : load_some<float>(direction + i, count - i, 0.0f);
+  constexpr int kChains = 4;  // sums that do not wait for one another
+  D low[kChains] = {}, high[kChains] = {};
+  const auto square = [&](R::V d, int chain) {
     HalfV part[2];
     memcpy(part, &d, sizeof(d));
     const D first = __builtin_convertvector(part[0], D), second = __builtin_convertvector(part[1], D);
-    low += first * first;
-    high += second * second;
-  }
-  return {1.0, lane_sum<double>(low + high)};
+    low[chain] += first * first;
+    high[chain] += second * second;
+  };
+  int64_t i = 0;
+  for (; i + kChains * R::kLanes <= count; i += kChains * R::kLanes)
+    for (int chain = 0; chain < kChains; ++chain)
+      square(load(direction + i + chain * R::kLanes), chain);
+  for (; i + R::kLanes <= count; i += R::kLanes) square(load(direction + i), 0);
+  if (i < count) square(load_some<float>(direction + i, count - i, 0.0f), 0);
+  const D sum = ((low[0] + low[1]) + (low[2] + low[3])) + ((high[0] + high[1]) + (high[2] + high[3]));
+  return {1.0, lane_sum<double>(sum)[0]};
 }
 
 // double: divided by the largest magnitude (a power of two near it) before squaring.
@@ -41,11 +47,11 @@ NormPart norm_scaled(const double* direction, int64_t count) {
   for (int64_t i = 0; i < count; i += R::kLanes) {
     const R::V d = i + R::kLanes <= count ? load(direction + i)
                                           : load_some<double>(direction + i, count - i, 0.0);
-    peak = larger(magnitude(d), peak);
+    peak = larger(magnitude<double>(d), peak);
     unordered += d - d;  // NaN if any element is NaN or infinite
   }
-  const double largest = lane_max<double>(peak);
-  if (largest == 0 || lane_sum<double>(unordered) != 0) return {1.0, largest + lane_sum<double>(unordered)};
+  const double largest = lane_max<double>(peak)[0], stray = lane_sum<double>(unordered)[0];
+  if (largest == 0 || stray != 0) return {1.0, largest + stray};
   const int exponent = ilogb(largest);
   const double first = ldexp(1.0, -exponent / 2), second = ldexp(1.0, -exponent - -exponent / 2);
   R::V sum{};
@@ -55,7 +61,7 @@ NormPart norm_scaled(const double* direction, int64_t count) {
     const R::V unit = d * first * second;
     sum += unit * unit;
   }
-  return {ldexp(1.0, exponent), lane_sum<double>(sum)};
+  return {ldexp(1.0, exponent), lane_sum<double>(sum)[0]};
 }
 
 template <class T, class S>

@@ -27,31 +27,47 @@ struct Along {
 
   Along(const T* logits, int64_t first, int64_t, int64_t cols, S fill, S*)
       : row(logits + first * cols), cols(cols), fill(fill) {}
-  // Classes j, j+1, …; `fill` beyond the row.
+  // Classes j, j+1, …; `fill` beyond the row, which only the last step reaches (kWhole = false).
+  template <bool kWhole = false>
   VAAL_HD V at(int64_t j) const {
+    if constexpr (kWhole) return load(row + j);
     return j + kStep <= cols ? load(row + j) : load_some<S>(row + j, cols - j, fill);
   }
   static VAAL_HD I index(int64_t j) { return lane_numbers<S>() + typename R::Lane(j); }
   VAAL_HD V pick(I k) const { return broadcast<S>(load_one<S>(row + k[0])); }
-  static VAAL_HD V sum(V x) { return broadcast<S>(lane_sum<S>(x)); }
-  static VAAL_HD V max(V x) { return broadcast<S>(lane_max<S>(x)); }
+  static VAAL_HD V sum(V x) { return lane_sum<S>(x); }
+  static VAAL_HD V max(V x) { return lane_max<S>(x); }
   // The second largest over all lanes: the largest once one lane that holds it shows its second.
   static VAAL_HD V second(V first, V second, V max) {
     const I holds = first == max;
-    const auto lane = lane_min<S>(holds ? lane_numbers<S>() : I{} + kStep);
-    const V rest = lane_numbers<S>() == lane ? second : first;
-    return broadcast<S>(lane_max<S>(rest));
+    const I lane = lane_min<S>(holds ? lane_numbers<S>() : I{} + kStep);
+    return lane_max<S>(lane_numbers<S>() == lane ? second : first);
+  }
+  // The first index of the largest logit. The maximum runs in four chains, for each step would
+  // otherwise wait for the one before; then the row is searched for it. Where NaN is about the
+  // result is some index, and the differences that the callers form are NaN all the same.
+  VAAL_HD I arg_max() const {
+    V best[4] = {at(0), at(0), at(0), at(0)};
+    int64_t j = 0;
+    for (; j + 4 * kStep <= cols; j += 4 * kStep)
+      for (int i = 0; i < 4; ++i) best[i] = larger(load(row + j + i * kStep), best[i]);
+    for (; j < cols; j += kStep) best[0] = larger(at(j), best[0]);
+    const V largest = max(larger(larger(best[0], best[1]), larger(best[2], best[3])));
+    for (j = 0; j < cols; j += kStep) {
+      if (any_lane(at(j) == largest)) return first_index(at(j), index(j), largest);
+    }
+    return I{};
   }
   // The smallest index among the lanes that hold the maximum; 0 where none does (all NaN).
   static VAAL_HD I first_index(V value, I index, V max) {
     constexpr auto kNone = typename R::Lane(~(uint64_t(1) << (8 * sizeof(S) - 1)));
-    const auto best = lane_min<S>(value == max ? index : I{} + kNone);
-    return I{} + (best == kNone ? 0 : best);
+    const I best = lane_min<S>(value == max ? index : I{} + kNone);
+    return best == kNone ? I{} : best;
   }
-  template <class To>
+  template <bool kWhole = false, class To>
   static VAAL_HD void write(To* out, int64_t first, int64_t, int64_t cols, int64_t j, V v) {
     To* to = out + first * cols + j;
-    j + kStep <= cols ? store(to, v) : store_some<S>(to, v, cols - j);
+    kWhole || j + kStep <= cols ? store(to, v) : store_some<S>(to, v, cols - j);
   }
   static VAAL_HD void write_row(S* out, int64_t first, int64_t, V v) { out[first] = v[0]; }
 };
@@ -66,10 +82,11 @@ struct Across {
   static constexpr int64_t scratch(int64_t cols) { return cols * R::kLanes; }
 
   S* column;  // [cols][kLanes]
+  int64_t cols;
 
   // Rows beyond the last are copies of it; they are not written back.
   Across(const T* logits, int64_t first, int64_t last, int64_t cols, S, S* scratch)
-      : column(scratch) {
+      : column(scratch), cols(cols) {
     for (int lane = 0; lane < R::kLanes; ++lane) {
       const T* row = logits + (first + lane < last ? first + lane : last - 1) * cols;
       if constexpr (sizeof(T) == sizeof(S)) {
@@ -84,18 +101,33 @@ struct Across {
       }
     }
   }
-  VAAL_HD V at(int64_t j) const { return load(column + j * R::kLanes); }
+  template <bool kWhole = false>
+  VAAL_HD V at(int64_t j) const {
+    return load(column + j * R::kLanes);
+  }
   static VAAL_HD I index(int64_t j) { return I{} + typename R::Lane(j); }
+  VAAL_HD I arg_max() const {
+    V best = load(column);
+    I found{};
+    for (int64_t j = 1; j < cols; ++j) {
+      const V x = load(column + j * R::kLanes);
+      found = x > best ? index(j) : found;
+      best = larger(x, best);
+    }
+    return found;
+  }
   VAAL_HD V pick(I k) const {
-    V v{};
-    for (int lane = 0; lane < R::kLanes; ++lane) v[lane] = column[k[lane] * R::kLanes + lane];
-    return v;
+    typename R::Lane at[R::kLanes];
+    memcpy(at, &k, sizeof(k));
+    S picked[R::kLanes];
+    for (int lane = 0; lane < R::kLanes; ++lane) picked[lane] = column[at[lane] * R::kLanes + lane];
+    return load(picked);
   }
   static VAAL_HD V sum(V x) { return x; }
   static VAAL_HD V max(V x) { return x; }
   static VAAL_HD V second(V, V second, V) { return second; }
   static VAAL_HD I first_index(V, I index, V) { return index; }
-  template <class To>
+  template <bool kWhole = false, class To>
   static VAAL_HD void write(To* out, int64_t first, int64_t last, int64_t cols, int64_t j, V v) {
     To line[R::kLanes];
     store(line, v);
@@ -103,7 +135,8 @@ struct Across {
       out[(first + lane) * cols + j] = line[lane];
   }
   static VAAL_HD void write_row(S* out, int64_t first, int64_t last, V v) {
-    for (int lane = 0; lane < R::kLanes && first + lane < last; ++lane) out[first + lane] = v[lane];
+    const int64_t rows = last - first < R::kLanes ? last - first : R::kLanes;
+    memcpy(out + first, &v, rows * sizeof(S));
   }
 };
 
@@ -111,7 +144,7 @@ struct Across {
 // the lanes.
 template <class S>
 VAAL_HD bool across_pays(int64_t cols, int64_t rows) {
-  return cols <= 128 && 4 * rows > Register<S>::kLanes;
+  return cols <= 48 && 4 * rows > Register<S>::kLanes;
 }
 
 // Elements that a row (or kRows rows) takes in scratch.
@@ -130,6 +163,22 @@ struct Scratch {
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() { free(data); }
 };
+
+struct Yes {
+  constexpr bool operator()() const { return true; }
+};
+struct No {
+  constexpr bool operator()() const { return false; }
+};
+
+// body(j, at, whole) for every step of a row: j the first class, at its place in scratch. `whole`
+// is Yes where the step lies inside the row, so the main loop carries no test for the row's end.
+template <class S, class Rows, class Body>
+VAAL_HD void each_step(int64_t cols, const Body& body) {
+  int64_t j = 0, at = 0;
+  for (; j + Rows::kStep <= cols; j += Rows::kStep, at += Register<S>::kLanes) body(j, at, Yes{});
+  if (j < cols) body(j, at, No{});
+}
 
 // The largest and second largest logit and the first index of the largest; NaN is passed over here
 // and comes back through the differences that the callers form.
@@ -153,20 +202,6 @@ VAAL_HD TopTwo<S> top_two(const Rows& rows, int64_t cols) {
   }
   const V max = Rows::max(first);
   return {max, Rows::second(first, second, max), Rows::first_index(first, index, max)};
-}
-
-// The first index of the largest logit. Where NaN stands first it may be passed over.
-template <class S, class Rows>
-VAAL_HD typename Register<S>::I arg_max(const Rows& rows, int64_t cols) {
-  auto first = rows.at(0);
-  auto index = Rows::index(0);
-  for (int64_t j = Rows::kStep; j < cols; j += Rows::kStep) {
-    const auto x = rows.at(j);
-    const auto above = x > first;
-    index = above ? Rows::index(j) : index;
-    first = above ? x : first;
-  }
-  return Rows::first_index(first, index, Rows::max(first));
 }
 
 }  // namespace vaal::VAAL_ISA

@@ -9,6 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "../math/macros.h"
 
 #if defined(__AVX512F__)
@@ -69,54 +73,70 @@ VAAL_HD typename Register<S>::I lane_numbers() {
   return index;
 }
 
+// a > b ? a : b and a < b ? a : b, so b where either is NaN: exactly what max and min instructions
+// do, which the compiler does not see.
 template <class V>
 VAAL_HD V larger(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (__is_same(V, Register<float>::V)) return V(_mm512_max_ps(__m512(a), __m512(b)));
+  if constexpr (__is_same(V, Register<double>::V)) return V(_mm512_max_pd(__m512d(a), __m512d(b)));
+#elif defined(__AVX2__)
+  if constexpr (__is_same(V, Register<float>::V)) return V(_mm256_max_ps(__m256(a), __m256(b)));
+  if constexpr (__is_same(V, Register<double>::V)) return V(_mm256_max_pd(__m256d(a), __m256d(b)));
+#endif
   return a > b ? a : b;
 }
 template <class V>
 VAAL_HD V smaller(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (__is_same(V, Register<float>::V)) return V(_mm512_min_ps(__m512(a), __m512(b)));
+  if constexpr (__is_same(V, Register<double>::V)) return V(_mm512_min_pd(__m512d(a), __m512d(b)));
+#elif defined(__AVX2__)
+  if constexpr (__is_same(V, Register<float>::V)) return V(_mm256_min_ps(__m256(a), __m256(b)));
+  if constexpr (__is_same(V, Register<double>::V)) return V(_mm256_min_pd(__m256d(a), __m256d(b)));
+#endif
   return a < b ? a : b;
 }
-template <class V>
+template <class S, class V>
 VAAL_HD V magnitude(V x) {
-  return x < 0 ? -x : x;
+  using I = typename Register<S>::I;
+  constexpr auto kNotSign = typename Register<S>::Lane(~(uint64_t(1) << (8 * sizeof(S) - 1)));
+  return bits_as<V>(bits_as<I>(x) & kNotSign);
 }
 
-// Folds the upper half of the lanes onto the lower until one is left.
-template <class S, int N, class Fold>
-VAAL_HD S fold_lanes(const S (&lanes)[N], Fold fold) {
-  if constexpr (N == 2) {
-    return fold(lanes[0], lanes[1]);
-  } else {
-    typedef S Half __attribute__((vector_size(sizeof(S) * N / 2)));
-    Half low, high;
-    memcpy(&low, lanes, sizeof(Half));
-    memcpy(&high, lanes + N / 2, sizeof(Half));
-    const Half folded = fold(low, high);
-    S next[N / 2];
-    memcpy(next, &folded, sizeof(Half));
-    return fold_lanes(next, fold);
-  }
-}
-
+// Folds all lanes into one value, which every lane of the result holds. Exchanging halves, then
+// quarters and so on keeps the order of the additions fixed.
 template <class S, class V, class Fold>
-VAAL_HD S fold_register(V x, Fold fold) {
-  S lanes[sizeof(V) / sizeof(S)];
-  memcpy(lanes, &x, sizeof(V));
-  return fold_lanes(lanes, fold);
+VAAL_HD V fold_lanes(V x, const Fold& fold) {
+  for (int width = Register<S>::kLanes / 2; width > 0; width /= 2)
+    x = fold(x, __builtin_shuffle(x, lane_numbers<S>() ^ typename Register<S>::Lane(width)));
+  return x;
 }
 
-template <class S>
-VAAL_HD S lane_sum(typename Register<S>::V x) {
-  return fold_register<S>(x, [](auto a, auto b) { return a + b; });
+template <class S, class V>
+VAAL_HD V lane_sum(V x) {
+  return fold_lanes<S>(x, [](V a, V b) { return a + b; });
 }
-template <class S>
-VAAL_HD S lane_max(typename Register<S>::V x) {
-  return fold_register<S>(x, [](auto a, auto b) { return a > b ? a : b; });
+template <class S, class V>
+VAAL_HD V lane_max(V x) {
+  return fold_lanes<S>(x, [](V a, V b) { return larger(a, b); });
 }
-template <class S>
-VAAL_HD typename Register<S>::Lane lane_min(typename Register<S>::I x) {
-  return fold_register<typename Register<S>::Lane>(x, [](auto a, auto b) { return a < b ? a : b; });
+template <class S, class V>
+VAAL_HD V lane_min(V x) {
+  return fold_lanes<S>(x, [](V a, V b) { return smaller(a, b); });
+}
+
+// Whether a comparison held in any lane.
+template <class I>
+VAAL_HD bool any_lane(I mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(__m512i(mask)) != 0;  // a lane of 64 bits is two equal ones of 32
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8(__m256i(mask)) != 0;
+#else
+  const auto pair = bits_as<Register<double>::I>(mask);
+  return (pair[0] | pair[1]) != 0;
+#endif
 }
 
 // ---- loads and stores, n lanes; the lanes beyond n are filled -----------------------------------
@@ -182,17 +202,37 @@ VAAL_HD void store(Float16* to, Register<float>::V v) {
   narrow(&to->bits, half | sign);
 }
 
-// load/store of the last n < kLanes elements of a row.
+// load/store of the last n < kLanes elements of a row. Masked where there is an instruction for it:
+// bytes that were stored one by one must reach memory before a whole register can be loaded.
 template <class S, class T>
 VAAL_HD typename Register<S>::V load_some(const T* from, int64_t n, S fill) {
+  [[maybe_unused]] typedef typename Register<S>::V V;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return V(_mm512_mask_loadu_ps(__m512(broadcast<S>(fill)), __mmask16((1u << n) - 1), from));
+  if constexpr (sizeof(T) == 8)
+    return V(_mm512_mask_loadu_pd(__m512d(broadcast<S>(fill)), __mmask8((1u << n) - 1), from));
+#elif defined(__AVX2__)
+  const auto inside = lane_numbers<S>() < typename Register<S>::Lane(n);
+  if constexpr (sizeof(T) == 4) {
+    const V loaded = V(_mm256_maskload_ps(reinterpret_cast<const float*>(from), __m256i(inside)));
+    return inside ? loaded : broadcast<S>(fill);
+  }
+  if constexpr (sizeof(T) == 8) {
+    const V loaded = V(_mm256_maskload_pd(reinterpret_cast<const double*>(from), __m256i(inside)));
+    return inside ? loaded : broadcast<S>(fill);
+  }
+#endif
   T buffer[Register<S>::kLanes] = {};
   memcpy(buffer, from, n * sizeof(T));
-  auto v = load(buffer);
-  for (int lane = n; lane < Register<S>::kLanes; ++lane) v[lane] = fill;
-  return v;
+  return lane_numbers<S>() < typename Register<S>::Lane(n) ? load(buffer) : broadcast<S>(fill);
 }
 template <class S, class T>
 VAAL_HD void store_some(T* to, typename Register<S>::V v, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(to, __mmask16((1u << n) - 1), __m512(v));
+  if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(to, __mmask8((1u << n) - 1), __m512d(v));
+#endif
   T buffer[Register<S>::kLanes];
   store(buffer, v);
   memcpy(to, buffer, n * sizeof(T));

@@ -12,13 +12,6 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
-struct Yes {
-  constexpr bool operator()() const { return true; }
-};
-struct No {
-  constexpr bool operator()() const { return false; }
-};
-
 // Below this a value or a gradient has been through numbers that are no longer normal.
 template <class S>
 constexpr S kTiny = sizeof(S) == 4 ? S(1e-30) : S(1e-280);
@@ -45,11 +38,11 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   const Rows b_rows(static_cast<const T*>(args.q), first, last, cols, kPadding<S>,
                     packed + Rows::scratch(cols));
 
-  const auto k = arg_max<S>(a_rows, cols);
+  const auto k = a_rows.arg_max();
   const V a_k = a_rows.pick(k), b_k = b_rows.pick(k), shift = b_k - a_k;
   V sum_w{}, sum_d{}, sum_v_delta{}, sum_w_delta{};
-  for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
-    const V a = a_rows.at(j), b = b_rows.at(j);
+  each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
+    const V a = a_rows.template at<whole()>(j), b = b_rows.template at<whole()>(j);
     const V delta = (b - a) - shift;
     const auto term = pivot_term<M>(a - a_k, smaller(b - b_k, broadcast<S>(S(kBound))), delta);
     sum_w += term.w;
@@ -59,42 +52,48 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
     store(column_w + at, term.w);
     store(column_d + at, term.d);
     store(column_delta + at, delta);
-  }
+  });
   const auto row = plain_row<M>(Rows::sum(sum_w), Rows::sum(sum_d), Rows::sum(sum_v_delta),
                                 Rows::sum(sum_w_delta));
 
   V factor = broadcast<S>(S(1));
   if (args.grad_value != nullptr) {
     const S* upstream = static_cast<const S*>(args.grad_value);
+    S given[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t at = Rows::kRows == 1 ? first : first + lane < last ? first + lane : last - 1;
-      factor[lane] = upstream[at * args.grad_value_stride];
+      given[lane] = upstream[at * args.grad_value_stride];
     }
+    factor = load(given);
   }
   V value{}, peak{};
-  for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
+  each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
     const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
     const V x = posterior_change(row, w, d);
     value += value_term<M, kSymmetric, false>(row, w, x, delta - row.log_ratio);
     if constexpr (kNeedQ) {
       const V grad = grad_q_term<kSymmetric, false>(row, w, d, x, delta);
-      peak = larger(magnitude(grad), peak);
-      if (args.direction) store(column_w + at, grad);
-      else Rows::write(static_cast<T*>(args.grad_q), first, last, cols, j, grad * factor);
+      peak = larger(magnitude<S>(grad), peak);
+      if (args.direction)
+        store(column_w + at, grad);
+      else
+        Rows::template write<whole()>(static_cast<T*>(args.grad_q), first, last, cols, j,
+                                      grad * factor);
     }
     if constexpr (kNeedP && kSymmetric) {
       const V grad = grad_p_term<kSymmetric, false>(row, w, x, delta, V{});
-      peak = larger(magnitude(grad), peak);
-      Rows::write(static_cast<T*>(args.grad_p), first, last, cols, j, grad * factor);
+      peak = larger(magnitude<S>(grad), peak);
+      Rows::template write<whole()>(static_cast<T*>(args.grad_p), first, last, cols, j,
+                                    grad * factor);
     }
-  }
+  });
   value = Rows::sum(value);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
   if constexpr (kNeedP && !kSymmetric) {  // this gradient needs the value first
     for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
       const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
       const V grad = grad_p_term<kSymmetric, false>(row, w, posterior_change(row, w, d), delta, value);
-      peak = larger(magnitude(grad), peak);
+      peak = larger(magnitude<S>(grad), peak);
       Rows::write(static_cast<T*>(args.grad_p), first, last, cols, j, grad * factor);
     }
   }
@@ -106,8 +105,10 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   }
   if (kNeedQ && args.direction) {
     const V scale = 1 / peak;
-    for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes)
-      Rows::write(static_cast<T*>(args.grad_q), first, last, cols, j, load(column_w + at) * scale);
+    each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
+      Rows::template write<whole()>(static_cast<T*>(args.grad_q), first, last, cols, j,
+                                    load(column_w + at) * scale);
+    });
   }
   return ~good;
 }
@@ -119,8 +120,10 @@ void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
   Scratch<S> scratch(plain > guarded ? plain : guarded);
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
     for (int64_t first = begin; first < end; first += Rows::kRows) {
-      const auto again = plain_rows<T, S, Rows, symmetric(), need_q(), need_p()>(args, first, end,
-                                                                                scratch.data);
+      const auto bad = plain_rows<T, S, Rows, symmetric(), need_q(), need_p()>(args, first, end,
+                                                                              scratch.data);
+      typename Register<S>::Lane again[Register<S>::kLanes];
+      memcpy(again, &bad, sizeof(bad));
       for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
         if (again[lane]) guarded_row<T, S, symmetric(), false>(args, first + lane, scratch.data);
     }

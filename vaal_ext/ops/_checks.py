@@ -14,12 +14,12 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def check_tensor(name: str, x: Tensor) -> None:
     """x is a floating tensor on a device that there are kernels for."""
+    if isinstance(x, Tensor) and x.dtype in _DTYPES and (x.is_cpu or (HAS_CUDA and x.is_cuda)):
+        return
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
     if x.dtype not in _DTYPES:
         raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, got {x.dtype}")
-    if x.device.type == "cpu" or (x.device.type == "cuda" and HAS_CUDA):
-        return
     if x.device.type == "cuda":
         raise ValueError(
             f"{name} is on {x.device}, but vaal_ext was built without its CUDA kernels: put nvcc "
@@ -30,6 +30,9 @@ def check_tensor(name: str, x: Tensor) -> None:
 
 def check_alike(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     """Both tensors have one shape, dtype and device."""
+    same = first.shape == second.shape and first.dtype == second.dtype
+    if same and first.device == second.device:
+        return
     for what in ("shape", "dtype", "device"):
         a, b = getattr(first, what), getattr(second, what)
         if a != b:
@@ -78,8 +81,11 @@ def check_radius(radius: float) -> None:
 
 def refuse_gradient(op: str, *tensors: Tensor) -> None:
     """The op has no derivative; better an error than a gradient that silently lacks a term."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        raise RuntimeError(f"{op} is not differentiable: call it under torch.no_grad() or detach")
+    for x in tensors:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{op} is not differentiable: call it under torch.no_grad() or detach"
+            )
 
 
 def arithmetic_dtype(x: Tensor) -> torch.dtype:
