@@ -2,6 +2,8 @@
 # make demo: three strategies, three seeds, on the digits that scikit-learn ships; then the report.
 # A run that is there already is not repeated; one that was cut off goes on.
 set -e
+# These networks are too small to share: a second thread costs more than it does.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 vaal="$1/vaal-ext"
 out=demo
 runs=""

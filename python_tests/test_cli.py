@@ -207,3 +207,18 @@ def test_reader_that_goes_away(place: Path) -> None:
     done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_preset_paper_fills_what_is_not_given(tmp_path, monkeypatch):
+    """The paper's xi = eps = 2, Ip = 5, PRT = 90; a number that is given wins."""
+    from vaal_ext import experiment
+
+    seen = []
+    monkeypatch.setattr(experiment, "run", lambda config, out: seen.append(config))
+    command = ["run", "--dataset", "moons", "--strategy", "vaal", "--out", str(tmp_path / "run")]
+    for extra in (["--preset", "paper"], ["--preset", "paper", "--eps", "0.5"]):
+        assert main([*command, *extra]) == 0
+    assert [(c.xi, c.eps, c.num_iters, c.percentile) for c in seen] == [
+        (2.0, 2.0, 5, 90.0),
+        (2.0, 0.5, 5, 90.0),
+    ]

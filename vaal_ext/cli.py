@@ -32,6 +32,10 @@ app = typer.Typer(
 _DataRoot = Annotated[
     Path | None, typer.Option(help="Folder that holds MNIST/raw, for the data set mnist.")
 ]
+_Preset = Annotated[
+    Literal["paper"] | None,
+    typer.Option(help="The paper's numbers (xi = eps = 2) for what is not given."),
+]
 _Xi = Annotated[
     float | None,
     typer.Option(help="Length of the finite-difference step, in units of the network's input."),
@@ -76,6 +80,7 @@ def score(
     split: Annotated[
         Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
     ] = "train",
+    preset: _Preset = None,
     xi: _Xi = None,
     eps: _Eps = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
@@ -94,6 +99,7 @@ def score(
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext import commands
 
+    xi, eps = _fill(preset, xi=xi, eps=eps)
     print(
         commands.score(
             model,
@@ -150,6 +156,7 @@ def run(
     pool_size: Annotated[
         int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
     ] = None,
+    preset: _Preset = None,
     xi: _Xi = None,
     eps: _Eps = None,
     num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
@@ -167,6 +174,9 @@ def run(
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext import experiment
 
+    xi, eps, num_iters, percentile = _fill(
+        preset, xi=xi, eps=eps, num_iters=num_iters, percentile=percentile
+    )
     config = experiment.RunConfig(
         dataset=dataset,
         strategy=strategy,
@@ -201,6 +211,14 @@ def report(
 
     for line in write_report(runs, out):
         print(line, flush=True)
+
+
+def _fill(preset: str | None, **given: float | None) -> list[float | None]:
+    """What was given, and for the rest the preset's numbers if there is one."""
+    from vaal_ext.training import PRESETS
+
+    numbers = PRESETS[preset] if preset else {}
+    return [numbers.get(name) if value is None else value for name, value in given.items()]
 
 
 def _class_prior(text: str) -> str | list[float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,7 +71,10 @@ class RunConfig:
         if full.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device must be 'cpu': this torch sees no CUDA device")
         if full.data_root is not None:
-            full = replace(full, data_root=str(full.data_root))
+            full = replace(full, data_root=str(Path(full.data_root).resolve()))
+        if full.dataset.startswith("npz:"):  # absolute, so that `report` finds it from anywhere
+            path = Path(full.dataset.removeprefix("npz:")).resolve()
+            full = replace(full, dataset=f"npz:{path}")
         if not isinstance(full.class_prior, str | None):
             full = replace(full, class_prior=[float(weight) for weight in full.class_prior])
         require_int("seed", full.seed, 0, 2**63 - 1)

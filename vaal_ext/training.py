@@ -14,7 +14,7 @@ from vaal_ext.datasets import DATASET_NAMES
 from vaal_ext.model_state import borrowed
 from vaal_ext.streams import seeded
 
-__all__ = ["SETTINGS", "Settings", "evaluate", "settings_for", "train"]
+__all__ = ["PRESETS", "SETTINGS", "Settings", "evaluate", "settings_for", "train"]
 
 _EVALUATION_BATCH = 512
 
@@ -90,6 +90,10 @@ SETTINGS = {
         query_size=20,
     ),
 }
+
+
+# "paper": its one number for both lengths (section III.A), its Ip (IV.B.2) and its PRT (IV.B.1).
+PRESETS = {"paper": {"xi": 2.0, "eps": 2.0, "num_iters": 5, "percentile": 90.0}}
 
 
 def settings_for(dataset: str) -> Settings:
