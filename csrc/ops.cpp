@@ -1,5 +1,5 @@
 // The schema of every op. What each means, with shapes, dtypes and errors, stands in the docstrings
-// of vaal_ext/ops; the kernels are registered in cpu/library.cpp and cuda/*.cu.
+// of vaal_ext/ops; the kernels are registered in cpu/*_ops.cpp and cuda/*.cu.
 //
 // A is the type of the arithmetic: float64 for float64 input, float32 for all others.
 

@@ -3,7 +3,7 @@
 //   perturb:         out = x + radius · d/‖d‖₂            per sample, d given
 //   random_perturb:  out = x + radius · n/‖n‖₂            per sample, n ~ N(0, I) from Philox
 //
-// library.cpp cuts long samples into chunks of fixed size, so the result does not depend on the
+// sample_ops.cpp cuts long samples into chunks of fixed size, so the result does not depend on the
 // number of threads.
 
 #include <math.h>

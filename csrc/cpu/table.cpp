@@ -1,4 +1,4 @@
-// This instruction set's kernels, for library.cpp to choose from.
+// This instruction set's kernels, for choose.cpp to choose from.
 #include "kernels.h"
 
 #define VAAL_STRING_(x) #x

@@ -1,0 +1,200 @@
+// perturb and random_perturb: tensors in, tensors out; threads over samples and chunks of samples.
+
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <limits>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "tensors.h"
+
+namespace vaal {
+namespace {
+
+// Samples are cut into chunks of this many elements, so that one long sample keeps every thread
+// busy; a chunk fits the L2 cache. Fixed, so that results do not depend on the thread count.
+constexpr int64_t kChunk = 32768;
+
+struct Samples {
+  int64_t count, elements, chunks;  // chunks of one sample
+  explicit Samples(const Tensor& x)
+      : count(x.size(0)),
+        elements(x.size(0) == 0 ? 0 : x.numel() / x.size(0)),
+        chunks((elements + kChunk - 1) / kChunk) {}
+  int64_t total() const { return count * chunks; }
+  int64_t chunk_grain() const { return std::max<int64_t>(1, grain(std::min(elements, kChunk))); }
+};
+
+double combine(const NormPart* part, int64_t count) {
+  double peak = 0, sum = 0;
+  for (int64_t i = 0; i < count; ++i) peak = std::max(peak, part[i].scale);
+  for (int64_t i = 0; i < count; ++i) {
+    const double relative = part[i].scale / peak;
+    sum += part[i].sum * relative * relative;
+  }
+  return peak * std::sqrt(sum);
+}
+
+// radius/norm; a zero direction moves nothing, one that is not finite has no direction.
+double factor_of(double radius, double norm) {
+  if (norm == 0) return 0;
+  return std::isfinite(norm) ? radius / norm : std::numeric_limits<double>::quiet_NaN();
+}
+
+// measure(sample, begin, count) gives a chunk's norm, apply(sample, begin, count, factor) writes
+// it; a sample of one chunk is measured and written while it is in the cache.
+template <class Measure, class Apply, class Report>
+void move_samples(const Samples& samples, double radius, const Measure& measure, const Apply& apply,
+                  const Report& report) {
+  const auto each_chunk = [&](const auto& body) {
+    torch::stable::parallel_for(0, samples.total(), samples.chunk_grain(),
+                                [&](int64_t begin, int64_t end) {
+                                  for (int64_t i = begin; i < end; ++i) {
+                                    const int64_t at = i % samples.chunks * kChunk;
+                                    body(i, i / samples.chunks, at,
+                                         std::min(kChunk, samples.elements - at));
+                                  }
+                                });
+  };
+  if (samples.chunks == 1) {
+    each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
+      const NormPart part = measure(sample, at, count);
+      const double norm = combine(&part, 1);
+      report(sample, norm);
+      apply(sample, at, count, factor_of(radius, norm));
+    });
+    return;
+  }
+  std::vector<NormPart> parts(samples.total());
+  std::vector<double> factors(samples.count);
+  each_chunk([&](int64_t i, int64_t sample, int64_t at, int64_t count) {
+    parts[i] = measure(sample, at, count);
+  });
+  for (int64_t sample = 0; sample < samples.count; ++sample) {
+    const double norm = combine(parts.data() + sample * samples.chunks, samples.chunks);
+    report(sample, norm);
+    factors[sample] = factor_of(radius, norm);
+  }
+  each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
+    apply(sample, at, count, factors[sample]);
+  });
+}
+
+bool same_strides(const Tensor& a, const Tensor& b) {
+  return std::equal(a.strides().begin(), a.strides().end(), b.strides().begin());
+}
+
+// Every sample is one dense block, in whatever order of its dimensions (channels_last, say), so
+// that elementwise work may follow memory.
+bool samples_are_dense(const Tensor& x) {
+  const int64_t elements = x.numel() / x.size(0);
+  if (x.size(0) > 1 && x.stride(0) != elements) return false;
+  std::vector<std::pair<int64_t, int64_t>> dims;
+  for (int64_t d = 1; d < x.dim(); ++d)
+    if (x.size(d) > 1) dims.emplace_back(x.stride(d), x.size(d));
+  std::sort(dims.begin(), dims.end());
+  int64_t expected = 1;
+  for (const auto& [stride, size] : dims) {
+    if (stride != expected) return false;
+    expected *= size;
+  }
+  return true;
+}
+
+std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, double radius) {
+  STD_TORCH_CHECK(x.dim() >= 1 && x.dim() == direction.dim() &&
+                      std::equal(x.sizes().begin(), x.sizes().end(), direction.sizes().begin()) &&
+                      x.scalar_type() == direction.scalar_type(),
+                  "vaal: x and direction must have one shape [B, ...] and one dtype");
+  const Storage storage = storage_of(x);
+  Tensor norm = new_tensor({x.size(0)}, arithmetic_type(storage));
+  Tensor out = torch::stable::empty_like(x);
+  if (x.numel() == 0) {
+    torch::stable::zero_(norm);
+    return {out, norm};
+  }
+  const bool in_place_order =
+      same_strides(x, direction) && same_strides(x, out) && samples_are_dense(x);
+  const Tensor from = in_place_order ? x : dense(x);
+  const Tensor along = in_place_order ? direction : dense(direction);
+  Tensor to = in_place_order || out.is_contiguous() ? out : torch::stable::empty_like(from);
+
+  prefer_huge_pages(to);
+  const Samples samples(x);
+  const int64_t bytes = element_bytes(storage);
+  const char* x_data = static_cast<const char*>(from.const_data_ptr());
+  const char* direction_data = static_cast<const char*>(along.const_data_ptr());
+  char* out_data = static_cast<char*>(to.mutable_data_ptr());
+  void* norm_data = norm.mutable_data_ptr();
+  const auto offset = [&](int64_t sample, int64_t at) {
+    return (sample * samples.elements + at) * bytes;
+  };
+  move_samples(
+      samples, radius,
+      [&](int64_t sample, int64_t at, int64_t count) {
+        return kernels().norm_part(direction_data + offset(sample, at), count, storage);
+      },
+      [&](int64_t sample, int64_t at, int64_t count, double factor) {
+        const int64_t o = offset(sample, at);
+        kernels().add_scaled(x_data + o, direction_data + o, out_data + o, count, factor, storage);
+      },
+      [&](int64_t sample, double value) {
+        if (storage == Storage::kFloat64) static_cast<double*>(norm_data)[sample] = value;
+        else static_cast<float*>(norm_data)[sample] = float(value);
+      });
+  if (to.get() != out.get()) torch::stable::copy_(out, to);
+  return {out, norm};
+}
+
+Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor& sample_index) {
+  STD_TORCH_CHECK(x.dim() >= 1 && sample_index.dim() == 1 && sample_index.size(0) == x.size(0) &&
+                      sample_index.scalar_type() == ScalarType::Long,
+                  "vaal: x must be [B, ...] and sample_index int64[B]");
+  const Storage storage = storage_of(x);
+  Tensor out = torch::stable::empty_like(x);
+  if (x.numel() == 0) return out;
+  const Tensor from = dense(x);  // elements are numbered in this order
+  Tensor to = out.is_contiguous() ? out : torch::stable::empty_like(from);
+
+  prefer_huge_pages(to);
+  const Samples samples(x);
+  const int64_t bytes = element_bytes(storage);
+  const int64_t* index = sample_index.const_data_ptr<int64_t>();
+  const int64_t index_stride = sample_index.stride(0);
+  const char* x_data = static_cast<const char*>(from.const_data_ptr());
+  char* out_data = static_cast<char*>(to.mutable_data_ptr());
+  // Each thread draws into a buffer of its own; a sample of one chunk is drawn once.
+  static thread_local std::vector<double> buffer;
+  const auto draw = [&](int64_t sample, int64_t at, int64_t count) {
+    buffer.resize(kChunk);
+    kernels().normals({uint64_t(seed), uint64_t(index[sample * index_stride]), at, count, storage},
+                      buffer.data());
+  };
+  const Storage arithmetic =
+      storage == Storage::kFloat64 ? Storage::kFloat64 : Storage::kFloat32;
+  move_samples(
+      samples, radius,
+      [&](int64_t sample, int64_t at, int64_t count) {
+        draw(sample, at, count);
+        return kernels().norm_part(buffer.data(), count, arithmetic);
+      },
+      [&](int64_t sample, int64_t at, int64_t count, double factor) {
+        if (samples.chunks > 1) draw(sample, at, count);
+        const int64_t o = (sample * samples.elements + at) * bytes;
+        kernels().add_scaled_normals(x_data + o, buffer.data(), out_data + o, count, factor,
+                                     storage);
+      },
+      [](int64_t, double) {});
+  if (to.get() != out.get()) torch::stable::copy_(out, to);
+  return out;
+}
+
+}  // namespace
+}  // namespace vaal
+
+STABLE_TORCH_LIBRARY_IMPL(vaal, CPU, m) {
+  m.impl("perturb", TORCH_BOX(&vaal::perturb));
+  m.impl("random_perturb", TORCH_BOX(&vaal::random_perturb));
+}

@@ -1,0 +1,115 @@
+// symmetric_kl, its backward and its direction with several blocks a row: for few long rows.
+//
+//   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        with or without smoothing
+//
+// Every step of kl_row.cuh is a kernel of its own: a block leaves its part's State in the
+// workspace partials [rows, splits], and the next kernel begins by merging the row's (in the same
+// order everywhere: no atomics). Bytes moved: 2·E·cols a row and step, from L2 where all the rows
+// fit there, and 1·E·cols or 2·E·cols written.
+#pragma once
+
+#include "cuda/kl_long_rows.cuh"
+#include "cuda/split_part.cuh"
+
+namespace vaal {
+
+template <class S>
+struct KlPartial {
+  TopTwo<S> top;
+  Sums<S> sums;
+  KlLongTotals<S> totals, peak;
+  Normalisers<S> normalisers;  // of the whole row, in the row's first partial; wide rows only
+};
+
+enum class KlStep { kTop, kSums, kTotals, kSmoothedPeak, kWrite };
+
+// One member of the row's partials, merged.
+template <class State, class S>
+VAAL_DEVICE State merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* partials, int splits,
+                         State KlPartial<S>::* member) {
+  State state;
+  for (int s = group.rank; s < splits; s += group.size)
+    state = merge(state, partials[s].*member);
+  return group.reduce(state);
+}
+
+// part: columns a block, a multiple of the items of a pack.
+template <KlStep kStep, class T>
+VAAL_KERNEL(kSplitThreads)
+kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* workspace) {
+  using S = Scalar<T>;
+  using Partial = KlPartial<S>;
+  Group<GroupKind::kBlock> group(thread_count());
+  for (int64_t block = block_index(); block < args.rows * splits; block += block_count()) {
+    const SplitPart here(block, splits, part, args.cols);
+    const int64_t row = here.row, offset = here.offset;
+    const int split = here.split;
+    const bool first_thread = group.rank == 0;
+    Partial* const partials = workspace + row * splits;
+    const auto columns_from = [&](int class_index, int count) {
+      const int64_t at = row * args.cols + class_index;
+      return KlColumns<T>{{group.rank, group.size, count, args.whole_packs},
+                          args.p + at,
+                          args.q + at,
+                          class_index,
+                          nullptr,
+                          0,
+                          group.size,
+                          group.rank};
+    };
+    const KlColumns<T> columns = columns_from(split * part, here.length);
+
+    if constexpr (kStep == KlStep::kTop) {
+      const TopTwo<S> top = group.reduce(columns.top());
+      if (first_thread) partials[split].top = top;
+      continue;
+    }
+
+    Reference<S> from = reference_of(merged(group, partials, splits, &Partial::top),
+                                     args.q + row * args.cols);
+    if constexpr (kStep == KlStep::kSums) {
+      if (from.wide) {  // rare: every block of the row goes through all of it
+        const Normalisers<S> all = group.reduce(columns_from(0, args.cols).normalisers(from));
+        normalise(from, all);
+        if (split == 0 && first_thread) partials[0].normalisers = all;
+      }
+      const Sums<S> sums = group.reduce(columns.sums(from));
+      if (first_thread) partials[split].sums = sums;
+      continue;
+    }
+
+    if (from.wide) normalise(from, partials[0].normalisers);
+    const KlLongRow<T> known(args, from, merged(group, partials, splits, &Partial::sums),
+                             args.p + row * args.cols, args.q + row * args.cols);
+    if constexpr (kStep == KlStep::kTotals) {
+      const KlLongTotals<S> totals = group.reduce(columns.totals(known));
+      if (first_thread) partials[split].totals = totals;
+      continue;
+    }
+
+    KlLongTotals<S> totals;
+    if (needs_totals(args)) {
+      totals = merged(group, partials, splits, &Partial::totals);
+      known.complete(totals);
+    }
+    if constexpr (kStep == KlStep::kSmoothedPeak) {
+      const KlLongTotals<S> peak = group.reduce(columns.smoothed_peak(known, totals));
+      if (first_thread) partials[split].peak = peak;
+      continue;
+    }
+
+    if constexpr (kStep == KlStep::kWrite) {
+      if (args.direction && args.smoothed)
+        totals.peak = merged(group, partials, splits, &Partial::peak).peak;
+      if (args.value != nullptr && split == 0 && first_thread)
+        args.value[row] = known.value(totals);
+      if (args.grad_q == nullptr && args.grad_p == nullptr) continue;
+      const S upstream =
+          args.direction ? S(1) : load_one(args.grad_value + row * args.grad_value_stride);
+      columns.write(known, totals, args.grad_q == nullptr ? nullptr : args.grad_q + offset,
+                    args.grad_p == nullptr ? nullptr : args.grad_p + offset, upstream);
+    }
+  }
+}
+
+}  // namespace vaal

@@ -1,0 +1,67 @@
+// From tensors to KlArguments: what symmetric_kl, its backward and its direction have in common.
+#pragma once
+
+#include "cuda/kl_launch.cuh"
+#include "cuda/tensors.h"
+
+namespace vaal {
+
+struct Logits {
+  Tensor p, q;  // contiguous [rows, cols]
+  int64_t rows, cols;
+
+  Logits(const Tensor& p_logits, const Tensor& q_logits)
+      : p(torch::stable::contiguous(p_logits)), q(torch::stable::contiguous(q_logits)) {
+    STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
+                        p.size(1) == q.size(1),
+                    "vaal: p_logits and q_logits must both be [B, C] with the same B and C");
+    STD_TORCH_CHECK(p.scalar_type() == q.scalar_type() &&
+                        p.get_device_index() == q.get_device_index(),
+                    "vaal: logits must have one dtype and device");
+    rows = p.size(0);
+    cols = p.size(1);
+  }
+};
+
+// Results that the op does not have are null.
+struct KlResults {
+  void* value = nullptr;
+  void* grad_p = nullptr;
+  void* grad_q = nullptr;
+};
+
+template <Op kOp>
+void run_kl(const Logits& logits, double smoothing, bool symmetric, const KlResults& results,
+            const Tensor* grad_value) {
+  if (logits.rows == 0 || logits.cols == 0) return;
+  const int64_t rows = logits.rows, cols = logits.cols;
+  const LaunchPlan plan = launch_plan(kOp, rows, cols, dtype_size(logits.p), smoothing > 0,
+                                      device_limits(logits.p));
+  const Workspace workspace(logits.p, kl_workspace_bytes(plan, rows, dtype_size(logits.p)));
+  dispatch(logits.p, [&](auto type) {
+    using T = decltype(type);
+    using S = Scalar<T>;
+    KlArguments<T> args{};
+    args.p = static_cast<const T*>(logits.p.const_data_ptr());
+    args.q = static_cast<const T*>(logits.q.const_data_ptr());
+    args.rows = rows;
+    args.cols = static_cast<int>(cols);
+    args.symmetric = symmetric;
+    args.smoothed = smoothing > 0;
+    args.direction = kOp == Op::kSymmetricKlDirection;
+    args.keep = static_cast<S>(1 - smoothing);
+    args.floor = static_cast<S>(smoothing / static_cast<double>(cols));
+    args.value = static_cast<S*>(results.value);
+    if (grad_value != nullptr) {
+      args.grad_value = static_cast<const S*>(grad_value->const_data_ptr());
+      args.grad_value_stride = grad_value->stride(0);
+    }
+    args.grad_p = static_cast<T*>(results.grad_p);
+    args.grad_q = static_cast<T*>(results.grad_q);
+    args.whole_packs = whole_packs(cols, sizeof(T), {args.p, args.q, args.grad_p, args.grad_q});
+    launch_kl<kOp>(args, plan, workspace.data(), current_stream(logits.p));
+  });
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+}  // namespace vaal

@@ -1,0 +1,222 @@
+// perturb: out = x + radius·d/‖d‖₂ for every sample, and ‖d‖₂.
+//
+//   x, d, out [rows, cols]          norm [rows]
+//   2^e ≤ max|d| < 2^(e+1)    s = Σ (d·2^−e)²    ‖d‖ = √s·2^e    out = x + (d·2^−e)·(radius/√s)
+//
+// Scaling by a power of two is exact and keeps gradients of 1e-30, of 1e30 and subnormal ones in
+// range; partial sums (e, s) are merged by shifting the smaller e. d = 0 gives out = x, norm 0; a
+// row of d with an infinity or a NaN gives NaN.
+// Bytes moved, E the size of an element: 3·E·cols a row where the row stays in registers (both
+// loads are issued before the first use), 4·E·cols in the split path, whose second kernel reads d
+// again.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "cuda/group.cuh"
+#include "cuda/split_part.cuh"
+#include "cuda/storage.cuh"
+
+namespace vaal {
+
+template <class T>
+struct PerturbArguments {
+  const T* x;
+  const T* direction;
+  T* out;
+  Scalar<T>* norm;
+  int64_t rows, cols;
+  Scalar<T> radius;
+  bool whole_packs;  // every row of every tensor starts at a multiple of 16 bytes
+};
+
+template <class S>
+constexpr int kMaxExponent = sizeof(S) == 8 ? 1022 : 126;
+
+// 2^e, |e| <= kMaxExponent: a normal number.
+VAAL_DEVICE float power_of_two(int e, float) {
+  return bits_to_float(static_cast<uint32_t>(e + 127) << 23);
+}
+VAAL_DEVICE double power_of_two(int e, double) {
+  return bits_to_double(0, static_cast<uint32_t>(e + 1023) << 20);
+}
+
+// The binary exponent of |x|, cut to ±kMaxExponent (0 and subnormal numbers from below, infinity
+// from above).
+VAAL_DEVICE int exponent_of(float x) {
+  const int e = static_cast<int>(float_to_bits(x) >> 23 & 0xFF) - 127;
+  return e < -126 ? -126 : e > 126 ? 126 : e;
+}
+VAAL_DEVICE int exponent_of(double x) {
+  const int e = static_cast<int>(high_bits(x) >> 20 & 0x7FF) - 1023;
+  return e < -1022 ? -1022 : e > 1022 ? 1022 : e;
+}
+
+// s·2^(2e) = Σ d².
+template <class S>
+struct ScaledSquares {
+  S s = 0;
+  int e = -kMaxExponent<S>;
+  int padding = 0;  // whole words in both types
+};
+
+template <class S>
+VAAL_DEVICE ScaledSquares<S> merge(const ScaledSquares<S>& x, const ScaledSquares<S>& y) {
+  const int e = x.e > y.e ? x.e : y.e;
+  const int least = -kMaxExponent<S>;
+  const S fx = power_of_two(x.e - e > least ? x.e - e : least, S());
+  const S fy = power_of_two(y.e - e > least ? y.e - e : least, S());
+  return {x.s * fx * fx + y.s * fy * fy, e, 0};
+}
+
+// Σ d² over the items of a thread's packs.
+template <class T, int kPacks>
+VAAL_DEVICE ScaledSquares<Scalar<T>> scaled_squares(const Pack (&d)[kPacks]) {
+  using S = Scalar<T>;
+  S peak = 0;
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c)
+#pragma unroll
+    for (int i = 0; i < kPackItems<T>; ++i)
+      peak = CudaMath<S>::max(peak, CudaMath<S>::abs(to_scalar(unpack<T>(d[c], i))));
+  ScaledSquares<S> sum;
+  sum.e = exponent_of(peak);
+  const S down = power_of_two(-sum.e, S());
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c)
+#pragma unroll
+    for (int i = 0; i < kPackItems<T>; ++i) {
+      const S scaled = to_scalar(unpack<T>(d[c], i)) * down;
+      sum.s += scaled * scaled;
+    }
+  return sum;
+}
+
+// What every element needs of the whole row.
+template <class S>
+struct Step {
+  S down;    // 2^−e
+  S factor;  // radius/√s
+  S norm;
+
+  VAAL_DEVICE Step(const ScaledSquares<S>& all, S radius) {
+    const S length = CudaMath<S>::sqrt(all.s);
+    down = power_of_two(-all.e, S());
+    factor = all.s == 0 ? S(0) : radius / length;
+    norm = length * power_of_two(all.e, S());
+    if (!(all.s < S(INFINITY))) factor = norm = S(NAN);
+  }
+};
+
+template <class T, int kPacks>
+VAAL_DEVICE void add_step(const Step<Scalar<T>>& step, const Columns<T>& columns,
+                          const Pack (&x)[kPacks], const Pack (&d)[kPacks], T* out, int first_pack) {
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c) {
+    Pack sum{};
+#pragma unroll
+    for (int i = 0; i < kPackItems<T>; ++i)
+      put(sum, i,
+          from_scalar<T>(to_scalar(unpack<T>(x[c], i)) +
+                         to_scalar(unpack<T>(d[c], i)) * step.down * step.factor));
+    columns.store(out, first_pack + c, sum);
+  }
+}
+
+// threads_per_row = 1 … 32: several rows a block; more: the block is the row.
+// threads_per_row · kPacks · kPackItems<T> >= cols.
+template <class T, int kPacks, bool kBlock>
+VAAL_KERNEL(kBlock ? register_shape(Op::kPerturb, sizeof(T)).max_threads : kWarpPathThreads)
+perturb_registers(PerturbArguments<T> args, int threads_per_row) {
+  using S = Scalar<T>;
+  Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
+  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
+  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
+  const Columns<T> columns(group.rank, group.size, static_cast<int>(args.cols), args.whole_packs);
+
+  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
+       row += block_count() * rows_per_block) {
+    const int64_t offset = row * args.cols;
+    Pack d[kPacks], x[kPacks];
+    columns.load(args.direction + offset, 0, Pack{}, d);
+    columns.load(args.x + offset, 0, Pack{}, x);
+    const Step<S> step(group.reduce(scaled_squares<T>(d)), args.radius);
+    if (group.rank == 0) args.norm[row] = step.norm;
+    add_step<T>(step, columns, x, d, args.out + offset, 0);
+  }
+}
+
+// Split path, first kernel: partials [rows, splits]. part is a multiple of the items of a pack.
+template <class T, int kPacks>
+VAAL_KERNEL(kSplitThreads)
+perturb_split_norm(PerturbArguments<T> args, int splits, int part,
+                   ScaledSquares<Scalar<T>>* partials) {
+  Group<GroupKind::kBlock> group(thread_count());
+  for (int64_t block = block_index(); block < args.rows * splits; block += block_count()) {
+    const SplitPart here(block, splits, part, args.cols);
+    const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
+    ScaledSquares<Scalar<T>> sum;
+    for (int first = 0; first < columns.packs(); first += kPacks) {
+      Pack d[kPacks];
+      columns.load(args.direction + here.offset, first, Pack{}, d);
+      sum = merge(sum, scaled_squares<T>(d));
+    }
+    sum = group.reduce(sum);
+    if (group.rank == 0) partials[block] = sum;
+  }
+}
+
+// Second kernel.
+template <class T, int kPacks>
+VAAL_KERNEL(kSplitThreads)
+perturb_split_add(PerturbArguments<T> args, int splits, int part,
+                  const ScaledSquares<Scalar<T>>* partials) {
+  using S = Scalar<T>;
+  Group<GroupKind::kBlock> group(thread_count());
+  for (int64_t block = block_index(); block < args.rows * splits; block += block_count()) {
+    const SplitPart here(block, splits, part, args.cols);
+    const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
+    ScaledSquares<S> all;
+    for (int s = group.rank; s < splits; s += group.size)
+      all = merge(all, partials[here.row * splits + s]);
+    const Step<S> step(group.reduce(all), args.radius);
+    if (here.split == 0 && group.rank == 0) args.norm[here.row] = step.norm;
+    for (int first = 0; first < columns.packs(); first += kPacks) {
+      Pack d[kPacks], x[kPacks];
+      columns.load(args.direction + here.offset, first, Pack{}, d);
+      columns.load(args.x + here.offset, first, Pack{}, x);
+      add_step<T>(step, columns, x, d, args.out + here.offset, first);
+    }
+  }
+}
+
+// From a plan to the launches. workspace: perturb_workspace_bytes().
+inline int64_t perturb_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
+  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(ScaledSquares<double>)}
+                                   : 0;
+}
+
+template <class T>
+void launch_perturb(const PerturbArguments<T>& args, const LaunchPlan& plan, void* workspace,
+                    Stream stream) {
+  constexpr RegisterShape kShape = register_shape(Op::kPerturb, sizeof(T));
+  const LaunchShape shape{plan.blocks, plan.block_threads, plan.shared_bytes, stream};
+  if (plan.path == Path::kSplit) {
+    auto* const partials = static_cast<ScaledSquares<Scalar<T>>*>(workspace);
+    const int part = split_part(plan, args.cols, kPackItems<T>);
+    launch(perturb_split_norm<T, kShape.many_packs>, shape, args, plan.splits, part, partials);
+    launch<PerturbArguments<T>, int, int, const ScaledSquares<Scalar<T>>*>(
+        perturb_split_add<T, kShape.many_packs>, shape, args, plan.splits, part, partials);
+    return;
+  }
+  auto kernel = perturb_registers<T, kShape.many_packs, true>;
+  if (plan.path == Path::kWarp) {
+    kernel = perturb_registers<T, kShape.many_packs, false>;
+    if (plan.items_per_thread == kShape.few_packs * kPackItems<T>)
+      kernel = perturb_registers<T, kShape.few_packs, false>;
+  }
+  launch(kernel, shape, args, plan.threads_per_row);
+}
+
+}  // namespace vaal
