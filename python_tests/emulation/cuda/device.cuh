@@ -1,0 +1,120 @@
+// The device primitives of csrc/cuda/device.cuh on the CPU, for tests: found first on the include
+// path, so that g++ compiles the kernels as they stand. See fibres.h.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "../fibres.h"
+
+#define VAAL_DEVICE inline
+#define VAAL_KERNEL(max_threads) void
+
+namespace vaal {
+
+using Stream = int;
+
+inline int64_t block_index() { return emulation::Block::instance().index(); }
+inline int64_t block_count() { return emulation::Block::instance().count(); }
+inline int thread_index() { return emulation::Block::instance().thread(); }
+inline int thread_count() { return emulation::Block::instance().threads(); }
+inline void barrier() { emulation::Block::instance().barrier(); }
+inline uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
+  return emulation::Block::instance().shuffle_xor(mask, word, flip);
+}
+inline unsigned char* shared_memory() { return emulation::Block::instance().shared(); }
+
+struct alignas(16) Pack {
+  uint32_t word[4];
+};
+
+inline void check_aligned(const void* address) {
+  if (reinterpret_cast<uintptr_t>(address) % 16 != 0)
+    emulation::Block::instance().fail("a 16-byte access to a misaligned address");
+}
+inline Pack load_pack(const void* address) {
+  check_aligned(address);
+  Pack pack;
+  std::memcpy(&pack, address, sizeof(pack));
+  return pack;
+}
+inline void store_pack(void* address, const Pack& pack) {
+  check_aligned(address);
+  std::memcpy(address, &pack, sizeof(pack));
+}
+template <class T>
+inline T load_one(const T* address) {
+  return *address;
+}
+
+template <class To, class From>
+inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+inline float bits_to_float(uint32_t bits) { return bits_as<float>(bits); }
+inline uint32_t float_to_bits(float value) { return bits_as<uint32_t>(value); }
+inline double bits_to_double(uint32_t low, uint32_t high) {
+  return bits_as<double>(uint64_t{high} << 32 | low);
+}
+inline uint32_t low_bits(double value) { return static_cast<uint32_t>(bits_as<uint64_t>(value)); }
+inline uint32_t high_bits(double value) {
+  return static_cast<uint32_t>(bits_as<uint64_t>(value) >> 32);
+}
+inline float half_to_float(uint16_t bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
+inline uint16_t float_to_half(float value) {
+  return bits_as<uint16_t>(static_cast<_Float16>(value));
+}
+// To the nearest, ties to even.
+inline uint16_t float_to_bfloat16(float value) {
+  const uint32_t bits = float_to_bits(value);
+  if (value != value) return 0x7FFF;
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+template <class S>
+struct CudaMath {
+  using Scalar = S;
+  static S exp(S x) { return std::exp(x); }
+  static S expm1(S x) { return std::expm1(x); }
+  static S exp_or_expm1(bool which, S x, S y) { return which ? exp(x) : expm1(y); }
+  static S log1p(S x) { return std::log1p(x); }
+  static S log(S x) { return std::log(x); }
+  static S sqrt(S x) { return std::sqrt(x); }
+  static S max(S x, S y) { return std::fmax(x, y); }
+  static S abs(S x) { return std::fabs(x); }
+  static void sincos_turn(S turn, S& sine, S& cosine) {
+    const double angle = 6.283185307179586476925286766559 * static_cast<double>(turn);
+    sine = static_cast<S>(std::sin(angle));
+    cosine = static_cast<S>(std::cos(angle));
+  }
+  static S from_uint23(uint32_t word) { return static_cast<S>(word); }
+  static void mul_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) {
+    const uint64_t product = uint64_t{a} * b;
+    high = static_cast<uint32_t>(product >> 32);
+    low = static_cast<uint32_t>(product);
+  }
+};
+
+struct LaunchShape {
+  int64_t blocks;
+  int threads;
+  int shared_bytes;
+  Stream stream;
+};
+
+namespace emulation {
+inline Order launch_order = Order::kForward;
+}
+
+template <class... Parameters>
+void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters... arguments) {
+  for (int64_t block = 0; block < shape.blocks; ++block)
+    emulation::Block::run(block, shape.blocks, shape.threads, shape.shared_bytes,
+                          emulation::launch_order, [&] { kernel(arguments...); });
+}
+
+}  // namespace vaal

@@ -1,0 +1,155 @@
+"""Inputs and bounds for the tests of the emulated kernels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from emulation.harness import PATHS, Emulation, Plan
+from torch import Tensor
+
+# Unit roundoff of the arithmetic (float32 for the half types) and of the storage.
+ARITHMETIC = {torch.float64: 2.0**-53}
+STORAGE = {
+    torch.float32: 2.0**-24,
+    torch.float64: 2.0**-53,
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-8,
+}
+
+
+# path, threads a row, options of forced()
+KL_PATHS = {
+    "warp1": ("warp", 1, {"few": True}),
+    "warp8": ("warp", 8, {}),
+    "warp32": ("warp", 32, {}),
+    "block": ("block", 96, {}),
+    "stream-lanes": ("stream", 8, {}),
+    "stream": ("stream", 64, {}),
+    "stream-part-cached": ("stream", 64, {"cached": 1}),
+    "stream-all-cached": ("stream", 64, {"cached": 4}),
+    "split": ("split", 64, {"splits": 2}),
+}
+IMAGE_PATHS = {
+    "warp1": ("warp", 1, {"few": True}),
+    "warp16": ("warp", 16, {}),
+    "block": ("block", 96, {}),
+    "split": ("split", 64, {"splits": 3}),
+}
+SUMMARY_PATHS = {**IMAGE_PATHS, "stream": ("stream", 64, {})}
+
+
+def roundoff(dtype: torch.dtype) -> float:
+    """Unit roundoff of the arithmetic behind `dtype`."""
+    return ARITHMETIC.get(dtype, 2.0**-24)
+
+
+def scalar(dtype: torch.dtype) -> torch.dtype:
+    """The type of one result a row."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def relative_error(x: Tensor, expected: Tensor) -> Tensor:
+    """Per row ‖x − expected‖ / ‖expected‖, 0 where both are 0 (or beyond the type's range)."""
+    x, expected = x.double().reshape(len(x), -1), expected.double().reshape(len(x), -1)
+    difference = torch.linalg.vector_norm(x - expected, dim=1)
+    size = torch.linalg.vector_norm(expected, dim=1)
+    return torch.where(size < 1e-30, difference, difference / size.clamp_min(1e-300))
+
+
+def logit_rows(cols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Pairs of rows [10, cols] that differ in kind.
+
+    Ordinary (2 scales), a tiny step, saturated with a gap of 60, equal, tied maxima, a class at
+    -inf in both, the argmax moved by 4, the argmax moved far away (wide) from a flat row, and from
+    a saturated one.
+    """
+    p = 3 * torch.randn(10, cols, dtype=torch.float64)
+    q = p + 0.3 * torch.randn(10, cols, dtype=torch.float64)
+    last = cols - 1
+    p[1] *= 4
+    q[1] = p[1] + torch.randn(cols)
+    q[2] = p[2] + 2e-3 * torch.randn(cols)
+    p[3, 0] = p[3].max() + 60
+    q[3] = p[3] + 0.1 * torch.randn(cols)
+    q[4] = p[4]
+    p[5, last] = p[5, 0] = p[5].max() + 1
+    if cols > 2:
+        p[6, 1] = q[6, 1] = -torch.inf
+    q[7, last] = q[7].max() + 4
+    p[8] = 0.1 * p[8]
+    q[8, last] = q[8].max() + 45
+    p[9, 0] = p[9].max() + 25
+    q[9, last] = q[9].max() + 50
+    return p.to(dtype), q.to(dtype)
+
+
+def forced(
+    emulation: Emulation,
+    op: str,
+    x: Tensor,
+    path: str,
+    threads: int,
+    *,
+    splits: int = 1,
+    cached: int = 0,
+    few: bool = False,
+) -> Plan:
+    """A plan that sends x [rows, cols...] down `path` with `threads` threads a row."""
+    size = x.element_size()
+    wide_enough = 2**20  # any length: only items_per_thread is taken from that plan
+    plan = emulation.plan(op, 1, wide_enough, size)
+    if few:
+        plan.items_per_thread = emulation.plan(op, 1, 1, size).items_per_thread
+    plan.path_number = PATHS.index(path)
+    plan.threads_per_row = threads
+    plan.block_threads = max(threads, 64)
+    plan.rows_per_block = plan.block_threads // threads
+    plan.splits = splits
+    plan.cached_packs = cached
+    plan.shared_bytes = 0 if path == "warp" else 2 * 32 * 48 + cached * 2 * 16 * threads
+    plan.blocks = math.ceil(len(x) / plan.rows_per_block) * splits
+    return plan
+
+
+def boundaries(
+    emulation: Emulation, op: str, dtype_size: int, largest: int, smoothed: bool = False
+) -> list[int]:
+    """Row lengths b at which the kernel for b and for b + 1 elements differ."""
+    found, low = [], 1
+    key = _kernel(emulation, op, low, dtype_size, smoothed)
+    while low < largest:
+        # The kernel changes once between `low` and the first power of two with another one.
+        high = low
+        while high < largest and _kernel(emulation, op, high, dtype_size, smoothed) == key:
+            high = min(2 * high, largest)
+        if _kernel(emulation, op, high, dtype_size, smoothed) == key:
+            break
+        inside = low
+        while high - inside > 1:
+            middle = (inside + high) // 2
+            same = _kernel(emulation, op, middle, dtype_size, smoothed) == key
+            inside, high = (middle, high) if same else (inside, middle)
+        found.append(inside)
+        low, key = high, _kernel(emulation, op, high, dtype_size, smoothed)
+    return found
+
+
+def _kernel(emulation: Emulation, op: str, cols: int, dtype_size: int, smoothed: bool):
+    plan = emulation.plan(op, 200, cols, dtype_size, smoothed)
+    threads = plan.threads_per_row if plan.path == "warp" else 0
+    return plan.path, threads, plan.items_per_thread
+
+
+__all__ = [
+    "IMAGE_PATHS",
+    "KL_PATHS",
+    "STORAGE",
+    "SUMMARY_PATHS",
+    "boundaries",
+    "forced",
+    "logit_rows",
+    "relative_error",
+    "roundoff",
+    "scalar",
+]

@@ -1,0 +1,204 @@
+"""The other CUDA kernels, compiled for the CPU by g++, against the float64 reference.
+
+Every kernel and every launch path runs as it stands in csrc/cuda; only the header of device
+primitives is another one (emulation/fibres.h says what it checks). Bounds are multiples of the unit
+roundoff of the arithmetic, plus one rounding of the storage for what is stored in a half type.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from emulation.fixtures import fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, ORDERS
+from emulation.rows import (
+    IMAGE_PATHS,
+    KL_PATHS,
+    STORAGE,
+    SUMMARY_PATHS,
+    boundaries,
+    forced,
+    logit_rows,
+    relative_error,
+    roundoff,
+)
+
+from vaal_ext import reference
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture
+def emulation():
+    return fresh_emulation()
+
+
+@pytest.mark.parametrize("name", IMAGE_PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_perturb_on_every_path(emulation, dtype, name):
+    """32 roundoffs of the step: about log2(D) roundings in the sum, a few in the factor."""
+    path, threads, options = IMAGE_PATHS[name]
+    for cols in [2] if name == "warp1" else [63, 96] if name == "warp16" else [389, 400]:
+        x, d = torch.randn(7, cols).to(dtype), torch.randn(7, cols)
+        tiny, huge = (1e-5, 1e4) if dtype == torch.float16 else (1e-30, 1e30)
+        least = torch.finfo(dtype).smallest_normal
+        scale = torch.tensor([1, tiny, huge, 0, least, 1, 1]).unsqueeze(1)
+        d = (d.double() * scale.double()).to(dtype)
+        d[5, 1:] = 0
+        d[6, -1] = torch.finfo(dtype).max / 4
+        for misalign in (0, 1):
+            emulation.misalign = misalign
+            plan = forced(emulation, "perturb", x, path, threads, **options)
+            out, norm = emulation.perturb(x, d, 0.7, plan)
+            expected, exact_norm = reference.perturb(x.double(), d.double(), 0.7, return_norm=True)
+            slack = 32 * roundoff(dtype) * 0.7 + 2 * STORAGE[dtype] * expected.abs()
+            assert ((out.double() - expected).abs() <= slack).all()
+            assert torch.equal(out[3], x[3])
+            assert norm[3] == 0
+            smallest = 2.0**-149 if dtype != torch.float64 else 0
+            assert ((norm - exact_norm).abs() <= 32 * roundoff(dtype) * exact_norm + smallest).all()
+
+
+@pytest.mark.parametrize("name", ["warp16", "block", "split"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_perturb_along_what_is_not_finite(emulation, bad, name):
+    path, threads, options = IMAGE_PATHS[name]
+    x, d = torch.randn(2, 20), torch.randn(2, 20)
+    d[0, 3] = bad
+    out, norm = emulation.perturb(
+        x, d, 0.5, forced(emulation, "perturb", x, path, threads, **options)
+    )
+    assert out[0].isnan().all()
+    assert norm[0].isnan()
+    assert out[1].isfinite().all()
+
+
+@pytest.mark.parametrize("name", IMAGE_PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_random_perturb_on_every_path(emulation, dtype, name):
+    """64 roundoffs of the step: two more elementary functions a normal than perturb."""
+    path, threads, options = IMAGE_PATHS[name]
+    index = torch.tensor([0, 5, 2**40 + 3, 7])
+    for cols in [2] if name == "warp1" else [63, 96] if name == "warp16" else [389, 400]:
+        x = torch.randn(4, cols).to(dtype)
+        noise = reference.random_normal(cols, seed=2**33 + 1, sample_index=index)
+        expected = reference.perturb(x.double(), noise, 0.7)
+        for misalign in (0, 1):
+            emulation.misalign = misalign
+            plan = forced(emulation, "random_perturb", x, path, threads, **options)
+            out = emulation.random_perturb(x, 0.7, 2**33 + 1, index, plan)
+            slack = 64 * roundoff(dtype) * 0.7 + 2 * STORAGE[dtype] * expected.abs()
+            assert ((out.double() - expected).abs() <= slack).all()
+
+
+@pytest.mark.parametrize("name", SUMMARY_PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_posterior_summary_on_every_path(emulation, dtype, name):
+    """64 roundoffs: sums of terms of one sign, so the entropy of a saturated row is right too."""
+    path, threads, options = SUMMARY_PATHS[name]
+    for cols in [2] if name == "warp1" else [63, 96] if name == "warp16" else [1201, 1200]:
+        a, _ = logit_rows(cols, dtype)
+        a[0] = 0  # all tied: label 0
+        for misalign in (0, 1):
+            emulation.misalign = misalign
+            plan = forced(emulation, "posterior_summary", a, path, threads, **options)
+            label, entropy, margin = emulation.posterior_summary(a, plan)
+            expected = reference.posterior_summary(a.double())
+            assert torch.equal(label, expected[0])
+            assert (relative_error(entropy, expected[1]) <= 64 * roundoff(dtype)).all()
+            assert ((margin - expected[2]).abs() <= 64 * roundoff(dtype)).all()
+
+
+@pytest.mark.parametrize("name", ["warp16", "block", "stream", "split"])
+def test_posterior_summary_of_rows_that_are_not_finite(emulation, name):
+    path, threads, options = SUMMARY_PATHS[name]
+    a = torch.randn(6, 30)
+    a[0, 7] = a[0, 9] = math.nan
+    a[1, 5] = math.inf
+    a[2] = -math.inf
+    a[3, :29] = -math.inf
+    a[4] = math.nan
+    plan = forced(emulation, "posterior_summary", a, path, threads, **options)
+    label, entropy, margin = emulation.posterior_summary(a, plan)
+    assert label.tolist() == a.argmax(1).tolist()
+    assert entropy[[0, 1, 2, 4]].isnan().all()
+    assert margin[[0, 1, 2, 4]].isnan().all()
+    assert (entropy[3], margin[3]) == (0, 1)
+    assert entropy[5].isfinite()
+
+
+@pytest.mark.parametrize("op", ["perturb", "random_perturb", "posterior_summary"])
+def test_the_other_ops_at_the_boundaries_of_the_plan(emulation, op):
+    for edge in boundaries(emulation, op, 4, 20_000):
+        for cols in (edge, edge + 1):
+            x = torch.randn(2, cols)
+            index = torch.tensor([3, 4])
+            if op == "perturb":
+                d = torch.randn(2, cols)
+                out, expected = emulation.perturb(x, d, 0.5)[0], reference.perturb(x, d, 0.5)
+            elif op == "random_perturb":
+                out = emulation.random_perturb(x, 0.5, 1, index)
+                noise = reference.random_normal(cols, seed=1, sample_index=index)
+                expected = reference.perturb(x.double(), noise, 0.5)
+            else:
+                out = emulation.posterior_summary(x)[1]
+                expected = reference.posterior_summary(x.double())[1]
+            slack = 64 * 2.0**-24 * (0.5 + expected.abs())
+            assert ((out.double() - expected.double()).abs() <= slack).all()
+
+
+def test_threads_in_any_order_give_the_same_bits(emulation):
+    p, q = logit_rows(197, torch.float32)
+    x, d = torch.randn(3, 700), torch.randn(3, 700)
+    index = torch.arange(3)
+    results = []
+    for order in ORDERS:
+        emulation.order(order)
+        run = []
+        for name in ("block", "stream-all-cached", "split"):
+            path, threads, options = KL_PATHS[name]
+            plan = forced(emulation, "symmetric_kl_direction", p, path, threads, **options)
+            run += emulation.symmetric_kl_direction(p, q, plan=plan)
+        for name in ("block", "split"):
+            path, threads, options = IMAGE_PATHS[name]
+            run += emulation.perturb(
+                x, d, 0.5, forced(emulation, "perturb", x, path, threads, **options)
+            )
+            plan = forced(emulation, "random_perturb", x, path, threads, **options)
+            run.append(emulation.random_perturb(x, 0.5, 1, index, plan))
+            plan = forced(emulation, "posterior_summary", x, path, threads, **options)
+            run += emulation.posterior_summary(x, plan)
+        results.append(run)
+    for other in results[1:]:
+        assert all(
+            torch.equal(mine, theirs) for mine, theirs in zip(results[0], other, strict=True)
+        )
+
+
+def test_fewer_blocks_than_rows(emulation):
+    """The kernels loop over what is left when the grid is too small for all rows."""
+    p, q = logit_rows(40, torch.float32)
+    x, d = torch.randn(10, 40), torch.randn(10, 40)
+    for name in ("warp32", "block", "stream", "split"):
+        path, threads, options = KL_PATHS[name]
+        runs = []
+        for blocks in (None, 2):
+            plans = [
+                forced(emulation, op, p, path, threads, **options)
+                for op in ("symmetric_kl_direction", "perturb", "posterior_summary")
+            ]
+            for plan in plans:
+                plan.blocks = blocks or plan.blocks
+            run = [*emulation.symmetric_kl_direction(p, q, plan=plans[0])]
+            if path != "stream":  # perturb has none
+                run += emulation.perturb(x, d, 0.5, plans[1])
+            runs.append([*run, *emulation.posterior_summary(p, plans[2])])
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(*runs, strict=True))
+
+
+def test_an_empty_batch_needs_no_block(emulation):
+    for op in ("symmetric_kl", "perturb", "random_perturb", "posterior_summary"):
+        for cols in (1, 100, 5000, 200_000):
+            assert emulation.plan(op, 0, cols, 4).blocks == 0
