@@ -114,8 +114,8 @@ def cosine(x, y):
 @pytest.mark.parametrize("gap", [0, 20, 60, 200])
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])
 def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
-    """The direction is right to rounding of its storage: a cosine within 1e-6 of 1. (bfloat16
-    stores 8 bits: random relative errors of up to 2^-9 give 1 - cos of 2e-6, hence its bound.)"""
+    """A cosine within 1e-6 of 1. bfloat16 cannot store every direction that well (its 8 bits alone
+    cost up to 1.5e-6): there the result must be as good as the exact direction rounded to it."""
     a, b = logits(50, cols, 1, 0.1)
     a[:, 0] += gap
     b[:, 0] += gap
@@ -124,8 +124,9 @@ def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
     assert moved.sum() > 10
     value, direction = ops.symmetric_kl_direction(a, b)
     _, expected = reference.symmetric_kl_direction(a.double(), b.double())
-    bound = 5e-6 if dtype == torch.bfloat16 else 1e-6
-    assert (1 - cosine(direction, expected))[moved].max() <= bound
+    stored = 1 - cosine(expected.to(dtype), expected)
+    missed = 1 - cosine(direction, expected)
+    assert (missed <= torch.clamp_min(1.01 * stored, 1e-6))[moved].all()
     assert ((direction[moved].abs().amax(dim=1) - 1).abs() <= 2**-23).all()  # one unit of rounding
     assert (value >= 0).all()
 
