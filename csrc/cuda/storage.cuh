@@ -67,13 +67,14 @@ VAAL_DEVICE void put(Pack& pack, int i, T value) {
 // down and puts one in the last place.
 template <class T>
 VAAL_DEVICE T take(Pack& pack) {
+  constexpr int kWords = static_cast<int>(sizeof(T)) / 4;  // 0 for the half types
   const T item = unpack<T>(pack, 0);
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
-    if constexpr (sizeof(T) == 2)
+    if constexpr (kWords == 0)
       pack.word[w] = pack.word[w] >> 16 | (w < 3 ? pack.word[w + 1] << 16 : 0u);
     else
-      pack.word[w] = w + static_cast<int>(sizeof(T)) / 4 < 4 ? pack.word[w + static_cast<int>(sizeof(T)) / 4] : 0u;
+      pack.word[w] = w + kWords < 4 ? pack.word[w + kWords] : 0u;
   }
   return item;
 }
