@@ -40,33 +40,43 @@ def value_and_gradients(module, a, b, **how):
     return (value.detach(), *torch.autograd.grad(value.sum(), (a, b)))
 
 
-def exact(a, b):
-    """J and both gradients of one row of Python floats, with mpmath's digits."""
+def exact(a, b, smoothing, divergence):
+    """The divergence and both gradients of one row, with mpmath's digits, from the definition."""
     p, q = ([mpmath.exp(x - max(row)) for x in row] for row in (a, b))
     p, q = ([x / mpmath.fsum(row) for x in row] for row in (p, q))
-    ratio = [mpmath.log(y) - mpmath.log(x) for x, y in zip(p, q, strict=True)]
-    value = mpmath.fsum((y - x) * r for x, y, r in zip(p, q, ratio, strict=True))
-    mean_q = mpmath.fsum(y * r for y, r in zip(q, ratio, strict=True))
-    mean_p = mpmath.fsum(x * r for x, r in zip(p, ratio, strict=True))
-    grad_q = [y * (r - mean_q) + y - x for x, y, r in zip(p, q, ratio, strict=True)]
-    grad_p = [-x * (r - mean_p) - (y - x) for x, y, r in zip(p, q, ratio, strict=True)]
-    return value, grad_p, grad_q
+    mixed = [[(1 - smoothing) * x + smoothing / len(row) for x in row] for row in (p, q)]
+    value, slopes = mpmath.mpf(0), []
+    for x, y in zip(*mixed, strict=True):
+        ratio = mpmath.log(y) - mpmath.log(x)
+        if divergence == "symmetric":
+            value += (y - x) * ratio
+            slopes.append((-ratio - (y - x) / x, ratio + (y - x) / y))
+        else:
+            value -= x * ratio
+            slopes.append((-ratio + 1, -x / y))
+    gradients = []
+    for posterior, slope in zip((p, q), zip(*slopes, strict=True), strict=True):
+        mean = mpmath.fsum(x * h for x, h in zip(posterior, slope, strict=True))
+        gradients.append(
+            [(1 - smoothing) * x * (h - mean) for x, h in zip(posterior, slope, strict=True)]
+        )
+    return [[value], *gradients]
 
 
+@pytest.mark.parametrize("how", [(0.0, "symmetric"), (0.0, "forward"), (0.1, "symmetric")], ids=str)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("cols", [2, 10, 100])
-def test_float64_formulas_agree_with_50_digits(cols, spread, step):
+def test_float64_formulas_agree_with_50_digits(cols, spread, step, how):
     """1e-13: the logits' own rounding is not at stake (both sides get the same float64 numbers),
     what remains is a few hundred roundings of 1e-16 and exponents of up to 100 (100 · 1e-16)."""
+    smoothing, divergence = how
     a, b = logits(4, cols, spread, step, torch.float64)
-    got = value_and_gradients(reference, a, b)
+    got = value_and_gradients(reference, a, b, smoothing=smoothing, divergence=divergence)
     with mpmath.workdps(50):
         for row in range(len(a)):
-            value, grad_p, grad_q = exact(
-                *([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
-            )
-            expected = [[value], grad_p, grad_q]
+            logit_row = ([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
+            expected = exact(*logit_row, mpmath.mpf(smoothing), divergence)
             for ours, theirs in zip(got, expected, strict=True):
                 ours = ours[row].reshape(-1).tolist()
                 error = mpmath.norm([mpmath.mpf(x) - y for x, y in zip(ours, theirs, strict=True)])
@@ -93,11 +103,12 @@ def test_float32_is_right_at_every_step(cols, spread, step, divergence):
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("cols", [2, 10, 1000])
-def test_smoothed_values_and_gradients(cols, step, divergence):
+@pytest.mark.parametrize("smoothing", [1e-6, 1e-3, 0.1])
+def test_smoothed_values_and_gradients(smoothing, cols, step, divergence):
     """Smoothing adds a logarithm of 1 + y and a division: twice the bounds of the plain op at the
     median; at the worst row the gradient's two terms, each right to 1e-6, cancel to a hundredth."""
     a, b = logits(200, cols, 3, step)
-    how = {"divergence": divergence, "smoothing": 0.1}
+    how = {"divergence": divergence, "smoothing": smoothing}
     got = value_and_gradients(ops, a, b, **how)
     expected = value_and_gradients(reference, a.double(), b.double(), **how)
     for ours, theirs in zip(got, expected, strict=True):

@@ -78,12 +78,11 @@ def _times(weight: Tensor, x: Tensor) -> Tensor:
     return torch.where(weight == 0, torch.zeros_like(x), weight * x)
 
 
-def _softmax_pullback(p: Tensor, h: Tensor, k: Tensor) -> Tensor:
-    """p (h - sum p h). On a saturated row the pivot's p h is almost the whole sum: there
-    h_k - sum p h is summed up as sum p_j (h_k - h_j), which does not cancel."""
-    centred = h - (p * h).sum(1, keepdim=True)
-    at_pivot = (p * (h.gather(1, k) - h)).sum(1, keepdim=True)
-    return p * centred.scatter(1, k, at_pivot)
+def _softmax_pullback(p: Tensor, h: Tensor) -> Tensor:
+    """p (h - sum p h). On a saturated row one class is almost the whole sum: h is measured from
+    there, so that nothing cancels."""
+    from_largest = h - h.gather(1, p.argmax(dim=1, keepdim=True))
+    return p * (from_largest - (p * from_largest).sum(1, keepdim=True))
 
 
 def _forward_backward(p_logits, q_logits, smoothing, divergence):
@@ -95,14 +94,14 @@ def _forward_backward(p_logits, q_logits, smoothing, divergence):
         ps = (1.0 - smoothing) * p + smoothing / p.shape[1]
         qs = (1.0 - smoothing) * q + smoothing / p.shape[1]
         ds = (1.0 - smoothing) * diff
-        v = torch.log1p(ds / ps)
+        # log1p of a number >= 0: log1p(ds / ps) has no digits left where qs is far below ps.
+        v = torch.copysign(torch.log1p(ds.abs() / torch.minimum(ps, qs)), ds)
         if divergence == "symmetric":
             value, hq, hp = ds * v, v + ds / qs, -v - ds / ps
         else:
             value, hq, hp = ps * _phi(v), ds / qs, -v
-        k = p_logits.argmax(dim=1, keepdim=True)
-        grad_q = (1.0 - smoothing) * _softmax_pullback(q, hq, k)
-        grad_p = (1.0 - smoothing) * _softmax_pullback(p, hp, k)
+        grad_q = (1.0 - smoothing) * _softmax_pullback(q, hq)
+        grad_p = (1.0 - smoothing) * _softmax_pullback(p, hp)
         return value.sum(1), grad_p, grad_q
     if divergence == "symmetric":
         value = _times(diff, u).sum(1)
@@ -112,7 +111,8 @@ def _forward_backward(p_logits, q_logits, smoothing, divergence):
     else:
         value = torch.where(u.abs() < 0.5, p * _phi(u), diff - _times(p, u)).sum(1)
         grad_q = diff
-        grad_p = -_times(p, u) - p * value.unsqueeze(1)
+        p_delta = _times(p, delta)
+        grad_p = -(p_delta - p * p_delta.sum(1, keepdim=True))  # -p (u + KL), KL = -sum p u
     return value, grad_p, grad_q
 
 

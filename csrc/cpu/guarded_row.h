@@ -105,6 +105,7 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   S* const column_w = scratch;
   S* const column_d = column_w + length;
   S* const column_delta = column_d + length;
+  S* const column_v = column_delta + length;
   const V none = broadcast<S>(S(-__builtin_inf()));
   const S fill = -__builtin_inf();  // beyond the row: a class absent from both
   const Rows a_rows(static_cast<const T*>(args.p), index, index + 1, cols, fill, nullptr);
@@ -133,24 +134,41 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     store(column_w + j, term.w);
     store(column_d + j, term.d);
     store(column_delta + j, delta);
+    // w + d has no digits left where a class all but vanishes, and smoothing divides by its q.
+    if constexpr (kSmoothed) store(column_v + j, M::exp(idle ? none : (b - b_k) - m));
   }
   const V R = Rows::sum(sum_w), D = Rows::sum(sum_d);
   const auto row = pivot_row<M>(m, R, D, Rows::sum(sum_v_delta), Rows::sum(sum_w_delta));
 
   // Pass 3: the value, and the sums that the gradient needs besides.
   const V keep = broadcast<S>(S(1 - args.smoothing)), floor = broadcast<S>(S(args.smoothing / cols));
-  const auto smoothed_of = [&](V w, V d) {
+  const auto smoothed_at = [&](V w, V d, V v) {
     return smoothed_term<M, kSymmetric>(row.scale, row.scale * w * row.inv_z,
-                                        row.scale * (w + d) * row.inv_zq,
-                                        posterior_change(row, w, d), keep, floor);
+                                        row.scale * v * row.inv_zq, posterior_change(row, w, d),
+                                        keep, floor);
+  };
+  // Σ q_i h_i is almost h of the largest q alone: h_q is measured from there, so that h − Σ q h does
+  // not cancel. (For p that class is the pivot, whose gradient is summed up in a form of its own.)
+  V level{};
+  if constexpr (kSmoothed) {
+    const auto best = top_b.index[0];
+    if (best != k[0])
+      level = smoothed_at(broadcast(column_w[best]), broadcast(column_d[best]),
+                          broadcast(column_v[best])).h_q;
+  }
+  const auto smoothed_of = [&](V w, V d, V v) {
+    auto term = smoothed_at(w, d, v);
+    term.h_q -= level;
+    return term;
   };
   V value_over{}, value{}, sum_qh{}, sum_ph{};
   for (int64_t j = 0; j < cols; j += kLanes) {
     const V w = load(column_w + j), d = load(column_d + j);
     if constexpr (kSmoothed) {
-      const auto term = smoothed_of(w, d);
+      const V v = load(column_v + j);
+      const auto term = smoothed_of(w, d, v);
       value += term.value;  // 0 at the pivot and at absent classes, where w = d = 0
-      sum_qh += weigh(w + d, term.h_q);
+      sum_qh += weigh(v, term.h_q);
       sum_ph += weigh(w, term.h_p);
     } else {
       const V u = load(column_delta + j) - row.log_ratio;
@@ -159,8 +177,9 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   }
   V mean_qh{}, mean_ph{}, pivot_q, pivot_p;
   if constexpr (kSmoothed) {
-    const auto pivot = smoothed_term<M, kSymmetric>(row.scale, row.inv_z, row.inv_zq, row.x_pivot,
-                                                    keep, floor);
+    auto pivot = smoothed_term<M, kSymmetric>(row.scale, row.inv_z, row.inv_zq, row.x_pivot, keep,
+                                              floor);
+    pivot.h_q -= level;
     sum_qh = Rows::sum(sum_qh) * row.inv_zq;
     sum_ph = Rows::sum(sum_ph) * row.inv_z;
     value = Rows::sum(value) + pivot.value;
@@ -172,7 +191,7 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     value_over = Rows::sum(value_over) + value_pivot<M, kSymmetric>(row);
     value = row.scale * value_over;
     pivot_q = grad_q_pivot<kSymmetric>(row);
-    pivot_p = grad_p_pivot<kSymmetric>(row, value_over);
+    pivot_p = grad_p_pivot<kSymmetric>(row);
   }
   if (args.value != nullptr) static_cast<S*>(args.value)[index] = value[0];
   if (args.grad_q == nullptr && args.grad_p == nullptr) return;
@@ -184,13 +203,14 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     const auto is_pivot = Rows::index(j) == k;
     V grad_q, grad_p;
     if constexpr (kSmoothed) {
-      const auto term = smoothed_of(w, d);
-      grad_q = keep * weigh((w + d) * row.inv_zq, term.h_q - mean_qh);
+      const V v = load(column_v + j);
+      const auto term = smoothed_of(w, d, v);
+      grad_q = keep * weigh(v * row.inv_zq, term.h_q - mean_qh);
       grad_p = keep * weigh(w * row.inv_z, term.h_p - mean_ph);
     } else {
       const V x = posterior_change(row, w, d);
       grad_q = grad_q_term<kSymmetric>(row, w, d, x, delta);
-      grad_p = grad_p_term<kSymmetric>(row, w, x, delta, value);
+      grad_p = grad_p_term<kSymmetric>(row, w, x, delta);
     }
     grad_q = is_pivot ? pivot_q : grad_q;
     peak = larger(magnitude<S>(grad_q), peak);

@@ -48,7 +48,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
     sum_w += term.w;
     sum_d += term.d;
     if constexpr (kNeedQ && kSymmetric) sum_v_delta += term.v * delta;
-    if constexpr (kNeedP && kSymmetric) sum_w_delta += term.w * delta;
+    if constexpr (kNeedP) sum_w_delta += term.w * delta;
     store(column_w + at, term.w);
     store(column_d + at, term.d);
     store(column_delta + at, delta);
@@ -80,8 +80,8 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
         Rows::template write<whole()>(static_cast<T*>(args.grad_q), first, last, cols, j,
                                       grad * factor);
     }
-    if constexpr (kNeedP && kSymmetric) {
-      const V grad = grad_p_term<kSymmetric, false>(row, w, x, delta, V{});
+    if constexpr (kNeedP) {
+      const V grad = grad_p_term<kSymmetric, false>(row, w, x, delta);
       peak = larger(magnitude<S>(grad), peak);
       Rows::template write<whole()>(static_cast<T*>(args.grad_p), first, last, cols, j,
                                     grad * factor);
@@ -89,14 +89,6 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   });
   value = Rows::sum(value);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
-  if constexpr (kNeedP && !kSymmetric) {  // this gradient needs the value first
-    for (int64_t j = 0, at = 0; j < cols; j += Rows::kStep, at += kLanes) {
-      const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
-      const V grad = grad_p_term<kSymmetric, false>(row, w, posterior_change(row, w, d), delta, value);
-      peak = larger(magnitude<S>(grad), peak);
-      Rows::write(static_cast<T*>(args.grad_p), first, last, cols, j, grad * factor);
-    }
-  }
   const V limit = broadcast<S>(S(kFar));
   auto good = (value > kTiny<S>) & (value < limit) & (row.t < limit);
   if constexpr (kNeedQ || kNeedP) {
@@ -116,7 +108,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
 template <class T, class S, class Rows>
 void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
   const int64_t plain = 3 * padded_length<S, Rows>(args.cols) + 2 * Rows::scratch(args.cols);
-  const int64_t guarded = 3 * padded_length<S, Along<T, S>>(args.cols);
+  const int64_t guarded = 4 * padded_length<S, Along<T, S>>(args.cols);
   Scratch<S> scratch(plain > guarded ? plain : guarded);
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
     for (int64_t first = begin; first < end; first += Rows::kRows) {

@@ -203,7 +203,7 @@ VAAL_DEVICE S grad_p_of(const PivotRow<S>& row, const Reference<S>& from, S U, i
   const bool pivot = j == from.pivot;
   if constexpr (kSymmetric) {
     const S x = posterior_change(row, c.w, c.d);
-    return pivot ? grad_p_pivot<true>(row, S(0)) : grad_p_term<true>(row, c.w, x, c.delta, S(0));
+    return pivot ? grad_p_pivot<true>(row) : grad_p_term<true>(row, c.w, x, c.delta);
   }
   const S over = U * row.inv_z;
   return pivot ? row.inv_z * over

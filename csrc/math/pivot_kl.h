@@ -155,18 +155,17 @@ VAAL_HD V grad_q_pivot(const PivotRow<V>& row) {
   return row.x_pivot - row.inv_zq * row.mean_q_over;
 }
 
-// ∂/∂a_j over e^m, j ≠ k.   symmetric: −p_j(δ_j − S_p) − (q_j − p_j)     forward: −p_j(u_j + KL)
+// ∂/∂a_j over e^m, j ≠ k.   symmetric: −p_j(δ_j − S_p) − (q_j − p_j)     forward: −p_j(δ_j − S_p)
+// (the forward one is −p_j(u_j + KL), and KL = −Σ p_i u_i = Λ − S_p: taken from S_p it never cancels)
 template <bool kSymmetric, bool kGuard = true, class V>
-VAAL_HD V grad_p_term(const PivotRow<V>& row, V w, V x, V delta, V value) {
-  if constexpr (kSymmetric) return -weigh<kGuard>(w * row.inv_z, delta - row.mean_delta_p) - x;
-  return -weigh<kGuard>(w * row.inv_z, delta - row.log_ratio + value);
+VAAL_HD V grad_p_term(const PivotRow<V>& row, V w, V x, V delta) {
+  const V spread = -weigh<kGuard>(w * row.inv_z, delta - row.mean_delta_p);
+  return kSymmetric ? spread - x : spread;
 }
 
-// value_over is the forward divergence over e^m.
 template <bool kSymmetric, class V>
-VAAL_HD V grad_p_pivot(const PivotRow<V>& row, V value_over) {
-  if constexpr (kSymmetric) return row.inv_z * row.mean_p_over - row.x_pivot;
-  return row.inv_z * (row.log_ratio_over - value_over);
+VAAL_HD V grad_p_pivot(const PivotRow<V>& row) {
+  return kSymmetric ? row.inv_z * row.mean_p_over - row.x_pivot : row.inv_z * row.mean_p_over;
 }
 
 }  // namespace vaal
