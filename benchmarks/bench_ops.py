@@ -138,7 +138,7 @@ def main() -> None:
     for op, (contestants, shapes, moved) in GRID.items():
         for shape in shapes:
             elements = int(np.prod(shape))
-            repeats = args.repeats if elements < 10**6 else max(11, args.repeats // 5)
+            repeats = args.repeats if elements < 10**6 else max(31, args.repeats // 3)
             seconds = timed(contestants(shape, args.device), repeats, args.device)
             median = {name: np.median(values) for name, values in seconds.items()}
             ours = next(iter(median))
