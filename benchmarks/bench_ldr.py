@@ -16,20 +16,16 @@ contestant or another as the heap happens to lie, move the ratios by several per
 from __future__ import annotations
 
 import argparse
-import csv
 import ctypes
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timing import about, timed, write_csv
 from torch import Tensor, nn
 
-from vaal_ext.atomic import write_atomically
 from vaal_ext.models import PaperCNN
-from vaal_ext.provenance import commit
 from vaal_ext.reference import random_perturb
 from vaal_ext.roughness import LDRScorer
 
@@ -82,24 +78,6 @@ def check(found: np.ndarray, expected: np.ndarray) -> None:
         raise SystemExit("the scorer and the eager loop disagree: nothing was timed")
 
 
-def timed(contestants: dict[str, Callable[[], object]], repeats: int, device: torch.device):
-    """Seconds [repeats] of each, taking turns in an order that rotates."""
-    names = list(contestants)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for repeat in range(-1, repeats):  # the first round warms up
-        turn = repeat % len(names)
-        for name in names[turn:] + names[:turn]:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            start = time.perf_counter()
-            contestants[name]()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
 def keep_freed_memory() -> bool:
     """True if glibc now neither maps large blocks one by one nor gives the heap's top back."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -117,13 +95,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--backend", choices=("fused", "reference"), default="fused")
     parser.add_argument("--csv", type=Path, help="write the table to this file")
+    parser.add_argument(
+        "--default-heap", action="store_true", help="leave the C library's allocator as it is"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    heap_kept = keep_freed_memory()
+    heap_kept = not args.default_heap and keep_freed_memory()
     torch.manual_seed(0)
     model = PaperCNN(1, (28, 28), 10).to(args.device).eval().requires_grad_(False)
     pool = torch.rand(args.batches * args.batch_size, 1, 28, 28, device=args.device)
@@ -152,27 +133,22 @@ def main() -> None:
         args.repeats,
         args.device,
     )
-    cuda = args.device.type == "cuda"
-    about = {
-        "device": torch.cuda.get_device_name(args.device) if cuda else str(args.device),
-        "threads": args.threads,
+    facts = about(args.device) | {
         "heap_kept": heap_kept,
-        "torch": torch.__version__,
-        "commit": commit() or "unknown",
         "backend": args.backend,
         "batch_size": args.batch_size,
         "batches": args.batches,
         "num_iters": args.num_iters,
         "repeats": args.repeats,
     }
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"{'':8}{'median ms':>11}{'p10 ms':>9}{'p90 ms':>9}{'x bare':>9}{'samples/s':>11}")
     rows = []
     for name, values in seconds.items():
         p10, median, p90 = np.quantile(values, [0.1, 0.5, 0.9])
         ratio = median / np.median(seconds["bare"])
         rows.append(
-            about
+            facts
             | {"what": name, "median_s": median, "p10_s": p10, "p90_s": p90, "ratio_to_bare": ratio}
         )
         print(
@@ -183,10 +159,7 @@ def main() -> None:
     print("scorer / bare, round by round: p10 {:.3f}, median {:.3f}, p90 {:.3f}".format(*quantiles))
     print(f"eager / scorer: {np.median(seconds['eager']) / np.median(seconds['scorer']):.3f}")
     if args.csv:
-        with write_atomically(args.csv, "w") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":
