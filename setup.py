@@ -230,4 +230,6 @@ class NinjaBuild(build_ext):
             os.replace(package / f"{product}.new", package / product)
 
 
+# First of all: under build isolation pip would else fetch every dependency before the build fails.
+need_torch()
 setup(ext_modules=[Extension("vaal_ext._C", [])], cmdclass={"build_ext": NinjaBuild})
