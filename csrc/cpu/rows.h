@@ -46,6 +46,7 @@ struct Along {
   // The first index of the largest logit. The maximum runs in four chains, for each step would
   // otherwise wait for the one before; then the row is searched for it. Where NaN is about the
   // result is some index, and the differences that the callers form are NaN all the same.
+  VAAL_HD void ask_ahead(int64_t j) const { prefetch_page_after(row + j); }
   VAAL_HD I arg_max() const {
     V best[4] = {at(0), at(0), at(0), at(0)};
     int64_t j = 0;
@@ -67,6 +68,7 @@ struct Along {
   template <bool kWhole = false, class To>
   static VAAL_HD void write(To* out, int64_t first, int64_t, int64_t cols, int64_t j, V v) {
     To* to = out + first * cols + j;
+    prefetch_page_after(to);
     kWhole || j + kStep <= cols ? store(to, v) : store_some<S>(to, v, cols - j);
   }
   static VAAL_HD void write_row(S* out, int64_t first, int64_t, V v) { out[first] = v[0]; }
@@ -106,6 +108,7 @@ struct Across {
     return load(column + j * R::kLanes);
   }
   static VAAL_HD I index(int64_t j) { return I{} + typename R::Lane(j); }
+  VAAL_HD void ask_ahead(int64_t) const {}
   VAAL_HD I arg_max() const {
     V best = load(column);
     I found{};

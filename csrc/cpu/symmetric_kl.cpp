@@ -43,6 +43,8 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   V sum_w{}, sum_d{}, sum_v_delta{}, sum_w_delta{};
   each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
     const V a = a_rows.template at<whole()>(j), b = b_rows.template at<whole()>(j);
+    a_rows.ask_ahead(j);
+    b_rows.ask_ahead(j);
     const V delta = (b - a) - shift;
     const auto term = pivot_term<M>(a - a_k, smaller(b - b_k, broadcast<S>(S(kBound))), delta);
     sum_w += term.w;
