@@ -151,6 +151,23 @@ def test_infinities_and_nan(device):
     )
 
 
+@pytest.mark.parametrize("cols", [10, 130, 1001])
+def test_rows_at_the_bottom_of_the_range(cols, device):
+    """-inf throughout is NaN; masked with the lowest finite number it is an ordinary row. Lengths
+    that fill no whole register, so that what pads them must not be taken for a class."""
+    lowest = torch.finfo(torch.float32).min
+    a = torch.zeros(3, cols, device=device)
+    a[0], a[1:] = -inf, lowest
+    b = a.clone()
+    b[0], b[2] = 0, 0
+    value, direction = ops.symmetric_kl_direction(a, b)
+    expected = reference.symmetric_kl_direction(a.double(), b.double())
+    torch.testing.assert_close(value.double(), expected[0], rtol=1e-5, atol=0, equal_nan=True)
+    torch.testing.assert_close(direction.double(), expected[1], rtol=0, atol=1e-5, equal_nan=True)
+    assert value[0].isnan()
+    assert value[1:].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("move", [1.0, 25.0, 35.0, 80.0, 200.0])
 @pytest.mark.parametrize("cols", [2, 10, 300])
 def test_an_argmax_that_moves(cols, move, device):

@@ -43,19 +43,21 @@ struct Along {
     const I lane = lane_min<S>(holds ? lane_numbers<S>() : I{} + kStep);
     return lane_max<S>(lane_numbers<S>() == lane ? second : first);
   }
-  // The first index of the largest logit. The maximum runs in four chains, for each step would
+  VAAL_HD void ask_ahead(int64_t j) const { prefetch_page_after(row + j); }
+  // The first index of the largest logit, beside which the padding is never larger, whatever `fill`
+  // is: a row may lie below it, or be −inf throughout. The maximum runs in four chains, for each step would
   // otherwise wait for the one before; then the row is searched for it. Where NaN is about the
   // result is some index, and the differences that the callers form are NaN all the same.
-  VAAL_HD void ask_ahead(int64_t j) const { prefetch_page_after(row + j); }
   VAAL_HD I arg_max() const {
-    V best[4] = {at(0), at(0), at(0), at(0)};
+    const Along rows(row, 0, 1, cols, S(-__builtin_inf()), nullptr);
+    V best[4] = {rows.at(0), rows.at(0), rows.at(0), rows.at(0)};
     int64_t j = 0;
     for (; j + 4 * kStep <= cols; j += 4 * kStep)
       for (int i = 0; i < 4; ++i) best[i] = larger(load(row + j + i * kStep), best[i]);
-    for (; j < cols; j += kStep) best[0] = larger(at(j), best[0]);
+    for (; j < cols; j += kStep) best[0] = larger(rows.at(j), best[0]);
     const V largest = max(larger(larger(best[0], best[1]), larger(best[2], best[3])));
     for (j = 0; j < cols; j += kStep) {
-      if (any_lane(at(j) == largest)) return first_index(at(j), index(j), largest);
+      if (any_lane(rows.at(j) == largest)) return first_index(rows.at(j), index(j), largest);
     }
     return I{};
   }
