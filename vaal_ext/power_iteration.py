@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaal_ext.checks import require_int
 from vaal_ext.model_state import Model
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "forward_of",
     "load_backend",
     "require_backend",
-    "require_int",
 ]
 
 
@@ -197,15 +197,6 @@ def check_input(x: Any) -> None:
         )
     if x.ndim == 0:
         raise ValueError("x must have samples along its first dimension, got a scalar")
-
-
-def require_int(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """TypeError unless value is an int (and no bool), ValueError unless low <= value <= high."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < low or (high is not None and value > high):
-        span = f"at least {low}" if high is None else f"in {low}..{high}"
-        raise ValueError(f"{name} must be {span}, got {value}")
 
 
 def require_backend(backend: Any) -> None:

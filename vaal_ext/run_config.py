@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vaal_ext.power_iteration import require_int
+from vaal_ext.checks import require_int
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.training import settings_for
 

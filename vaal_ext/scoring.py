@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vaal_ext.checks import require_int
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pool import PoolScores, pool_batches, pool_size
 from vaal_ext.power_iteration import (
@@ -21,7 +22,6 @@ from vaal_ext.power_iteration import (
     forward_of,
     load_backend,
     require_backend,
-    require_int,
 )
 
 __all__ = ["PoolRun", "index_array"]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vaal_ext.power_iteration import require_int
+from vaal_ext.checks import require_int
 
 __all__ = ["class_quotas", "percentile_rank", "select"]
 
