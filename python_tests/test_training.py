@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
+from fake_recorder import FakeRecorder
 from torch import nn
 
+from vaal_ext import training
+from vaal_ext.cuda_graphs import Replayed
 from vaal_ext.datasets import load_dataset
 from vaal_ext.streams import Stream, seeded, stream_seed
 from vaal_ext.training import evaluate, train
@@ -63,3 +68,49 @@ def test_evaluate_is_the_mean_over_all_samples():
     accuracy, loss = evaluate(nn.Identity(), x, y)
     assert accuracy == pytest.approx((x.argmax(1) == y).double().mean().item())
     assert loss == pytest.approx(nn.functional.cross_entropy(x.double(), y).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"waits": [True, True]}, {"failures": [RuntimeError()]}])
+def test_a_recorded_step_trains_as_the_plain_one_does(monkeypatch, settings):
+    data = load_dataset("moons")
+    x, y = data.train_x[:50].clone(), data.train_y[:50]
+
+    def trained():
+        with seeded(0, x.device):
+            model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+        # 32 of 50: the batches run over the ends of the permutations.
+        loss = train(model, x, y, steps=40, learning_rate=0.01, batch_size=32, seed=3)
+        return loss, model.state_dict()
+
+    plain_loss, plain = trained()
+    recorder = FakeRecorder(**settings)
+    monkeypatch.setattr(
+        training, "replayed", lambda step, *_: Replayed(step, recorder, required=False)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        loss, recorded = trained()
+    assert loss == plain_loss
+    assert all(torch.equal(recorded[name], plain[name]) for name in plain)
+    assert recorder.log.count(("replay", 32)) == (0 if settings else 39)
+
+
+@pytest.mark.parametrize(
+    ("cuda_graph", "message"),
+    [(True, "cuda_graph=True needs a CUDA device, got cpu"), ("yes", "cuda_graph must be")],
+)
+def test_training_refuses_a_graph_that_it_cannot_have(cuda_graph, message):
+    model, x, y = nn.Linear(2, 2), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match=message):
+        train(
+            model,
+            x,
+            y,
+            steps=1,
+            learning_rate=0.1,
+            batch_size=4,
+            seed=0,
+            cuda_graph=cuda_graph,
+        )
+    assert torch.equal(model.weight, before)

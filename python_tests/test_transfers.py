@@ -1,0 +1,130 @@
+"""The order of copies and computation between two streams, on streams that only keep account."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from vaal_ext import transfers
+from vaal_ext.transfers import device_batches, to_device, to_host
+
+CPU = torch.device("cpu")
+
+
+class Stream:
+    """Knows which operations are over before whatever is queued on it next begins."""
+
+    def __init__(self):
+        self.before = set()
+
+    def queue(self, *operation):
+        self.before.add(operation)
+
+    def record_event(self):
+        return frozenset(self.before)
+
+    def wait_event(self, event):
+        self.before |= event
+
+    def wait_stream(self, stream):
+        self.before |= stream.before
+
+
+class Device:
+    """Two streams, and an allocator that gives the copies the memory of whatever nobody holds."""
+
+    def __init__(self, too_large=()):
+        self.copies, self.compute = Stream(), Stream()
+        self.living, self.too_large = {}, too_large
+
+    def copy(self, x, device):
+        number = int(x[0])
+        if number in self.too_large:
+            raise torch.OutOfMemoryError
+        for other, reference in self.living.items():
+            # Its memory may be written by this copy: only once its use is over.
+            assert reference() is not None or ("use", other) in self.copies.before
+        # The batch before the last is being computed with: this copy runs beside it.
+        assert ("use", number - 2) not in self.copies.before
+        copy = x.clone()
+        self.copies.queue("copy", number)
+        self.living[number] = weakref.ref(copy)
+        return copy
+
+
+@pytest.fixture
+def device(monkeypatch):
+    device = Device()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: device.copies)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: device.compute)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(transfers, "to_device", device.copy)
+    return device
+
+
+def pool(count):
+    for number in range(count):
+        yield torch.full((2,), float(number)), number
+
+
+def consume(device, batches):
+    seen = []
+    for x, number in batches:
+        assert ("copy", number) in device.compute.before or number in device.too_large
+        device.compute.queue("use", number)
+        seen.append((number, x[0].item()))
+    return seen
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+def test_copies_run_ahead_and_never_into_memory_in_use(device, count):
+    seen = consume(device, device_batches(pool(count), torch.device("cuda")))
+    assert seen == [(number, float(number)) for number in range(count)]
+    assert sum(reference() is not None for reference in device.living.values()) == 0
+    assert device.compute.before <= device.copies.before
+
+
+def test_at_most_three_batches_are_held(device):
+    held = []
+    for _, number in device_batches(pool(9), torch.device("cuda")):
+        device.compute.queue("use", number)
+        held.append(sum(reference() is not None for reference in device.living.values()))
+    assert max(held) == 3
+
+
+def test_a_batch_that_does_not_fit_stays_on_the_host(device):
+    device.too_large = (2, 5)
+    given = list(pool(7))
+    for x, number in device_batches(iter(given), torch.device("cuda")):
+        assert (x is given[number][0]) == (number in device.too_large)
+        device.compute.queue("use", number)
+
+
+def test_an_abandoned_loop_leaves_its_memory_to_later_copies(device):
+    batches = device_batches(pool(5), torch.device("cuda"))
+    for _, number in batches:
+        device.compute.queue("use", number)
+        if number == 3:
+            break
+    batches.close()
+    assert ("use", 3) in device.copies.before
+
+
+def test_on_the_cpu_batches_come_one_by_one_as_they_are():
+    x = torch.zeros(3)
+    read = []
+
+    def batches():
+        for number in range(3):
+            read.append(number)
+            yield x, number
+
+    for count, (same, number) in enumerate(device_batches(batches(), CPU), start=1):
+        assert same is x
+        assert read == list(range(count))
+        assert number == count - 1
+    assert to_device(x, CPU) is x
+    assert to_host(x)() is x
