@@ -1,4 +1,4 @@
-"""Atomic files, the file of pool scores, and the pool read in batches."""
+"""Atomic files, the file of pool scores, and the table that fills."""
 
 import os
 import pickle
@@ -7,10 +7,9 @@ import stat
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.pool import PoolScores, pool_batches, pool_size
+from vaal_ext.pool import PoolScores, ScoreTable
 
 # --- atomic files -----------------------------------------------------------------------------
 
@@ -176,90 +175,20 @@ def test_a_file_that_cannot_be_opened_stays_an_oserror(tmp_path):
         PoolScores.load(tmp_path)
 
 
-# --- batches ----------------------------------------------------------------------------------
+# --- the table that fills ---------------------------------------------------------------------
 
 
-class Together(Dataset):
-    """A dataset that fetches a batch at a time, as some libraries' do."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitems__(self, positions):
-        return [self.x[i] for i in positions]
-
-
-def halves(items):
-    """A collate_fn that changes the input."""
-    return default_collate(items)[0] / 2
-
-
-X = torch.arange(20.0).view(10, 2)
-Y = torch.arange(10)
-
-
-@pytest.mark.parametrize(
-    ("pool", "factor"),
-    [
-        (X, 1),
-        (TensorDataset(X), 1),
-        (TensorDataset(X, Y), 1),
-        (list(X), 1),
-        (X.numpy(), 1),
-        (DataLoader(TensorDataset(X, Y), batch_size=4), 1),
-        (DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True), 1),
-        (DataLoader(TensorDataset(X), batch_size=4, shuffle=True, drop_last=True), 1),
-        (DataLoader(TensorDataset(X, Y), batch_sampler=[[3, 1], [0, 2, 4, 9], [5, 6, 7, 8]]), 1),
-        (DataLoader(Together(X), batch_size=3, shuffle=True), 1),
-        (DataLoader(TensorDataset(X, Y), batch_size=3, collate_fn=halves, num_workers=1), 0.5),
-    ],
-)
-def test_every_sample_comes_once_with_its_position(pool, factor):
-    assert pool_size(pool) == 10
-    batches = list(pool_batches(pool, 4))
-    assert max(len(x) for x, _ in batches) <= 4
-    x, position = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert sorted(position.tolist()) == list(range(10))
-    assert torch.equal(x, factor * X[position])
-
-
-def test_a_sampler_may_leave_samples_out_but_not_repeat_them():
-    dataset = TensorDataset(X, Y)
-    batches = list(pool_batches(DataLoader(dataset, batch_size=2, sampler=[7, 2, 5]), 1))
-    assert torch.cat([position for _, position in batches]).tolist() == [7, 2, 5]
-    for sampler in ([7, 2, 7], [7, 7]):
-        with pytest.raises(ValueError, match="more than once"):
-            list(pool_batches(DataLoader(dataset, batch_size=2, sampler=sampler), 1))
-
-
-class OwnWay(DataLoader):
-    def __iter__(self):
-        return super().__iter__()
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(X)
-
-
-@pytest.mark.parametrize(
-    ("pool", "error", "message"),
-    [
-        (torch.tensor(1.0), ValueError, "scalar"),
-        (3, TypeError, "got int"),
-        ({"x": X}, TypeError, "got dict"),
-        (Stream(), TypeError, "got Stream"),
-        (DataLoader(Stream(), batch_size=2), TypeError, "got Stream"),
-        (DataLoader([{"x": x} for x in X]), TypeError, "batch of type dict"),
-        (["a", "b"], TypeError, "batch of type list"),
-        (DataLoader(TensorDataset(X), batch_size=None), ValueError, "batch_size=None"),
-        (OwnWay(TensorDataset(X)), ValueError, "OwnWay iterates in its own way"),
-        (DataLoader(X, batch_size=5, collate_fn=torch.cat), ValueError, "5 samples"),
-    ],
-)
-def test_other_pools_are_refused(pool, error, message):
-    with pytest.raises(error, match=message):
-        list(pool_batches(pool, 4))
+def test_the_table_sorts_what_comes_in_and_drops_what_does_not():
+    table = ScoreTable(np.arange(6) * 10)
+    rows = np.array([[2, 0], [0.5, 0.25], [0.75, 0.5], [3, 4], [0, 1]])
+    table.enter(np.array([4, 1]), rows, torch.tensor([1.0, 0.5, 0.5], dtype=torch.float64))
+    rows = np.array([[-1, 1], [np.nan, 1], [np.nan, 0], [np.nan, 0], [0, 1]])
+    table.enter(np.array([0, 5]), rows, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    scores = table.scores()
+    assert table.flat == 2
+    assert scores.index.tolist() == [0, 10, 40, 50]
+    assert scores.pseudo_label.tolist() == [-1, 0, 2, 1]
+    np.testing.assert_array_equal(scores.ldr, np.float32([np.nan, 4, 3, 0]))
+    np.testing.assert_array_equal(scores.entropy, np.float32([np.nan, 0.25, 0.5, 1]))
+    np.testing.assert_array_equal(scores.margin, np.float32([np.nan, 0.5, 0.75, 0]))
+    assert scores.posterior_mean.tolist() == [1 / 3, 1.5 / 3, 0.5 / 3]  # of the three finite ones

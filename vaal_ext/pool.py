@@ -1,22 +1,19 @@
-"""The pool of unlabelled samples: reading it in batches, and the file of its scores."""
+"""The scores of a pool: the arrays, their file, and the table that fills as they come in."""
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from vaal_ext.atomic import write_atomically
 
-__all__ = ["PoolScores", "pool_batches", "pool_size"]
+__all__ = ["PoolScores", "ScoreTable"]
 
 _DTYPES = {
     "index": np.int64,
@@ -26,6 +23,7 @@ _DTYPES = {
     "margin": np.float32,
     "posterior_mean": np.float64,
 }
+_PER_SAMPLE = ("pseudo_label", "entropy", "margin", "ldr")  # in the order of the scorer's rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,125 +116,61 @@ def _read_npz(file: Any) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in _DTYPES}
 
 
-def pool_size(pool: Any) -> int:
-    """The number of samples of a tensor, a map-style Dataset or a DataLoader's dataset.
+class ScoreTable:
+    """The scores of a pool while they come in, whatever their order: 29 bytes a sample.
 
-    Raises:
-        TypeError: none of these (an IterableDataset is none: its samples have no index).
-        ValueError: a tensor without a batch dimension.
+    Args:
+        index: int64 [N], the dataset index of each sample of the pool; kept, not copied.
+
+    Attributes:
+        flat: how many of the samples so far had a gradient of exactly 0.
     """
-    data = pool.dataset if isinstance(pool, DataLoader) else pool
-    if isinstance(data, Tensor):
-        if data.ndim == 0:
-            raise ValueError("the pool must have samples along its first dimension, got a scalar")
-        return len(data)
-    if isinstance(data, IterableDataset | dict) or not (
-        hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    ):
-        raise TypeError(
-            "the pool must be a tensor, a map-style Dataset (with __getitem__ and __len__) or a "
-            f"DataLoader of one, got {type(data).__name__}. For a stream without indices call "
-            "ldr_scores(model, x, sample_index=...) on its batches"
-        )
-    return len(data)
 
+    def __init__(self, index: np.ndarray) -> None:
+        size = len(index)
+        self.flat = 0
+        self._index = index
+        self._scored = np.zeros(size, dtype=bool)
+        self._columns = {name: np.empty(size, dtype=_DTYPES[name]) for name in _PER_SAMPLE}
+        self._finite = 0
+        self._posterior: Tensor | None = None
 
-def pool_batches(pool: Any, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (x [B, ...], position int64 [B] on the CPU) until the pool is through.
+    def enter(self, position: np.ndarray, rows: np.ndarray, posterior: Tensor) -> None:
+        """Takes the scores of some samples.
 
-    `position` is the place of each sample in the tensor or the dataset. A DataLoader keeps its
-    order (a shuffled one too), batch size, workers and collate_fn, but its `drop_last` is not
-    followed, and `batch_size` is not for it. Batches of the form (x, y, ...) give their x.
+        Args:
+            position: int64 [B], their places in the pool.
+            rows: [5, B]: pseudo label (-1 where the logits were not finite), entropy, margin, ldr
+                and whether the sample was flat.
+            posterior: float64 [C] on any device, the sum of their posteriors.
 
-    Raises:
-        TypeError: see `pool_size`; also batches that are neither x nor (x, y, ...).
-        ValueError: a DataLoader that iterates in its own way or without batches; a batch whose
-            length is not the number of its samples; a sample that comes twice.
-    """
-    size = pool_size(pool)
-    if isinstance(pool, Tensor):
-        for start in range(0, size, batch_size):
-            x = pool[start : start + batch_size]
-            yield x, torch.arange(start, start + len(x))
-        return
-    loader = pool if isinstance(pool, DataLoader) else DataLoader(pool, batch_size=batch_size)
-    seen = np.zeros(size, dtype=bool)
-    for position, batch in _with_positions(loader):
-        x = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                "the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, "
-                f"got a batch of type {type(batch).__name__}"
-            )
-        if x.ndim == 0 or len(x) != len(position):
+        Raises:
+            ValueError: a number of classes other than before.
+        """
+        if self._posterior is None:
+            self._posterior = posterior
+        elif self._posterior.shape == posterior.shape:
+            self._posterior += posterior
+        else:
             raise ValueError(
-                f"the loader's collate_fn made x of shape {tuple(x.shape)} from {len(position)} "
-                "samples: expected them along the first dimension"
+                f"the model gave {len(posterior)} classes where it gave {len(self._posterior)} "
+                "before"
             )
-        rows = position.numpy()
-        if seen[rows].any() or len(np.unique(rows)) != len(rows):
-            raise ValueError(
-                "the loader's sampler draws a sample more than once (with replacement?): the "
-                "pool's samples must be distinct"
-            )
-        seen[rows] = True
-        yield x, position
+        for name, row in zip(_PER_SAMPLE, rows[:4], strict=True):
+            self._columns[name][position] = row
+        self._scored[position] = True
+        self._finite += int((rows[0] >= 0).sum())
+        self.flat += int(rows[4].sum())
 
-
-class _Indexed(Dataset):
-    """A dataset whose items carry their position."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, position: int) -> tuple[int, Any]:
-        return int(position), self.dataset[position]
-
-    def __getitems__(self, positions: list[int]) -> list[tuple[int, Any]]:
-        together = getattr(self.dataset, "__getitems__", None)
-        items = together(positions) if together else [self.dataset[i] for i in positions]
-        return [(int(i), item) for i, item in zip(positions, items, strict=True)]
-
-
-class _CollateIndexed:
-    """The loader's own collate_fn on the items, their positions besides (a class: it pickles)."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        positions, items = zip(*batch, strict=True)
-        return torch.tensor(positions), self.collate(list(items))
-
-
-def _with_positions(loader: DataLoader) -> DataLoader:
-    """The same loader, yielding (positions, batch): only so a shuffled one can be followed."""
-    if type(loader).__iter__ is not DataLoader.__iter__:
-        raise ValueError(
-            f"{type(loader).__name__} iterates in its own way, so that the order of its samples "
-            "is not known: pass its dataset, or a torch.utils.data.DataLoader"
-        )
-    if loader.batch_sampler is None:
-        raise ValueError(
-            "a DataLoader with batch_size=None makes no batches of samples: pass its dataset, or "
-            "a DataLoader with a batch_size"
-        )
-    if loader.batch_size is None:
-        order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
-    else:
-        order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
-    return DataLoader(
-        _Indexed(loader.dataset),
-        **order,
-        collate_fn=_CollateIndexed(loader.collate_fn),
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
+    def scores(self) -> PoolScores:
+        """What has come in, in the order of the pool. The table gives its columns away."""
+        columns = {"index": self._index} | self._columns
+        self._columns = {}
+        if not self._scored.all():
+            for name in columns:  # one after the other: the memory of one column at a time
+                columns[name] = columns[name][self._scored]
+        mean = np.zeros(0)
+        if self._posterior is not None:
+            mean = self._posterior.cpu().numpy()
+            mean = mean / self._finite if self._finite else np.full_like(mean, np.nan)
+        return PoolScores(**columns, posterior_mean=mean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from vaal_ext.checks import require_int
 from vaal_ext.model_state import Model, borrowed, home_device
-from vaal_ext.pool import PoolScores, pool_batches, pool_size
+from vaal_ext.pool import PoolScores, ScoreTable
+from vaal_ext.pool_batches import pool_batches, pool_size
 from vaal_ext.power_iteration import (
     LogitsFn,
     PowerIteration,
@@ -27,16 +27,6 @@ from vaal_ext.power_iteration import (
 __all__ = ["PoolRun", "index_array"]
 
 _AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class _Sums:
-    """What has come back so far: rows on the host, the sum of the posteriors on the device."""
-
-    rows: list[np.ndarray] = field(default_factory=list)
-    positions: list[np.ndarray] = field(default_factory=list)
-    posterior: Tensor | None = None
-    largest: int | None = None  # samples at a time that fit, once a batch has not
 
 
 class PoolRun:
@@ -73,7 +63,8 @@ class PoolRun:
         index = np.arange(size) if sample_index is None else index_array(sample_index, size)
         load_backend(self.backend)
         device = self._device(pool)
-        sums = _Sums()
+        table = ScoreTable(index)
+        fits = size  # samples at a time: fewer, once a batch has not fitted into memory
         with (
             borrowed(self.model, device),
             tqdm(
@@ -87,12 +78,22 @@ class PoolRun:
                 check_input(x)
                 start = 0
                 while start < len(x):
-                    stop = len(x) if sums.largest is None else start + sums.largest
-                    part = position[start:stop].numpy()
-                    if self._piece(x[start:stop], part, index[part], device, probe, sums):
+                    part = position[start : start + fits].numpy()
+                    rows = self._rows_if_they_fit(
+                        x[start : start + fits], index[part], device, probe
+                    )
+                    if rows is not None:
+                        table.enter(part, *rows)
                         bar.update(len(part))
                         start += len(part)
-        return _gathered(sums, index)
+                        continue
+                    fits = max(1, len(part) // 2)
+                    warnings.warn(
+                        f"out of memory with {len(part)} samples at a time: going on with {fits}",
+                        RuntimeWarning,
+                        stacklevel=3,
+                    )
+        return table.scores(), table.flat
 
     def _device(self, pool: Any) -> torch.device:
         home = home_device(self.model)
@@ -102,44 +103,19 @@ class PoolRun:
             raise ValueError(f"the model lies on {home}: move it before scoring on {self.device}")
         return self.device
 
-    def _piece(
-        self,
-        x: Tensor,
-        position: np.ndarray,
-        index: np.ndarray,
-        device: torch.device,
-        probe: PowerIteration | None,
-        sums: _Sums,
-    ) -> bool:
-        """Scores some samples into `sums`; False where they did not fit into memory."""
+    def _rows_if_they_fit(
+        self, x: Tensor, index: np.ndarray, device: torch.device, probe: PowerIteration | None
+    ) -> tuple[np.ndarray, Tensor] | None:
+        """The rows of some samples; None where the device's memory is too small for so many."""
         try:
-            rows, posterior = self._rows(x.detach().to(device), index, device, probe)
+            return self._rows(x.detach().to(device), index, device, probe)
         except torch.OutOfMemoryError:
             if len(x) == 1:
                 raise
-            sums.largest = max(1, len(x) // 2)
-        else:
-            if sums.posterior is None:
-                sums.posterior = posterior
-            elif sums.posterior.shape == posterior.shape:
-                sums.posterior += posterior
-            else:
-                raise ValueError(
-                    f"the model gave {len(posterior)} classes where it gave "
-                    f"{len(sums.posterior)} before"
-                )
-            sums.rows.append(rows)
-            sums.positions.append(position)
-            return True
         # Out of the except block, where the traceback still held the tensors of the failed try.
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        warnings.warn(
-            f"out of memory with {len(x)} samples at a time: going on with {sums.largest}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return False
+        return None
 
     def _rows(
         self, x: Tensor, index: np.ndarray, device: torch.device, probe: PowerIteration | None
@@ -170,25 +146,6 @@ class PoolRun:
             )
         rows[:, failed] = np.array([[-1.0], [np.nan], [np.nan], [np.nan], [0.0]])
         return rows, posterior
-
-
-def _gathered(sums: _Sums, index: np.ndarray) -> tuple[PoolScores, int]:
-    """The rows in the order of the dataset, whatever the order they were scored in."""
-    position = np.concatenate([np.zeros(0, np.int64), *sums.positions])
-    order = np.argsort(position, kind="stable")
-    rows = np.concatenate([np.zeros((5, 0)), *sums.rows], axis=1)[:, order]
-    label, entropy, margin, ldr, flat = rows
-    finite = int(np.count_nonzero(label >= 0))
-    posterior = np.zeros(0) if sums.posterior is None else sums.posterior.cpu().numpy()
-    scores = PoolScores(
-        index=index[position[order]],
-        ldr=ldr.astype(np.float32),
-        pseudo_label=label.astype(np.int64),
-        entropy=entropy.astype(np.float32),
-        margin=margin.astype(np.float32),
-        posterior_mean=posterior / finite if finite else np.full_like(posterior, np.nan),
-    )
-    return scores, int(flat.sum())
 
 
 def index_array(sample_index: Any, size: int) -> np.ndarray:

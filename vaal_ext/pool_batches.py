@@ -1,0 +1,165 @@
+"""The pool of unlabelled samples, read in batches, each sample with its position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+__all__ = ["first_samples", "pool_batches", "pool_size"]
+
+
+def pool_size(pool: Any) -> int:
+    """The number of samples of a tensor, an array, a map-style Dataset or a DataLoader's dataset.
+
+    Raises:
+        TypeError: none of these (an IterableDataset is none: its samples have no index).
+        ValueError: a tensor or array without a batch dimension.
+    """
+    data = pool.dataset if isinstance(pool, DataLoader) else pool
+    if isinstance(data, Tensor | np.ndarray):
+        if data.ndim == 0:
+            raise ValueError("the pool must have samples along its first dimension, got a scalar")
+        return len(data)
+    if isinstance(data, IterableDataset | dict) or not (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    ):
+        raise TypeError(
+            "the pool must be a tensor, an array, a map-style Dataset (with __getitem__ and "
+            f"__len__) or a DataLoader of one, got {type(data).__name__}. For a stream without "
+            "indices call ldr_scores(model, x, sample_index=...) on its batches"
+        )
+    return len(data)
+
+
+def first_samples(pool: Any, count: int) -> Tensor:
+    """The first `count` samples of the tensor, array or dataset: x [count, ...], to try things on.
+
+    They are read in this process and apart from the pool's own reading; a DataLoader gives its
+    collate_fn, and its sampler is not asked. Errors as for `pool_batches`.
+    """
+    data = pool.dataset if isinstance(pool, DataLoader) else pool
+    if isinstance(data, Tensor | np.ndarray):
+        first = data[:count]
+    else:
+        collate = pool.collate_fn if isinstance(pool, DataLoader) else None
+        first = DataLoader(Subset(data, range(count)), batch_size=count, collate_fn=collate)
+    return next(pool_batches(first, count))[0]
+
+
+def pool_batches(
+    pool: Any, batch_size: int, num_workers: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields (x [B, ...], position int64 [B] on the CPU) until the pool is through.
+
+    `position` is the place of each sample in the tensor or the dataset. A DataLoader keeps its
+    order (a shuffled one too), batch size, workers and collate_fn, but its `drop_last` is not
+    followed, and `batch_size` and `num_workers` are not for it. Batches of the form (x, y, ...)
+    give their x. Of an array (a memory map, say) only one batch at a time is copied to memory.
+
+    Raises:
+        TypeError: see `pool_size`; also batches that are neither x nor (x, y, ...), and arrays of
+            a dtype that torch lacks.
+        ValueError: a DataLoader that iterates in its own way or without batches; a batch whose
+            length is not the number of its samples; a sample that comes twice.
+    """
+    size = pool_size(pool)
+    if isinstance(pool, Tensor | np.ndarray):
+        for start in range(0, size, batch_size):
+            x = pool[start : start + batch_size]
+            yield _tensor(x), torch.arange(start, start + len(x))
+        return
+    loader = pool
+    if not isinstance(pool, DataLoader):
+        loader = DataLoader(pool, batch_size=batch_size, num_workers=num_workers)
+    seen = np.zeros(size, dtype=bool)
+    for position, batch in _with_positions(loader):
+        x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                "the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, "
+                f"got a batch of type {type(batch).__name__}"
+            )
+        if x.ndim == 0 or len(x) != len(position):
+            raise ValueError(
+                f"the loader's collate_fn made x of shape {tuple(x.shape)} from {len(position)} "
+                "samples: expected them along the first dimension"
+            )
+        rows = position.numpy()
+        if seen[rows].any() or len(np.unique(rows)) != len(rows):
+            raise ValueError(
+                "the loader's sampler draws a sample more than once (with replacement?): the "
+                "pool's samples must be distinct"
+            )
+        seen[rows] = True
+        yield x, position
+
+
+def _tensor(x: Tensor | np.ndarray) -> Tensor:
+    """The tensor as it is; an array in memory of its own, with the machine's byte order."""
+    if isinstance(x, Tensor):
+        return x
+    return torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("=")))
+
+
+class _Indexed(Dataset):
+    """A dataset whose items carry their position."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        return int(position), self.dataset[position]
+
+    def __getitems__(self, positions: list[int]) -> list[tuple[int, Any]]:
+        together = getattr(self.dataset, "__getitems__", None)
+        items = together(positions) if together else [self.dataset[i] for i in positions]
+        return [(int(i), item) for i, item in zip(positions, items, strict=True)]
+
+
+class _CollateIndexed:
+    """The loader's own collate_fn on the items, their positions besides (a class: it pickles)."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
+        positions, items = zip(*batch, strict=True)
+        return torch.tensor(positions), self.collate(list(items))
+
+
+def _with_positions(loader: DataLoader) -> DataLoader:
+    """The same loader, yielding (positions, batch): only so a shuffled one can be followed."""
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise ValueError(
+            f"{type(loader).__name__} iterates in its own way, so that the order of its samples "
+            "is not known: pass its dataset, or a torch.utils.data.DataLoader"
+        )
+    if loader.batch_sampler is None:
+        raise ValueError(
+            "a DataLoader with batch_size=None makes no batches of samples: pass its dataset, or "
+            "a DataLoader with a batch_size"
+        )
+    if loader.batch_size is None:
+        order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
+    else:
+        order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
+    return DataLoader(
+        _Indexed(loader.dataset),
+        **order,
+        collate_fn=_CollateIndexed(loader.collate_fn),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
