@@ -4,54 +4,85 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.provenance import commit
+from vaal_ext.provenance import commit, versions
 
-Contestants = dict[str, Callable[[], object]]
+SHORTEST_TURN = 2e-4  # seconds: a shorter call is repeated within its turn
+FEWEST_TURNS = 5
 
 
-def timed(contestants: Contestants, repeats: int, device: torch.device) -> dict[str, np.ndarray]:
-    """Seconds [repeats] of each, taking turns in an order that rotates. The first two rounds warm
-    up (compilation, caches, the heap) and do not count."""
+def turns(names: list[str], count: int) -> Iterator[list[str]]:
+    """The order of each of `count` rounds; it rotates, so that nobody always follows the same."""
+    for number in range(count):
+        first = number % len(names)
+        yield names[first:] + names[:first]
+
+
+def timed(
+    contestants: dict[str, Callable[[], object]], seconds: float, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Seconds per call, one number a turn, of contestants that take turns in one process.
+
+    Two rounds warm up (compilation, caches, the heap); the second of them says how many rounds
+    fit into `seconds`, at least 5, and how many calls make a turn of 0.2 ms. On a CUDA device the
+    clock is read when the device has finished: for calls of milliseconds, see cuda_timing.py for
+    kernels.
+    """
+
+    def turn(name: str, calls: int) -> float:
+        call = contestants[name]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / calls
+
     names = list(contestants)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for repeat in range(-2, repeats):
-        turn = repeat % len(names)
-        for name in names[turn:] + names[:turn]:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            start = time.perf_counter()
-            contestants[name]()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in seconds.items()}
+    for order in turns(names, 2):
+        single = {name: turn(name, 1) for name in order}
+    calls = {name: max(1, round(SHORTEST_TURN / single[name])) for name in names}
+    round_trip = sum(single[name] * calls[name] for name in names)
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for order in turns(names, max(FEWEST_TURNS, round(seconds / round_trip))):
+        for name in order:
+            measured[name].append(turn(name, calls[name]))
+    return {name: np.array(values) for name, values in measured.items()}
+
+
+def quantiles(seconds: np.ndarray) -> dict[str, float]:
+    """What the CSV says of the turns of one contestant."""
+    p20, median, p80 = np.quantile(seconds, [0.2, 0.5, 0.8]).tolist()
+    return {"turns": len(seconds), "p20_s": p20, "median_s": median, "p80_s": p80}
 
 
 def about(device: torch.device) -> dict[str, object]:
-    """Where a figure was measured."""
+    """Where a figure was measured, and with what."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **versions(),
         "commit": commit() or "unknown",
     }
 
 
 def cpu_name() -> str:
+    """The processor's name and the vector instructions that torch found on it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return "cpu"
+        name = "cpu"
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write_csv(path: Path, rows: list[dict[str, object]]) -> None:

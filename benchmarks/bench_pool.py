@@ -1,0 +1,197 @@
+"""Pools larger than memory: how fast they stream through the scorer, and what that takes of memory.
+
+    python benchmarks/bench_pool.py [--samples 20000] [--jpegs 500] [--threads 1 2] [--csv FILE]
+
+Synthetic images, a network of 100,000 weights (so that the stream shows and not the network), the
+usual 5 iterations. Every pool is read alone, batch by batch, and scored:
+
+    map            float32 [N, 3, 32, 32] in a .npy file that is mapped
+    tensor         the first 20,000 of them in memory
+    jpeg           a folder of 128x128 JPEGs in ImageFolder's layout, decoded and scaled to 32x32
+    jpeg, workers  the same with processes that decode (--workers, 2)
+
+Memory is the anonymous part of what the process holds (RssAnon of Linux: pages of the mapped file,
+which the system may drop at will, do not count), looked at every 2 ms: the peak while the map is
+scored, less what was held before. Beside it stands the bound: the model, four batches and 64 bytes
+a sample. --samples 1000000 makes a file of 12 GB in the folder of temporary files (see TMPDIR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timing import about, quantiles, turns, write_csv
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from vaal_ext.pool_batches import pool_size
+from vaal_ext.roughness import LDRScorer
+
+SHAPE = (3, 32, 32)
+JPEG_SIDE = 128
+BATCH = 256
+PART = 10_000  # samples written at a time
+IN_MEMORY = 20_000
+
+
+def write_map(path: Path, samples: int) -> np.ndarray:
+    """Samples in 0..1, written a part at a time; returns them mapped for reading."""
+    rng = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(path, "w+", np.float32, (samples, *SHAPE))
+    for start in tqdm(range(0, samples, PART), desc="writing the pool", disable=samples <= PART):
+        part = array[start : start + PART]
+        rng.random(part.shape, dtype=np.float32, out=part)
+    array.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def write_jpegs(folder: Path, count: int) -> None:
+    """Smooth noise (white noise is no picture: it costs JPEG twice the time), one class."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    (folder / "all").mkdir(parents=True)
+    for number in range(count):
+        noise = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        image = noise.resize((JPEG_SIDE, JPEG_SIDE), Image.Resampling.BICUBIC)
+        image.save(folder / "all" / f"{number:06}.jpg")
+
+
+def jpeg_dataset(folder: Path) -> Dataset:
+    from torchvision import datasets, transforms
+
+    steps = [transforms.Resize(SHAPE[1:]), transforms.ToTensor()]
+    return datasets.ImageFolder(folder, transforms.Compose(steps))
+
+
+def read(pool: Tensor | np.ndarray | DataLoader) -> None:
+    """Every batch, as far as into memory."""
+    if isinstance(pool, DataLoader):
+        for _ in pool:
+            pass
+    else:
+        for start in range(0, len(pool), BATCH):
+            copy.copy(pool[start : start + BATCH])
+
+
+def anonymous_bytes() -> int:
+    """RssAnon of this process (Linux).
+
+    Raises:
+        OSError: a system without /proc.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no RssAnon")
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """A list that holds, when the block has ended, the largest growth of RssAnon in bytes."""
+    gc.collect()
+    before, growth, ended = anonymous_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            growth[0] = max(growth[0], anonymous_bytes() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield growth
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def growth_and_bound(scorer: LDRScorer, model: nn.Module, pool: np.ndarray) -> tuple[int, int]:
+    """Bytes that scoring the pool takes at its peak, and the most that it may take."""
+    # One sample first: what libraries set up once, whatever the pool, is no part of it.
+    scorer.score(pool[:1], progress=False)
+    with peak_memory() as growth:
+        scorer.score(pool, progress=False)
+    weights = sum(tensor.nbytes for tensor in model.parameters())
+    return growth[0], weights + 4 * BATCH * pool[0].nbytes + 64 * len(pool)
+
+
+def measure(pools: dict[str, Any], args: argparse.Namespace) -> list[dict[str, object]]:
+    """The rows of all pools under the present number of threads: timed and printed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), nn.ReLU(), nn.Linear(32, 10))
+    model.to(args.device).eval()
+    scorer = LDRScorer(model, xi=0.1, eps=1.0, batch_size=BATCH)
+    memory = {"map": growth_and_bound(scorer, model, pools["map"])}
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, pool in pools.items():
+        calls[name, "read"] = partial(read, pool)
+        calls[name, "scored"] = partial(scorer.score, pool, progress=False)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for order in turns(list(calls), args.passes):
+        for key in order:
+            start = time.perf_counter()
+            calls[key]()
+            seconds[key].append(time.perf_counter() - start)
+    print(f"\nthreads {torch.get_num_threads()}: samples per second, median of {args.passes}")
+    rows = []
+    for (name, what), values in seconds.items():
+        size = pool_size(pools[name])
+        rate = size / float(np.median(values))
+        growth, bound = memory.get(name, (None, None)) if what == "scored" else (None, None)
+        line = f"{name:18}{what:8}{rate:12.0f}"
+        if growth is not None:
+            line += f"   memory {growth / 2**20:.1f} MiB, bound {bound / 2**20:.1f} MiB"
+        print(line)
+        rows.append(
+            {"pool": name, "what": what, "samples": size, "batch_size": BATCH}
+            | {"samples_per_s": rate, **quantiles(np.array(values))}
+            | {"peak_bytes": growth, "bound_bytes": bound}
+            | about(args.device)
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--samples", type=int, default=20_000, help="in the map and the tensor")
+    parser.add_argument("--jpegs", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=2, help="processes decoding JPEGs")
+    parser.add_argument("--passes", type=int, default=5, help="over every pool")
+    parser.add_argument("--csv", type=Path, help="write the table to this file")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        mapped = write_map(place / "pool.npy", args.samples)
+        write_jpegs(place / "jpegs", args.jpegs)
+        images = jpeg_dataset(place / "jpegs")
+        pools = {
+            "map": mapped,
+            "tensor": torch.from_numpy(mapped[:IN_MEMORY].copy()),
+            "jpeg": DataLoader(images, batch_size=BATCH),
+            "jpeg, workers": DataLoader(images, batch_size=BATCH, num_workers=args.workers),
+        }
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            rows += measure(pools, args)
+    if args.csv:
+        write_csv(args.csv, rows)
+
+
+if __name__ == "__main__":
+    main()
