@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fake_recorder import FakeRecorder
 
-from vaal_ext.cuda_graphs import Replayed, replayed, require_cuda_graph
+from vaal_ext.cuda_graphs import CudaRecorder, Replayed, replayed, require_cuda_graph
 
 
 def rows(x, key):
@@ -164,3 +166,45 @@ def test_no_graph_without_a_cuda_device():
 def test_a_bad_setting(value):
     with pytest.raises(ValueError, match="cuda_graph must be 'auto', True or False"):
         require_cuda_graph(value)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_eager_run_is_watched_and_leaves_the_mode_as_it_was(monkeypatch, waits, fails):
+    log, modes = [], ["error"]
+    streams = {
+        name: SimpleNamespace(
+            device=None, wait_stream=lambda other, name=name: log.append(f"{name} waits")
+        )
+        for name in ("caller", "side")
+    }
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams["side"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams["caller"])
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def function(x):
+        log.append("function")
+        assert modes[-1] == "warn"
+        assert not torch.is_autocast_cache_enabled()
+        if waits:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        if fails:
+            raise torch.OutOfMemoryError
+        warnings.warn("the model's own", stacklevel=1)
+        return (x,)
+
+    recorder, x = CudaRecorder(torch.device("cuda")), torch.zeros(2)
+    if fails:
+        with pytest.raises(torch.OutOfMemoryError):
+            recorder.warm_up(function, x)
+    else:
+        with pytest.warns(UserWarning, match="the model's own") as caught:
+            outputs, waited = recorder.warm_up(function, x)
+        assert len(caught) == 1
+        assert outputs == (x,)
+        assert waited == waits
+    assert log == ["side waits", "function", "caller waits"]
+    assert modes == ["error", "warn", "error"]
+    assert torch.is_autocast_cache_enabled()

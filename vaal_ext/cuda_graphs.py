@@ -71,11 +71,11 @@ class CudaRecorder:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                with torch.cuda.stream(self._stream):
+                with torch.cuda.stream(self._stream), _no_cached_casts():
                     outputs = function(*inputs)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        caller.wait_stream(self._stream)
+                caller.wait_stream(self._stream)
         waits = [warning for warning in caught if _WAITED in str(warning.message)]
         for other in caught:
             if other not in waits:
@@ -89,15 +89,22 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         # The outer stream context holds also where the end of a failed capture raises, which leaves
         # torch's own on the capturing stream. Threads that decode and pin the next batches may go
-        # on meanwhile (thread_local). Weights that autocast has cast before lie in memory that
-        # the graph would not keep alive, so nothing is taken from its cache.
+        # on meanwhile (thread_local).
         with (
             torch.cuda.stream(self._stream),
-            torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False),
+            _no_cached_casts(),
             torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
         ):
             outputs = function(*inputs)
         return graph.replay, outputs
+
+
+def _no_cached_casts() -> torch.autocast:
+    """Autocast as it is, less its cache of weights, whose memory a graph would not keep alive.
+
+    The warm-up runs like that too: compiled code looks whether its surroundings have changed.
+    """
+    return torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)
 
 
 class Replayed:
