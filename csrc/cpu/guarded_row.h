@@ -219,14 +219,12 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   }
   const S scale = kSmoothed ? row.scale[0] * row.scale[0] : row.scale[0];
   const auto scaled = gradient_factor<S>(args, index, scale, lane_max<S>(peak)[0]);
-  for (int64_t j = 0; j < cols; j += kLanes) {
-    if (args.grad_q != nullptr)
-      Rows::write(static_cast<T*>(args.grad_q), index, index + 1, cols, j,
-                  load(column_w + j) * scaled.lift * scaled.factor);
-    if (args.grad_p != nullptr)
-      Rows::write(static_cast<T*>(args.grad_p), index, index + 1, cols, j,
-                  load(column_d + j) * scaled.lift * scaled.factor);
-  }
+  const auto write = [&](void* out, S* column) {
+    for (int64_t j = 0; j < cols; j += kLanes) store(column + j, load(column + j) * scaled.lift);
+    Rows::write(static_cast<T*>(out), index, index + 1, cols, column, broadcast<S>(scaled.factor));
+  };
+  if (args.grad_q != nullptr) write(args.grad_q, column_w);
+  if (args.grad_p != nullptr) write(args.grad_p, column_d);
 }
 
 }  // namespace vaal::VAAL_ISA

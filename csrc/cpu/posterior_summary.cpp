@@ -17,12 +17,12 @@ void summarise(const SummaryArguments& args, int64_t begin, int64_t end) {
   using M = SimdMath<S>;
   using V = typename Register<S>::V;
   const int64_t cols = args.cols;
-  Scratch<S> scratch(Rows::scratch(cols));
+  Scratch<S> scratch(padded_length<S, Rows>(cols));
   for (int64_t first = begin; first < end; first += Rows::kRows) {
     const Rows rows(static_cast<const T*>(args.logits), first, end, cols, S(-__builtin_inf()),
                     scratch.data);
     const TopTwo<S> top = top_two<S>(rows, cols);
-    const V a_k = rows.pick(top.index);
+    const V a_k = top.first;
     V remainder = a_k - a_k, weighted{};  // NaN where the pivot is not finite
     for (int64_t j = 0; j < cols; j += Rows::kStep) {
       const V alpha = rows.at(j) - a_k;

@@ -3,7 +3,7 @@
 //
 //   Along:  one row at a time, lanes are consecutive classes; a reduction crosses the lanes.
 //   Across: kLanes rows at a time, lanes are rows; a reduction is free, but the rows must be
-//           transposed first. Faster where a row is not many registers long.
+//           transposed on the way in and out. Faster where a row is not many registers long.
 #pragma once
 
 #include <stdlib.h>
@@ -19,7 +19,8 @@ struct Along {
   using I = typename R::I;
   static constexpr int kRows = 1;
   static constexpr int kStep = R::kLanes;
-  static constexpr int64_t scratch(int64_t) { return 0; }
+
+  static constexpr S kUnseen = 80;  // e^−80 beside 1
 
   const T* row;
   int64_t cols;
@@ -44,22 +45,29 @@ struct Along {
     return lane_max<S>(lane_numbers<S>() == lane ? second : first);
   }
   VAAL_HD void ask_ahead(int64_t j) const { prefetch_page_after(row + j); }
-  // The first index of the largest logit, beside which the padding is never larger, whatever `fill`
-  // is: a row may lie below it, or be −inf throughout. The maximum runs in four chains, for each step would
-  // otherwise wait for the one before; then the row is searched for it. Where NaN is about the
-  // result is some index, and the differences that the callers form are NaN all the same.
-  VAAL_HD I arg_max() const {
-    const Along rows(row, 0, 1, cols, S(-__builtin_inf()), nullptr);
+  // The logits of both rows at the pivot: the first index where `a` is largest. The maximum runs in
+  // four chains, for each step would otherwise wait for the one before; then the row is searched for
+  // it. The padding is −inf here whatever `fill` is, for a row may lie below `fill`, or be −inf
+  // throughout. Where NaN is about the pivot is some index, and the differences are NaN all the same.
+  // From here on the padding lies so far below the pivot that it has no weight, and does not move.
+  static VAAL_HD void pivot(Along& a, Along& b, V& a_k, V& b_k) {
+    const Along rows(a.row, 0, 1, a.cols, S(-__builtin_inf()), nullptr);
     V best[4] = {rows.at(0), rows.at(0), rows.at(0), rows.at(0)};
     int64_t j = 0;
-    for (; j + 4 * kStep <= cols; j += 4 * kStep)
-      for (int i = 0; i < 4; ++i) best[i] = larger(load(row + j + i * kStep), best[i]);
-    for (; j < cols; j += kStep) best[0] = larger(rows.at(j), best[0]);
+    for (; j + 4 * kStep <= a.cols; j += 4 * kStep)
+      for (int i = 0; i < 4; ++i) best[i] = larger(load(a.row + j + i * kStep), best[i]);
+    for (; j < a.cols; j += kStep) best[0] = larger(rows.at(j), best[0]);
     const V largest = max(larger(larger(best[0], best[1]), larger(best[2], best[3])));
-    for (j = 0; j < cols; j += kStep) {
-      if (any_lane(rows.at(j) == largest)) return first_index(rows.at(j), index(j), largest);
-    }
-    return I{};
+    I k{};
+    for (j = 0; j < a.cols; j += kStep)
+      if (any_lane(rows.at(j) == largest)) {
+        k = first_index(rows.at(j), index(j), largest);
+        break;
+      }
+    a_k = a.pick(k);
+    b_k = b.pick(k);
+    a.fill = a_k[0] - kUnseen;
+    b.fill = b_k[0] - kUnseen;
   }
   // The smallest index among the lanes that hold the maximum; 0 where none does (all NaN).
   static VAAL_HD I first_index(V value, I index, V max) {
@@ -67,11 +75,15 @@ struct Along {
     const I best = lane_min<S>(value == max ? index : I{} + kNone);
     return best == kNone ? I{} : best;
   }
-  template <bool kWhole = false, class To>
-  static VAAL_HD void write(To* out, int64_t first, int64_t, int64_t cols, int64_t j, V v) {
-    To* to = out + first * cols + j;
-    prefetch_page_after(to);
-    kWhole || j + kStep <= cols ? store(to, v) : store_some<S>(to, v, cols - j);
+  // out[first, :] = column · scale, one register after another.
+  static VAAL_HD void write(T* out, int64_t first, int64_t, int64_t cols, const S* column, V scale) {
+    T* to = out + first * cols;
+    int64_t j = 0;
+    for (; j + kStep <= cols; j += kStep) {
+      prefetch_page_after(to + j);
+      store(to + j, load(column + j) * scale);
+    }
+    if (j < cols) store_some<S>(to + j, load(column + j) * scale, cols - j);
   }
   static VAAL_HD void write_row(S* out, int64_t first, int64_t, V v) { out[first] = v[0]; }
 };
@@ -83,26 +95,27 @@ struct Across {
   using I = typename R::I;
   static constexpr int kRows = R::kLanes;
   static constexpr int kStep = 1;
-  static constexpr int64_t scratch(int64_t cols) { return cols * R::kLanes; }
 
   S* column;  // [cols][kLanes]
   int64_t cols;
 
-  // Rows beyond the last are copies of it; they are not written back.
-  Across(const T* logits, int64_t first, int64_t last, int64_t cols, S, S* scratch)
-      : column(scratch), cols(cols) {
-    for (int lane = 0; lane < R::kLanes; ++lane) {
-      const T* row = logits + (first + lane < last ? first + lane : last - 1) * cols;
-      if constexpr (sizeof(T) == sizeof(S)) {
-        for (int64_t j = 0; j < cols; ++j) column[j * R::kLanes + lane] = row[j];
-      } else {
-        S line[R::kLanes];
-        for (int64_t j = 0; j < cols; j += R::kLanes) {
-          const int64_t n = cols - j < R::kLanes ? cols - j : R::kLanes;
-          store(line, n == R::kLanes ? load(row + j) : load_some<S>(row + j, n, S(0)));
-          for (int64_t i = 0; i < n; ++i) column[(j + i) * R::kLanes + lane] = line[i];
-        }
+  // Rows beyond the last are copies of it; they are not written back. A register may reach beyond
+  // its row into the next one, though never beyond the last: those classes are not kept.
+  Across(const T* logits, int64_t first, int64_t last, int64_t cols, S, S* packed)
+      : column(packed), cols(cols) {
+    for (int64_t j = 0; j < cols; j += kRows) {
+      V block[kRows];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kRows; ++lane) {
+        const int64_t at = (first + lane < last ? first + lane : last - 1) * cols + j;
+        block[lane] = at + kRows <= last * cols ? load(logits + at)
+                                                : load_some<S>(logits + at, cols - j, S(0));
       }
+      transpose<S>(block);
+      const int64_t count = cols - j < kRows ? cols - j : kRows;
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i)
+        if (i < count) store(column + (j + i) * kRows, block[i]);
     }
   }
   template <bool kWhole = false>
@@ -111,33 +124,36 @@ struct Across {
   }
   static VAAL_HD I index(int64_t j) { return I{} + typename R::Lane(j); }
   VAAL_HD void ask_ahead(int64_t) const {}
-  VAAL_HD I arg_max() const {
-    V best = load(column);
-    I found{};
-    for (int64_t j = 1; j < cols; ++j) {
-      const V x = load(column + j * R::kLanes);
-      found = x > best ? index(j) : found;
-      best = larger(x, best);
+  static VAAL_HD void pivot(Across& a, Across& b, V& a_k, V& b_k) {
+    a_k = a.at(0);
+    b_k = b.at(0);
+    for (int64_t j = 1; j < a.cols; ++j) {
+      const V x = a.at(j);
+      b_k = x > a_k ? b.at(j) : b_k;
+      a_k = larger(x, a_k);
     }
-    return found;
-  }
-  VAAL_HD V pick(I k) const {
-    typename R::Lane at[R::kLanes];
-    memcpy(at, &k, sizeof(k));
-    S picked[R::kLanes];
-    for (int lane = 0; lane < R::kLanes; ++lane) picked[lane] = column[at[lane] * R::kLanes + lane];
-    return load(picked);
   }
   static VAAL_HD V sum(V x) { return x; }
   static VAAL_HD V max(V x) { return x; }
   static VAAL_HD V second(V, V second, V) { return second; }
   static VAAL_HD I first_index(V, I index, V) { return index; }
-  template <bool kWhole = false, class To>
-  static VAAL_HD void write(To* out, int64_t first, int64_t last, int64_t cols, int64_t j, V v) {
-    To line[R::kLanes];
-    store(line, v);
-    for (int lane = 0; lane < R::kLanes && first + lane < last; ++lane)
-      out[(first + lane) * cols + j] = line[lane];
+  // out[first + lane, j] = column[j][lane] · scale[lane]
+  static VAAL_HD void write(T* out, int64_t first, int64_t last, int64_t cols, const S* column,
+                            V scale) {
+    for (int64_t j = 0; j < cols; j += kRows) {
+      const int64_t count = cols - j < kRows ? cols - j : kRows;
+      V block[kRows];
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i)
+        block[i] = load(column + (j + (i < count ? i : 0)) * kRows) * scale;
+      transpose<S>(block);
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kRows; ++lane) {
+        if (first + lane >= last) break;
+        T* to = out + (first + lane) * cols + j;
+        count == kRows ? store(to, block[lane]) : store_some<S>(to, block[lane], count);
+      }
+    }
   }
   static VAAL_HD void write_row(S* out, int64_t first, int64_t last, V v) {
     const int64_t rows = last - first < R::kLanes ? last - first : R::kLanes;
@@ -145,11 +161,14 @@ struct Across {
   }
 };
 
-// Short rows are cheaper transposed than reduced (measured), where there are rows enough to fill
-// the lanes.
+// Rows of up to this many classes are cheaper transposed than reduced (measured: Along gains on it
+// only where its three columns, 48 KiB then, have left the first-level cache for good).
+constexpr int64_t kAcrossCols = 256;
+
+// Where there are rows enough to fill the lanes.
 template <class S>
 VAAL_HD bool across_pays(int64_t cols, int64_t rows) {
-  return cols <= 48 && 4 * rows > Register<S>::kLanes;
+  return cols <= kAcrossCols && 4 * rows > Register<S>::kLanes;
 }
 
 // Elements that a row (or kRows rows) takes in scratch.
@@ -178,11 +197,23 @@ struct No {
 
 // body(j, at, whole) for every step of a row: j the first class, at its place in scratch. `whole`
 // is Yes where the step lies inside the row, so the main loop carries no test for the row's end.
-template <class S, class Rows, class Body>
-VAAL_HD void each_step(int64_t cols, const Body& body) {
+// settle() after every kBlock steps: there sums of a block join the row's, for a sum of thousands of
+// terms in one chain would lose digits.
+template <class S, class Rows, class Body, class Settle>
+VAAL_HD void each_step(int64_t cols, const Body& body, const Settle& settle) {
+  constexpr int64_t kBlock = 64;
+  const int64_t whole = cols / Rows::kStep * Rows::kStep;
   int64_t j = 0, at = 0;
-  for (; j + Rows::kStep <= cols; j += Rows::kStep, at += Register<S>::kLanes) body(j, at, Yes{});
-  if (j < cols) body(j, at, No{});
+  while (j < whole) {
+    const int64_t left = whole - j, block = kBlock * Rows::kStep;
+    const int64_t stop = j + (left < block ? left : block);
+    for (; j < stop; j += Rows::kStep, at += Register<S>::kLanes) body(j, at, Yes{});
+    settle();
+  }
+  if (j < cols) {
+    body(j, at, No{});
+    settle();
+  }
 }
 
 // The largest and second largest logit and the first index of the largest; NaN is passed over here

@@ -126,6 +126,28 @@ VAAL_HD V lane_min(V x) {
   return fold_lanes<S>(x, [](V a, V b) { return smaller(a, b); });
 }
 
+// A square of kLanes registers transposed: for h = 1, 2, 4, ... the registers i and i + h exchange
+// the lanes whose number has the bit h against those that have it not.
+template <class S>
+VAAL_HD void transpose(typename Register<S>::V (&square)[Register<S>::kLanes]) {
+  using Lane = typename Register<S>::Lane;
+  constexpr int kLanes = Register<S>::kLanes;
+  const auto lane = lane_numbers<S>();
+#pragma GCC unroll 4
+  for (int h = 1; h < kLanes; h *= 2) {
+    const auto has_bit = (lane & Lane(h)) != 0;
+    const auto upper = has_bit ? (lane ^ Lane(h)) + Lane(kLanes) : lane;
+    const auto lower = has_bit ? lane + Lane(kLanes) : lane ^ Lane(h);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & h) continue;
+      const auto a = square[i], b = square[i + h];
+      square[i] = __builtin_shuffle(a, b, upper);
+      square[i + h] = __builtin_shuffle(a, b, lower);
+    }
+  }
+}
+
 // Whether a comparison held in any lane.
 template <class I>
 VAAL_HD bool any_lane(I mask) {

@@ -12,17 +12,37 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
-// Below this a value or a gradient has been through numbers that are no longer normal.
+// Below this a value or a gradient may feel that weights are clamped from below (plain_term).
 template <class S>
-constexpr S kTiny = sizeof(S) == 4 ? S(1e-30) : S(1e-280);
-// Logits that lie in the padding: finite, so that no difference is NaN, and without weight.
+constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
+// No logit may move farther than this against the pivot, for e^δ to be finite.
 template <class S>
-constexpr S kPadding = S(-1e30);
-// e^β is bounded by e^60; where Σ e^β exceeds e^30 the argmax has moved far.
-constexpr double kBound = 60.0, kFar = 1e13;
+constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);
+// Where Σ e^β exceeds e^30 the argmax has moved far.
+constexpr double kFar = 1e13;
+
+// w = e^α and d = e^α·expm1(δ), two exponentials. Below the range of normal numbers α is clamped,
+// and δ so that e^(α + δ) stays what it is: a class that rises from there keeps its v = w + d.
+template <class V>
+struct PlainTerm {
+  V w, d;
+};
+
+template <class M, class V>
+VAAL_HD PlainTerm<V> plain_term(V alpha, V delta) {
+  using S = typename M::Scalar;
+  const V low = larger(broadcast<S>(M::kMinExponent), alpha);
+  const V w = M::exp_of_normal(low);
+  return {w, w * M::expm1(delta - (low - alpha))};
+}
+
+template <class V>
+struct PlainSums {
+  V w, d, v_delta, w_delta;
+};
 
 // Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
-// saturated ones, ones whose argmax moved far, and all that hold −inf or NaN.
+// saturated ones, ones with a logit that moved far, and all that hold −inf or NaN.
 template <class T, class S, class Rows, bool kSymmetric, bool kNeedQ, bool kNeedP>
 typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64_t last, S* scratch) {
   using M = SimdMath<S>;
@@ -30,86 +50,90 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   constexpr int64_t kLanes = Register<S>::kLanes;
   const int64_t cols = args.cols;
   const int64_t length = padded_length<S, Rows>(cols);
+  // Across packs a where w will lie, and b where d will: a step reads its classes before it writes.
   S* const column_w = scratch;
   S* const column_d = column_w + length;
   S* const column_delta = column_d + length;
-  S* const packed = column_delta + length;
-  const Rows a_rows(static_cast<const T*>(args.p), first, last, cols, kPadding<S>, packed);
-  const Rows b_rows(static_cast<const T*>(args.q), first, last, cols, kPadding<S>,
-                    packed + Rows::scratch(cols));
+  Rows a_rows(static_cast<const T*>(args.p), first, last, cols, S(0), column_w);
+  Rows b_rows(static_cast<const T*>(args.q), first, last, cols, S(0), column_d);
 
-  const auto k = a_rows.arg_max();
-  const V a_k = a_rows.pick(k), b_k = b_rows.pick(k), shift = b_k - a_k;
-  V sum_w{}, sum_d{}, sum_v_delta{}, sum_w_delta{};
+  V a_k, b_k;
+  Rows::pivot(a_rows, b_rows, a_k, b_k);
+  const V shift = b_k - a_k;
+  PlainSums<V> sums{}, block{};
+  V largest_delta{};
   each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
     const V a = a_rows.template at<whole()>(j), b = b_rows.template at<whole()>(j);
     a_rows.ask_ahead(j);
     b_rows.ask_ahead(j);
-    const V delta = (b - a) - shift;
-    const auto term = pivot_term<M>(a - a_k, smaller(b - b_k, broadcast<S>(S(kBound))), delta);
-    sum_w += term.w;
-    sum_d += term.d;
-    if constexpr (kNeedQ && kSymmetric) sum_v_delta += term.v * delta;
-    if constexpr (kNeedP) sum_w_delta += term.w * delta;
+    const V alpha = a - a_k, delta = (b - a) - shift;
+    largest_delta = larger(magnitude<S>(delta), largest_delta);
+    const auto term = plain_term<M>(alpha, delta);
+    block.w += term.w;
+    block.d += term.d;
+    if constexpr (kNeedQ && kSymmetric) block.v_delta += (term.w + term.d) * delta;
+    if constexpr (kNeedP) block.w_delta += term.w * delta;
     store(column_w + at, term.w);
     store(column_d + at, term.d);
     store(column_delta + at, delta);
+  }, [&]() __attribute__((always_inline)) {
+    sums.w += block.w;
+    sums.d += block.d;
+    sums.v_delta += block.v_delta;
+    sums.w_delta += block.w_delta;
+    block = PlainSums<V>{};
   });
-  const auto row = plain_row<M>(Rows::sum(sum_w), Rows::sum(sum_d), Rows::sum(sum_v_delta),
-                                Rows::sum(sum_w_delta));
+  const auto row = plain_row<M>(Rows::sum(sums.w), Rows::sum(sums.d), Rows::sum(sums.v_delta),
+                                Rows::sum(sums.w_delta));
 
-  V factor = broadcast<S>(S(1));
-  if (args.grad_value != nullptr) {
-    const S* upstream = static_cast<const S*>(args.grad_value);
-    S given[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t at = Rows::kRows == 1 ? first : first + lane < last ? first + lane : last - 1;
-      given[lane] = upstream[at * args.grad_value_stride];
-    }
-    factor = load(given);
-  }
-  V value{}, peak{};
-  each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
+  V value{}, block_value{}, peak{};
+  each_step<S, Rows>(cols, [&](int64_t, int64_t at, auto) __attribute__((always_inline)) {
     const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
     const V x = posterior_change(row, w, d);
-    value += value_term<M, kSymmetric, false>(row, w, x, delta - row.log_ratio);
+    block_value += value_term<M, kSymmetric, false>(row, w, x, delta - row.log_ratio);
     if constexpr (kNeedQ) {
       const V grad = grad_q_term<kSymmetric, false>(row, w, d, x, delta);
       peak = larger(magnitude<S>(grad), peak);
-      if (args.direction)
-        store(column_w + at, grad);
-      else
-        Rows::template write<whole()>(static_cast<T*>(args.grad_q), first, last, cols, j,
-                                      grad * factor);
+      store(column_w + at, grad);
     }
     if constexpr (kNeedP) {
       const V grad = grad_p_term<kSymmetric, false>(row, w, x, delta);
       peak = larger(magnitude<S>(grad), peak);
-      Rows::template write<whole()>(static_cast<T*>(args.grad_p), first, last, cols, j,
-                                    grad * factor);
+      store(column_d + at, grad);
     }
+  }, [&]() __attribute__((always_inline)) {
+    value += block_value;
+    block_value = V{};
   });
   value = Rows::sum(value);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
-  const V limit = broadcast<S>(S(kFar));
-  auto good = (value > kTiny<S>) & (value < limit) & (row.t < limit);
+  auto good = (value > kTiny<S>) & (row.t < S(kFar)) & (Rows::max(largest_delta) < kReach<S>);
   if constexpr (kNeedQ || kNeedP) {
     peak = Rows::max(peak);
-    good = good & (peak > kTiny<S>) & (peak < limit);
-  }
-  if (kNeedQ && args.direction) {
-    const V scale = 1 / peak;
-    each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
-      Rows::template write<whole()>(static_cast<T*>(args.grad_q), first, last, cols, j,
-                                    load(column_w + at) * scale);
-    });
+    good = good & (peak > kTiny<S>);
+    V factor = broadcast<S>(S(1));
+    if (args.direction) {
+      factor = 1 / peak;
+    } else if (args.grad_value != nullptr) {
+      const S* upstream = static_cast<const S*>(args.grad_value);
+      S given[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int64_t at = Rows::kRows == 1 ? first : first + lane < last ? first + lane : last - 1;
+        given[lane] = upstream[at * args.grad_value_stride];
+      }
+      factor = load(given);
+    }
+    if constexpr (kNeedQ)
+      Rows::write(static_cast<T*>(args.grad_q), first, last, cols, column_w, factor);
+    if constexpr (kNeedP)
+      Rows::write(static_cast<T*>(args.grad_p), first, last, cols, column_d, factor);
   }
   return ~good;
 }
 
 template <class T, class S, class Rows>
 void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
-  const int64_t plain = 3 * padded_length<S, Rows>(args.cols) + 2 * Rows::scratch(args.cols);
+  const int64_t plain = 3 * padded_length<S, Rows>(args.cols);
   const int64_t guarded = 4 * padded_length<S, Along<T, S>>(args.cols);
   Scratch<S> scratch(plain > guarded ? plain : guarded);
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
