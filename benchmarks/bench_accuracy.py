@@ -74,6 +74,10 @@ def errors(method, divergence: str, dtype, a: Tensor, b: Tensor) -> tuple[Tensor
     return value_error.detach(), gradient_error
 
 
+def summary(error: Tensor) -> dict[str, float]:
+    return {"rows": len(error), "median": error.median().item(), "worst": error.max().item()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -97,11 +101,11 @@ def main() -> None:
                         error = pair[0 if kind == "J" else 1]
                         found.append(error)
                         facts = {"method": name, "what": kind, "step": step, "classes": cols}
-                        facts |= {"spread": spread, "rows": len(error)}
-                        facts |= {"median": error.median().item(), "worst": error.max().item()}
-                        rows.append(facts | where)
-                joined = torch.cat(found)
-                cells.append(f"{joined.median():.1e} / {joined.max():.1e}")
+                        rows.append(facts | {"spread": spread} | summary(error) | where)
+                facts = {"method": name, "what": kind, "step": step}
+                facts |= {"classes": "all", "spread": "all"} | summary(torch.cat(found))
+                cells.append("{median:.1e} / {worst:.1e}".format(**facts))
+                rows.append(facts | where)
             print(f"{name:<20}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
     if args.csv:
         write_csv(args.csv, rows)

@@ -144,9 +144,8 @@ def measure(
 ) -> list[dict[str, object]]:
     """The rows of one network under the present number of threads: timed and printed."""
     seconds = timed(calls, args.seconds, args.device)
-    print(
-        f"\n{network}, batch {args.batch_size}, threads {torch.get_num_threads()}, heap kept: {heap_kept}"
-    )
+    where = f"batch {args.batch_size}, threads {torch.get_num_threads()}, heap kept: {heap_kept}"
+    print(f"\n{network}, {where}")
     print(f"{'':20}{'median ms':>11}{'x bare':>9}{'x vaal_ext':>12}{'scores off by':>16}")
     rows = []
     for name, values in seconds.items():

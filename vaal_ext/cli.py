@@ -1,4 +1,4 @@
-"""The commands: `vaal-ext info | score | select | run | report` (or `python -m vaal_ext`).
+"""The commands: `vaal-ext info | score | select | run | report | bench` (or `python -m vaal_ext`).
 
 A command ends with status 0, or with one line on stderr and status 2 when what it was given is
 bad, or 130 when it was interrupted. Errors that are none of the user's keep their traceback; with
@@ -211,6 +211,29 @@ def report(
 
     for line in write_report(runs, out):
         print(line, flush=True)
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        Literal["accuracy", "ops", "ldr", "pool"] | None,
+        typer.Argument(help="Which benchmark; by default all."),
+    ] = None,
+    device: _Device = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(help="CPU threads; may be given again. By default 1, then 2 where there are."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the CSV files (made if it is not there).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer turns, float32 only.")] = False,
+) -> None:
+    """Measure accuracy and speed against plain PyTorch. Needs a clone of the repository."""
+    from vaal_ext import bench
+
+    names = bench.NAMES if name is None else (name,)
+    raise typer.Exit(bench.run(names, device, threads, out, quick=quick))
 
 
 def _fill(preset: str | None, **given: float | None) -> list[float | None]:

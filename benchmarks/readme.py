@@ -1,0 +1,243 @@
+"""Redraws the README's tables and its plot from the benchmarks' CSV files.
+
+    python benchmarks/readme.py [--results benchmarks/results] [--print]
+
+A table stands in README.md between `<!-- table: NAME -->` and `<!-- end -->`; nothing else of the
+README is touched. The plot is RESULTS/speed.png. With --print the tables go to stdout instead, so
+that a machine's own figures can be held against the README's, and no file is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from vaal_ext.atomic import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = "vaal_ext"
+COPIES = ("clone", "copy")
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+Row = dict[str, str]
+
+
+def read(results: Path, name: str) -> list[Row]:
+    with open(results / f"{name}_cpu.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def tables(results: Path) -> dict[str, str]:
+    """Every table of the README by name, as Markdown lines."""
+    ops = read(results, "ops")
+    return {
+        "accuracy": accuracy(read(results, "accuracy")),
+        "machine": machine(ops),
+        "logits": speed(ops, ["symmetric_kl", "posterior_summary"]),
+        "images": speed(ops, ["perturb", "random_perturb"]),
+        "losses": losses(ops),
+        "ldr": ldr(read(results, "ldr")),
+        "pool": pool(read(results, "pool")),
+    }
+
+
+def redrawn(text: str, drawn: dict[str, str]) -> str:
+    """The README with these tables in the place of the old ones.
+
+    Raises:
+        ValueError: a table without its place, or a place without its table.
+    """
+    places = [name for _, name, _ in MARKED.findall(text)]
+    if sorted(places) != sorted(drawn):
+        raise ValueError(f"the README has places for {places}, the tables are {list(drawn)}")
+    return MARKED.sub(lambda found: f"{found[1]}{drawn[found[2]]}\n{found[3]}", text)
+
+
+def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def distinct(rows: Iterable[Row], *columns: str) -> list[tuple[str, ...]]:
+    """What these columns hold, each combination once, in the order of the file."""
+    return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))
+
+
+def shape_of(text: str) -> str:
+    return f"({text.replace('x', ', ')})"
+
+
+def ratio(text: str) -> str:
+    """Two digits or more: 23, 4.1, 0.87."""
+    value = float(text)
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
+def by_threads(rows: Iterable[Row], show) -> str:
+    """The cells of the runs with one thread, two threads..., joined; a dash where there is none."""
+    ordered = sorted(rows, key=lambda row: int(row["threads"]))
+    return " / ".join(show(row) for row in ordered) or "–"
+
+
+def accuracy(rows: list[Row]) -> str:
+    rows = [row for row in rows if row["what"] == "gradient" and row["classes"] == "all"]
+    steps = distinct(rows, "step")
+    body = []
+    for (method,) in distinct(rows, "method"):
+        cells = {row["step"]: row for row in rows if row["method"] == method}
+        name = f"**{method}**" if method.startswith(OURS) else method
+        body.append(
+            [name] + ["{:.1e} / {:.1e}".format(*pair(cells[step])) for (step,) in steps],
+        )
+    return markdown(["gradient of J"] + [f"s = {float(step):g}" for (step,) in steps], body)
+
+
+def pair(row: Row) -> tuple[float, float]:
+    return float(row["median"]), float(row["worst"])
+
+
+def machine(rows: list[Row]) -> str:
+    """The line that says where and with what."""
+    said = distinct(rows, "device", "torch", "python", "commit")
+    return "; ".join(
+        f"{device}; torch {torch}, Python {python}, commit {commit[:12]}"
+        for device, torch, python, commit in said
+    )
+
+
+def speed(rows: list[Row], ops: list[str]) -> str:
+    """How many times as long as ours each opponent takes, by op, dtype and shape."""
+    rows = [row for row in rows if row["op"] in ops]
+    shapes = distinct(rows, "shape")
+    body = []
+    for op, dtype, opponent in distinct(rows, "op", "dtype", "opponent"):
+        if opponent == OURS:
+            continue
+        mine = [r for r in rows if (r["op"], r["dtype"], r["opponent"]) == (op, dtype, opponent)]
+        cells = [
+            by_threads(
+                (r for r in mine if r["shape"] == shape), lambda r: ratio(r["ratio_to_ours"])
+            )
+            for (shape,) in shapes
+        ]
+        body.append([f"`{op}`", dtype, opponent, *cells])
+    return markdown(["op", "dtype", "against", *(shape_of(shape) for (shape,) in shapes)], body)
+
+
+def losses(rows: list[Row]) -> str:
+    """Every comparison that ours loses, copies apart, of however many."""
+    held = [row for row in rows if row["opponent"] not in (OURS, *COPIES)]
+    lost = [row for row in held if float(row["ratio_to_ours"]) < 1]
+    lines = [f"Of {len(held)} comparisons {len(lost)} are lost{':' if lost else '.'}"]
+    if lost:
+        lines.append("")
+    for op, opponent, dtype in distinct(lost, "op", "opponent", "dtype"):
+        mine = [r for r in lost if (r["op"], r["opponent"], r["dtype"]) == (op, opponent, dtype)]
+        where = ", ".join(
+            f"{ratio(r['ratio_to_ours'])} at {shape_of(r['shape'])} on {r['threads']}" for r in mine
+        )
+        lines.append(f"- `{op}`, {dtype}, against {opponent}: {where}")
+    return "\n".join(lines)
+
+
+def ldr(rows: list[Row]) -> str:
+    networks = distinct(rows, "network")
+    small = f"ξ = {float(rows[0]['small_xi']):g}"
+    body = []
+    for (opponent,) in distinct(rows, "opponent"):
+        cells = []
+        for (network,) in networks:
+            mine = [r for r in rows if (r["network"], r["opponent"]) == (network, opponent)]
+            cells.append(by_threads(mine, lambda r: f"{float(r['ratio_to_bare']):.2f}"))
+            errors = {r["error_at_small_xi"] for r in mine} - {""}
+            cells.append(", ".join(f"{float(error):.1e}" for error in errors) or "–")
+        body.append([opponent, *cells])
+    head = ["time, in that of the bare passes"]
+    for (network,) in networks:
+        head += [network, f"off at {small}"]
+    return markdown(head, body)
+
+
+def pool(rows: list[Row]) -> str:
+    body = []
+    for name, samples in distinct(rows, "pool", "samples"):
+        mine = [row for row in rows if row["pool"] == name]
+        cells = [
+            by_threads(
+                (row for row in mine if row["what"] == what),
+                lambda row: f"{float(row['samples_per_s']):,.0f}",
+            )
+            for what in ("read", "scored")
+        ]
+        memory = by_threads(
+            (row for row in mine if row["peak_bytes"]),
+            lambda row: f"{float(row['peak_bytes']) / 2**20:.0f} MiB",
+        )
+        bound = {row["bound_bytes"] for row in mine} - {""}
+        limit = "".join(f" (bound: {float(size) / 2**20:.0f} MiB)" for size in bound)
+        body.append([name, f"{int(samples):,}", *cells, memory + limit])
+    head = ["pool", "samples", "read, samples/s", "scored, samples/s", "memory at the peak"]
+    return markdown(head, body)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """How many times faster than each opponent: float32, one thread, a group for every op."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [
+        row
+        for row in rows
+        if row["dtype"] == "float32"
+        and row["threads"] == "1"
+        and not row["opponent"].startswith(OURS)
+        and row["opponent"] not in COPIES
+    ]
+    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    places = {place: x for x, place in enumerate(distinct(rows, "op", "shape"))}
+    # Okabe and Ito's palette: told apart also by readers with a colour vision deficiency.
+    looks = zip(("#D55E00", "#E69F00", "#0072B2", "#009E73"), "soD^", strict=True)
+    for (opponent,), (colour, marker) in zip(distinct(rows, "opponent"), looks, strict=False):
+        mine = [row for row in rows if row["opponent"] == opponent]
+        axes.plot(
+            [places[row["op"], row["shape"]] for row in mine],
+            [float(row["ratio_to_ours"]) for row in mine],
+            marker,
+            color=colour,
+            label=opponent,
+        )
+    axes.axhline(1, color="#707070", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    axes.set_ylabel("times as long as vaal_ext (above 1: ours is faster)")
+    names = [f"{op}\n{shape_of(shape)}" for op, shape in places]
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+    axes.legend()
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--print", action="store_true", help="to stdout; no file is written")
+    args = parser.parse_args()
+    drawn = tables(args.results)
+    if args.print:
+        print("\n\n".join(drawn.values()))
+        return
+    readme = ROOT / "README.md"
+    text = redrawn(readme.read_text(encoding="utf-8"), drawn)
+    plot(read(args.results, "ops"), args.results / "speed.png")
+    with write_atomically(readme, "w") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What `vaal-ext bench` does: the repository's benchmarks, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+__all__ = ["NAMES", "run"]
+
+NAMES = ("accuracy", "ops", "ldr", "pool")
+
+_ROOT = Path(__file__).resolve().parent.parent
+_QUICK = {
+    "accuracy": (),
+    "ops": ("--seconds", "0.2", "--dtypes", "float32"),
+    "ldr": ("--seconds", "1"),
+    "pool": ("--passes", "2", "--samples", "5000", "--jpegs", "200"),
+}
+
+
+def run(
+    names: Sequence[str],
+    device: str | None,
+    threads: Sequence[int] | None,
+    out: Path | None,
+    *,
+    quick: bool,
+) -> int:
+    """Runs benchmarks one after another; what they print goes to stdout.
+
+    Args:
+        names: of NAMES.
+        device: "cpu", "cuda" or "cuda:1"; by default cuda where there is one.
+        threads: numbers of CPU threads; by default 1 and 2 on a CPU with two cores, 1 with CUDA.
+        out: folder for the tables (ops_cpu.csv and so on), or None. They are put there when all
+            have been measured, so that a clean working tree stays clean until then.
+        quick: fewer turns, float32 only, smaller pools.
+
+    Returns:
+        0, or the exit status of the benchmark that failed (after which none is run).
+
+    Raises:
+        ValueError: an argument out of its range, or no benchmarks beside the package.
+        OSError: the folder cannot be made.
+    """
+    folder = _ROOT / "benchmarks"
+    if not (folder / "bench_ops.py").is_file():
+        raise ValueError(
+            f"there are no benchmarks in {folder}: they are in the repository, not in the "
+            "installed package. Clone it and run `make bench` there"
+        )
+    where = _device(device)
+    if threads is None:
+        threads = range(1, min(2, os.cpu_count() or 1) + 1) if where.type == "cpu" else [1]
+    if any(count < 1 for count in threads):
+        raise ValueError(f"threads must be at least 1, got {min(threads)}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    # For results and working files that nobody asked for, and gone with them if we are killed.
+    with tempfile.TemporaryDirectory(dir=out, prefix=".bench-") as temporary:
+        for name in names:
+            print(f"== {name}", flush=True)
+            table = Path(temporary) / f"{name}_{where.type}.csv"
+            command = [sys.executable, str(folder / f"bench_{name}.py"), "--device", str(where)]
+            command += ["--csv", str(table), *(_QUICK[name] if quick else ())]
+            if name != "accuracy":
+                command += ["--threads", *map(str, threads)]
+            search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+            status = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}).returncode
+            if status:
+                return status
+        if out is not None:
+            for table in sorted(Path(temporary).glob("*.csv")):
+                os.replace(table, out / table.name)
+                print(f"written: {out / table.name}")
+    return 0
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu or cuda, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {name} here: torch sees {torch.cuda.device_count()} GPUs")
+    return device
