@@ -1,5 +1,7 @@
 """What LDRScorer and ldr_scores ask of their arguments, and of what the model gives."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,10 @@ def normal(n):
         ({"model": 3}, TypeError, "model must be callable, got int"),
         ({"logits_fn": 3}, TypeError, "logits_fn must be callable, got int"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"amp": "fp8"}, ValueError, "amp must be None, 'bf16' or 'fp16', got 'fp8'"),
+        ({"batch_size": "large"}, TypeError, "batch_size must be an int"),
+        ({"memory_limit": 0}, ValueError, "memory_limit must be at least 1"),
+        ({"num_workers": -1}, ValueError, "num_workers must be at least 0"),
+        ({"amp": "fp8"}, ValueError, "amp must be None, 'bf16', 'fp16' or 'auto', got 'fp8'"),
         ({"on_nonfinite": "ignore"}, ValueError, "on_nonfinite must be 'raise' or 'skip'"),
     ],
 )
@@ -51,7 +56,7 @@ def test_wrong_settings_are_refused_before_any_work(change, error, message):
     model = settings.pop("model")
     with pytest.raises(error, match=message):
         LDRScorer(model, **settings)
-    if not settings.keys() & {"batch_size", "amp", "on_nonfinite"}:
+    if change.keys() <= {"model", *inspect.signature(ldr_scores).parameters}:
         with pytest.raises(error, match=message):
             ldr_scores(model, normal(2), **settings)
 

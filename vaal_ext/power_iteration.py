@@ -97,33 +97,54 @@ class PowerIteration:
         waits for the device.
         """
         ops = load_backend(self.backend)
-        divergence = {"smoothing": float(self.smoothing), "divergence": self.divergence}
         xi, eps = float(self.xi), float(self.eps)
         with torch.no_grad():
             # Every call gets its own copy of the input: a model may begin with an in-place layer.
-            clean = forward(x.clone())
             moved = ops.random_perturb(x, xi, seed=int(self.seed), sample_index=index)
-            finite, flat = finite_rows(clean), None
-        for step in range(1, self.num_iters + 1):
-            with torch.enable_grad():
-                moved.requires_grad_()
-                logits = forward(moved.clone())
-            _same_classes(clean, logits)
-            with torch.no_grad():
-                value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **divergence)
-            gradient = _input_gradient(logits, moved, slope)
-            with torch.no_grad():
+            clean = forward(x.clone())
+            finite = finite_rows(clean)
+            flat = torch.zeros_like(finite)
+            for step in range(1, self.num_iters + 1):
                 radius = eps if step == self.num_iters else xi
-                moved, norm = ops.perturb(x, gradient, radius, return_norm=True)
-                zero = norm.to(value.device) == 0
-                flat = zero if flat is None else flat | zero
-                finite = finite & torch.isfinite(value)
-        with torch.no_grad():
-            ldr = ops.symmetric_kl(clean, forward(moved), **divergence)
+                self._step(forward, clean, x, moved, radius, finite, flat)
+            ldr = ops.symmetric_kl(clean, forward(moved.detach()), **self._divergence)
             # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
             ldr = ldr.masked_fill(flat, 0.0)
             ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
         return Roughness(clean, ldr, flat)
+
+    def _step(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        clean: Tensor,
+        x: Tensor,
+        moved: Tensor,
+        radius: float,
+        finite: Tensor,
+        flat: Tensor,
+    ) -> None:
+        """Moves `moved` [B, ...] to x + radius·u, u the unit gradient of the divergence there.
+
+        Updates in place: `moved`, and bool [B] `finite` (all of the divergences so far) and `flat`
+        (a gradient was 0). Nothing that is made here outlives the step: what lies between the
+        network's activations would keep the heap from using their memory again, and page faults
+        would cost more than the copy.
+        """
+        ops = load_backend(self.backend)
+        with torch.enable_grad():
+            moved.requires_grad_()
+            logits = forward(moved.clone())
+        _same_classes(clean, logits)
+        value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self._divergence)
+        gradient = _input_gradient(logits, moved, slope)
+        result, norm = ops.perturb(x, gradient, radius, return_norm=True)
+        moved.copy_(result)
+        flat |= (norm == 0).to(flat.device)
+        finite &= torch.isfinite(value)
+
+    @property
+    def _divergence(self) -> dict[str, Any]:
+        return {"smoothing": float(self.smoothing), "divergence": self.divergence}
 
 
 def finite_rows(logits: Tensor) -> Tensor:

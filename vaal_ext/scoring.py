@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vaal_ext.checks import require_int
+from vaal_ext.execution import BatchRun, Execution, choose_execution
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pool import PoolScores, ScoreTable
 from vaal_ext.pool_batches import pool_batches, pool_size
@@ -26,112 +30,117 @@ from vaal_ext.power_iteration import (
 
 __all__ = ["PoolRun", "index_array"]
 
-_AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
+@dataclass
 class PoolRun:
-    """A model made ready to run over pools; for the arguments see :class:`vaal_ext.LDRScorer`."""
+    """A model made ready to run over pools; for the attributes see :class:`vaal_ext.LDRScorer`.
 
-    def __init__(
-        self,
-        model: Model,
-        logits_fn: LogitsFn | None,
-        device: torch.device | str | None,
-        amp: str | None,
-        batch_size: int,
-        on_nonfinite: str,
-        backend: str,
-    ) -> None:
-        require_int("batch_size", batch_size, 1)
-        if on_nonfinite not in ("raise", "skip"):
-            raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
-        if amp not in _AMP:
-            raise ValueError(f"amp must be None, 'bf16' or 'fp16', got {amp!r}")
-        require_backend(backend)
-        self.model = model
-        self.forward = forward_of(model, logits_fn, _AMP[amp])
-        self.device = None if device is None else torch.device(device)
-        self.batch_size = batch_size
-        self.on_nonfinite = on_nonfinite
-        self.backend = backend
+    `probe` is the power iteration, or None for the posterior alone (ldr all NaN). `chosen` says how
+    the last pool was run.
+    """
 
-    def score(
-        self, pool: Any, sample_index: Any, progress: bool, probe: PowerIteration | None
-    ) -> tuple[PoolScores, int]:
-        """The scores of the pool (ldr NaN without a `probe`), and how many samples are flat."""
+    model: Model
+    probe: PowerIteration | None
+    logits_fn: LogitsFn | None
+    device: torch.device | str | None
+    amp: str | None
+    batch_size: int | str
+    on_nonfinite: str
+    backend: str
+    num_workers: int
+    memory_limit: int | None = None
+    compile_model: bool = False
+    chosen: Execution | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "auto":
+            require_int("batch_size", self.batch_size, 1)
+        if self.memory_limit is not None:
+            require_int("memory_limit", self.memory_limit, 1)
+        require_int("num_workers", self.num_workers, 0)
+        if self.on_nonfinite not in ("raise", "skip"):
+            raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {self.on_nonfinite!r}")
+        names = (None, "bf16", "fp16") if self.probe is None else (None, "bf16", "fp16", "auto")
+        if self.amp not in names:
+            known = ", ".join(repr(name) for name in names[:-1])
+            raise ValueError(f"amp must be {known} or {names[-1]!r}, got {self.amp!r}")
+        require_backend(self.backend)
+        forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
+        self._device = None if self.device is None else torch.device(self.device)
+        self._network = torch.compile(self.model) if self.compile_model else self.model
+
+    def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
+        """The scores of the pool, and how many samples are flat."""
         size = pool_size(pool)
         index = np.arange(size) if sample_index is None else index_array(sample_index, size)
         load_backend(self.backend)
-        device = self._device(pool)
+        device = self._place(pool)
+        run = BatchRun(self._network, self.logits_fn, device, self.probe)
         table = ScoreTable(index)
         fits = size  # samples at a time: fewer, once a batch has not fitted into memory
-        with (
-            borrowed(self.model, device),
-            tqdm(
-                total=size,
-                desc="posterior" if probe is None else "LDR",
-                unit=" samples",
-                disable=not progress,
-            ) as bar,
-        ):
-            for x, position in pool_batches(pool, self.batch_size):
-                check_input(x)
-                start = 0
-                while start < len(x):
-                    part = position[start : start + fits].numpy()
-                    rows = self._rows_if_they_fit(
-                        x[start : start + fits], index[part], device, probe
-                    )
-                    if rows is not None:
-                        table.enter(part, *rows)
-                        bar.update(len(part))
-                        start += len(part)
-                        continue
-                    fits = max(1, len(part) // 2)
-                    warnings.warn(
-                        f"out of memory with {len(part)} samples at a time: going on with {fits}",
-                        RuntimeWarning,
-                        stacklevel=3,
-                    )
+        with borrowed(self.model, device):
+            self.chosen = chosen = choose_execution(
+                run,
+                pool,
+                index,
+                amp=self.amp,
+                batch_size=None if isinstance(pool, DataLoader) else self.batch_size,
+                memory_limit=self.memory_limit,
+            )
+            if progress and chosen.report:
+                print(chosen.report, file=sys.stderr)
+            batches = pool_batches(pool, chosen.batch_size, self.num_workers)
+            what = "posterior" if self.probe is None else "LDR"
+            with tqdm(total=size, desc=what, unit=" samples", disable=not progress) as bar:
+                for x, position in batches:
+                    check_input(x)
+                    start = 0
+                    while start < len(x):
+                        part = position[start : start + fits].numpy()
+                        rows = self._rows_if_they_fit(run, x[start : start + fits], index[part])
+                        if rows is not None:
+                            table.enter(part, *rows)
+                            bar.update(len(part))
+                            start += len(part)
+                            continue
+                        fits = max(1, len(part) // 2)
+                        warnings.warn(
+                            f"out of memory with {len(part)} samples at a time: going on with "
+                            f"{fits}",
+                            RuntimeWarning,
+                            stacklevel=3,
+                        )
         return table.scores(), table.flat
 
-    def _device(self, pool: Any) -> torch.device:
+    def _place(self, pool: Any) -> torch.device:
         home = home_device(self.model)
-        if self.device is None:
+        if self._device is None:
             return home or (pool.device if isinstance(pool, Tensor) else torch.device("cpu"))
-        if home is not None and self.device.type != home.type:
-            raise ValueError(f"the model lies on {home}: move it before scoring on {self.device}")
-        return self.device
+        if home is not None and self._device.type != home.type:
+            raise ValueError(f"the model lies on {home}: move it before scoring on {self._device}")
+        return self._device
 
     def _rows_if_they_fit(
-        self, x: Tensor, index: np.ndarray, device: torch.device, probe: PowerIteration | None
+        self, run: BatchRun, x: Tensor, index: np.ndarray
     ) -> tuple[np.ndarray, Tensor] | None:
         """The rows of some samples; None where the device's memory is too small for so many."""
         try:
-            return self._rows(x.detach().to(device), index, device, probe)
+            return self._rows(run, x, index)
         except torch.OutOfMemoryError:
             if len(x) == 1:
                 raise
         # Out of the except block, where the traceback still held the tensors of the failed try.
-        if device.type == "cuda":
+        if run.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
-    def _rows(
-        self, x: Tensor, index: np.ndarray, device: torch.device, probe: PowerIteration | None
-    ) -> tuple[np.ndarray, Tensor]:
+    def _rows(self, run: BatchRun, x: Tensor, index: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """Pseudo label, entropy, margin, ldr, flat as float64 [5, B]; the posteriors' sum [C]."""
-        if probe is None:
-            with torch.no_grad():
-                logits = self.forward(x)
-            ldr = torch.full((len(x),), torch.nan, device=logits.device)
-            flat = torch.zeros(len(x), dtype=torch.bool, device=logits.device)
-        else:
-            logits, ldr, flat = probe.run(self.forward, x, torch.from_numpy(index).to(device))
+        logits, ldr, flat = run(x, index, self.chosen.mode)
         with torch.no_grad():
             summary = load_backend(self.backend).posterior_summary(logits)
             finite = finite_rows(logits)
-            if probe is not None:
+            if self.probe is not None:
                 finite = finite & torch.isfinite(ldr)
             # One copy to the host for everything; float64 holds every label exactly.
             columns = [column.double() for column in (*summary, ldr, flat, finite)]

@@ -1,0 +1,147 @@
+"""How batches run on a device, and which way of running them is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaal_ext.memory import MemoryGrowth, available_memory
+from vaal_ext.model_state import Model
+from vaal_ext.pool_batches import first_samples
+from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
+from vaal_ext.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
+
+__all__ = ["AMP", "BatchRun", "Execution", "choose_execution"]
+
+AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Of the memory that is available, for a batch of the size "auto" chooses.
+_MEMORY_SHARE = 0.5
+# No device gains by more samples at a time.
+_LARGEST_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a pool was scored.
+
+    Attributes:
+        batch_size: samples at a time; None where a DataLoader made the batches.
+        mode: the number format and memory format that the network ran in.
+        report: what was tried and found, a line; empty where nothing had to be chosen.
+    """
+
+    batch_size: int | None
+    mode: Mode
+    report: str
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """Runs batches through the network, in the mode asked for.
+
+    Attributes:
+        model, logits_fn: see :func:`vaal_ext.ldr_scores`.
+        device: where the network runs.
+        probe: the power iteration, or None for the clean logits alone (ldr NaN, nothing flat).
+    """
+
+    model: Model
+    logits_fn: LogitsFn | None
+    device: torch.device
+    probe: PowerIteration | None
+
+    def __call__(self, x: Tensor, index: np.ndarray, mode: Mode) -> Roughness:
+        """x [B, ...] on any device, B >= 1; index int64 [B] keys the samples' starts."""
+        forward = forward_of(self.model, self.logits_fn, AMP[mode.amp])
+        x = x.detach().to(self.device)
+        if mode.channels_last:
+            # Not x.contiguous(): it leaves the strides of a single channel as they are, and by
+            # these torch chooses its kernels.
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+        if self.probe is not None:
+            return self.probe.run(forward, x, torch.from_numpy(index).to(self.device))
+        with torch.no_grad():
+            logits = forward(x)
+        ldr = torch.full((len(x),), torch.nan, device=logits.device)
+        return Roughness(logits, ldr, torch.zeros_like(ldr, dtype=torch.bool))
+
+
+def choose_execution(
+    run: BatchRun,
+    pool: Any,
+    index: np.ndarray,
+    *,
+    amp: str | None,
+    batch_size: int | str | None,
+    memory_limit: int | None,
+) -> Execution:
+    """Settles what is "auto" by short trials on the first samples of the pool.
+
+    The batch size comes first, then the number format. A pool of less than 256 samples is run in
+    float32, because so few cannot tell whether another format ranks them alike.
+
+    Args:
+        run: in the eval mode, and so on, in which the pool will be scored.
+        index: int64 [N], the samples' identities.
+        amp: one of `AMP`, or "auto".
+        batch_size: a number, "auto", or None where a DataLoader makes the batches.
+        memory_limit: bytes that a batch may take, by default half of what is available.
+    """
+    mode = Mode(None if amp == "auto" else amp)
+    reports = []
+    if batch_size == "auto":
+        batch_size, report = _batch_size(run, pool, index, mode, memory_limit)
+        reports.append(report)
+    if amp == "auto":
+        mode, report = _mode(run, pool, index, batch_size or MIN_SAMPLES)
+        reports.append(report)
+    return Execution(batch_size, mode, "; ".join(reports))
+
+
+def _batch_size(
+    run: BatchRun, pool: Any, index: np.ndarray, mode: Mode, memory_limit: int | None
+) -> tuple[int, str]:
+    if len(index) == 0:
+        return 1, "batch size 1 (the pool is empty)"
+    if memory_limit is None:
+        memory_limit = int(_MEMORY_SHARE * available_memory(run.device))
+    growth = MemoryGrowth(run.device)
+    # One step of the power iteration for every size: the rates keep their proportions.
+    trial, x = replace(run, probe=run.probe and replace(run.probe, num_iters=1)), None
+
+    def run_batch(size: int) -> None:
+        nonlocal x
+        if x is None or len(x) < size:
+            x = first_samples(pool, size)
+            check_input(x)
+        trial(x[:size], index[:size], mode).ldr.cpu()  # which waits for the device
+
+    largest = min(len(index), _LARGEST_BATCH)
+    size, rates = choose_batch_size(run_batch, largest, growth.peak, memory_limit)
+    tried = ", ".join(f"{b}: {rate:.0f}" for b, rate in rates.items())
+    return size, f"batch size {size} (samples/s with one iteration: {tried})"
+
+
+def _mode(run: BatchRun, pool: Any, index: np.ndarray, batch_size: int) -> tuple[Mode, str]:
+    if len(index) < MIN_SAMPLES:
+        return Mode(), f"float32 ({len(index)} samples are too few to try other formats)"
+    x = first_samples(pool, MIN_SAMPLES)
+    check_input(x)
+    others = [Mode(amp, last) for amp in (None, "bf16") for last in (False, True)]
+    others = [mode for mode in others[1:] if x.ndim == 4 or not mode.channels_last]
+
+    def run_mode(mode: Mode) -> np.ndarray:
+        pieces = range(0, MIN_SAMPLES, batch_size)
+        parts = [slice(start, start + batch_size) for start in pieces]
+        return np.concatenate([run(x[p], index[:MIN_SAMPLES][p], mode).ldr.cpu() for p in parts])
+
+    try:
+        mode, found = choose_mode(run_mode, others)
+    except torch.OutOfMemoryError:
+        return Mode(), "float32 (the trial of other formats ran out of memory)"
+    return mode, f"{mode} ({'; '.join(f'{m}: {text}' for m, text in found.items())})"
