@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["device_batches", "to_device", "to_host"]
+__all__ = ["delayed", "device_batches", "to_device", "to_host"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,16 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
+
+
+def delayed(items: Iterable[T], by: int) -> Iterator[T]:
+    """Yields every item once `by` more have been taken from `items`, or these are through."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > by:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def device_batches(
