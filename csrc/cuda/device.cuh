@@ -34,11 +34,21 @@ VAAL_DEVICE uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
   return __shfl_xor_sync(mask, word, flip);
 }
 
-// The block's dynamic shared memory, 16-byte aligned, of the size given to the launch.
-VAAL_DEVICE unsigned char* shared_memory() {
-  extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
-  return dynamic_shared_memory;
-}
+// T's in the block's dynamic shared memory, from byte `first_byte` (a multiple of 16) on. What one
+// thread stores there, another may load behind a barrier.
+template <class T>
+class SharedArray {
+ public:
+  VAAL_DEVICE explicit SharedArray(int first_byte) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
+    items_ = reinterpret_cast<T*>(dynamic_shared_memory + first_byte);
+  }
+  VAAL_DEVICE T load(int i) const { return items_[i]; }
+  VAAL_DEVICE void store(int i, const T& item) const { items_[i] = item; }
+
+ private:
+  T* items_;
+};
 
 // --- Memory --------------------------------------------------------------------------------------
 struct alignas(16) Pack {

@@ -15,7 +15,6 @@ namespace vaal {
 
 constexpr int kWarp = 32;
 
-
 template <class State>
 VAAL_DEVICE State shuffled(uint32_t mask, const State& state, int flip) {
   static_assert(sizeof(State) % 4 == 0);
@@ -69,13 +68,12 @@ struct Group {
   // The two halves take turns: a thread that is one reduction ahead writes where nobody reads.
   template <class State>
   VAAL_DEVICE State reduce_warps(const State& state) {
-    State* const slots =
-        reinterpret_cast<State*>(shared_memory() + turn * (kWarp * kMaxStateBytes));
+    const SharedArray<State> slots(turn * (kWarp * kMaxStateBytes));
     turn ^= 1;
     const int lane = rank % kWarp, warps = size / kWarp;
-    if (lane == 0) slots[rank / kWarp] = state;
+    if (lane == 0) slots.store(rank / kWarp, state);
     barrier();
-    State total = lane < warps ? slots[lane] : State{};
+    State total = lane < warps ? slots.load(lane) : State{};
 #pragma unroll
     for (int flip = kWarp / 2; flip > 0; flip /= 2)
       total = merge(total, shuffled(mask, total, flip));

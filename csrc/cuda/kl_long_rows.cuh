@@ -134,7 +134,7 @@ struct KlColumns {
   const T* a;         // the part's first logit
   const T* b;
   int first;          // the class it belongs to
-  Pack* cache;        // shared memory: pack c of a and b at [2c·size + rank] and [(2c+1)·size + rank]
+  SharedArray<Pack> cache;  // pack c of a and b at [2c·size + rank] and [(2c + 1)·size + rank]
   int cached;         // packs held there, per thread; each thread reads only what it wrote
   int size, rank;
 
@@ -145,15 +145,15 @@ struct KlColumns {
   VAAL_DEVICE void fill_cache() const {
     for (int c = 0; c < cached; ++c) {
       const Pack pack_a = load(a, c), pack_b = load(b, c);
-      cache[(2 * c) * size + rank] = pack_a;
-      cache[(2 * c + 1) * size + rank] = pack_b;
+      cache.store((2 * c) * size + rank, pack_a);
+      cache.store((2 * c + 1) * size + rank, pack_b);
     }
   }
 
   VAAL_DEVICE void read(int c, Pack& pack_a, Pack& pack_b) const {
     if (c < cached) {
-      pack_a = cache[(2 * c) * size + rank];
-      pack_b = cache[(2 * c + 1) * size + rank];
+      pack_a = cache.load((2 * c) * size + rank);
+      pack_b = cache.load((2 * c + 1) * size + rank);
     } else {
       pack_a = load(a, c);
       pack_b = load(b, c);
@@ -225,9 +225,18 @@ struct KlColumns {
     return peak;
   }
 
-  // grad_q and grad_p point at the part's first element; upstream is the row's grad_value.
-  VAAL_DEVICE void write(const KlLongRow<T>& row, const KlLongTotals<S>& totals, T* grad_q,
-                         T* grad_p, S upstream) const {
+  // The gradients of this thread's columns and, from the one thread that writes it, the value of
+  // the row. offset: of the part's first element in the tensors.
+  VAAL_DEVICE void write(const KlLongRow<T>& row, const KlLongTotals<S>& totals, int64_t row_index,
+                         int64_t offset, bool writes_value) const {
+    const KlArguments<T>& args = row.args;
+    if (args.value != nullptr && writes_value) args.value[row_index] = row.value(totals);
+    if (args.grad_q == nullptr && args.grad_p == nullptr) return;
+    const S upstream = args.direction
+                           ? S(1)
+                           : load_one(args.grad_value + row_index * args.grad_value_stride);
+    T* const grad_q = args.grad_q == nullptr ? nullptr : args.grad_q + offset;
+    T* const grad_p = args.grad_p == nullptr ? nullptr : args.grad_p + offset;
     const S divisor = totals.peak == 0 ? S(1) : totals.peak;
     const S factor = row.gradient_scale() * upstream;
     Pack out_q{}, out_p{};
@@ -236,7 +245,7 @@ struct KlColumns {
           const LongClass<S> held = row.class_of(j, x, y);
           if (grad_q != nullptr) {
             const S g = row.of_q(j, held, totals);
-            append(out_q, from_scalar<T>(row.args.direction ? g / divisor : g * factor));
+            append(out_q, from_scalar<T>(args.direction ? g / divisor : g * factor));
           }
           if (grad_p != nullptr)
             append(out_p, from_scalar<T>(row.of_p(j, held, totals) * factor));

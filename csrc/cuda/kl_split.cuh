@@ -52,7 +52,7 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
                           args.p + at,
                           args.q + at,
                           class_index,
-                          nullptr,
+                          SharedArray<Pack>(0),  // no pack is cached
                           0,
                           group.size,
                           group.rank};
@@ -101,13 +101,7 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     if constexpr (kStep == KlStep::kWrite) {
       if (args.direction && args.smoothed)
         totals.peak = merged(group, partials, splits, &Partial::peak).peak;
-      if (args.value != nullptr && split == 0 && first_thread)
-        args.value[row] = known.value(totals);
-      if (args.grad_q == nullptr && args.grad_p == nullptr) continue;
-      const S upstream =
-          args.direction ? S(1) : load_one(args.grad_value + row * args.grad_value_stride);
-      columns.write(known, totals, args.grad_q == nullptr ? nullptr : args.grad_q + offset,
-                    args.grad_p == nullptr ? nullptr : args.grad_p + offset, upstream);
+      columns.write(known, totals, row, offset, split == 0 && first_thread);
     }
   }
 }

@@ -20,7 +20,7 @@ kl_stream(KlArguments<T> args, int threads_per_row, int cached_packs) {
   Group<GroupKind::kEither> group(threads_per_row);
   const int rows_per_block = thread_count() / threads_per_row;
   const int row_in_block = thread_index() / threads_per_row;
-  Pack* const cache = reinterpret_cast<Pack*>(shared_memory() + kReductionBytes);
+  const SharedArray<Pack> cache(kReductionBytes);
 
   for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
        row += block_count() * rows_per_block) {
@@ -46,12 +46,7 @@ kl_stream(KlArguments<T> args, int threads_per_row, int cached_packs) {
       if (args.direction && args.smoothed)
         totals.peak = group.reduce(columns.smoothed_peak(known, totals)).peak;
     }
-    if (args.value != nullptr && group.rank == 0) args.value[row] = known.value(totals);
-    if (args.grad_q == nullptr && args.grad_p == nullptr) continue;
-    const S upstream =
-        args.direction ? S(1) : load_one(args.grad_value + row * args.grad_value_stride);
-    columns.write(known, totals, args.grad_q == nullptr ? nullptr : args.grad_q + offset,
-                  args.grad_p == nullptr ? nullptr : args.grad_p + offset, upstream);
+    columns.write(known, totals, row, offset, group.rank == 0);
   }
 }
 

@@ -1,16 +1,21 @@
-"""Compiles the CUDA kernels for the CPU and calls them on torch tensors (see fibres.h)."""
+"""The CUDA kernels' source on CPU tensors, compiled by g++ and run under the sanitizers."""
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
+import dataclasses
+import functools
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
+from emulation.build import CSRC, HERE, Program, build
+from emulation.runner import Input, Output, Runner
 from torch import Tensor
 
-HERE = Path(__file__).resolve().parent
-CSRC = HERE.parents[1] / "csrc"
+from vaal_ext import _C
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 OPS = (
     "symmetric_kl",
@@ -20,216 +25,137 @@ OPS = (
     "random_perturb",
     "posterior_summary",
 )
+FAMILIES = ("kl", "perturb", "random_perturb", "posterior_summary")
 PATHS = ("warp", "block", "stream", "split")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+TYPES = {  # of csrc/cuda/storage.cuh
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "Half",
+    torch.bfloat16: "BFloat16",
+}
 ORDERS = ("forward", "reverse", "shuffled")
-GUARD_BYTES = 64
 
 
-class Limits(ctypes.Structure):
-    """DeviceLimits of launch_plan.h."""
+@dataclasses.dataclass
+class Plan:
+    """LaunchPlan of csrc/cuda/launch_plan.h."""
 
-    _fields_ = [
-        ("multiprocessors", ctypes.c_int),
-        ("shared_bytes", ctypes.c_int),
-        ("max_blocks", ctypes.c_int64),
-    ]
-
-
-class Plan(ctypes.Structure):
-    """LaunchPlan of launch_plan.h."""
-
-    _fields_ = [
-        ("path_number", ctypes.c_int),
-        ("threads_per_row", ctypes.c_int),
-        ("rows_per_block", ctypes.c_int),
-        ("block_threads", ctypes.c_int),
-        ("items_per_thread", ctypes.c_int),
-        ("vector_width", ctypes.c_int),
-        ("blocks", ctypes.c_int64),
-        ("splits", ctypes.c_int),
-        ("cached_packs", ctypes.c_int),
-        ("shared_bytes", ctypes.c_int),
-    ]
-
-    @property
-    def path(self) -> str:
-        return PATHS[self.path_number]
-
-
-def compile_driver(folder: Path, *, sources: Path = CSRC, flags: tuple[str, ...] = ()) -> Path:
-    """Builds the driver with g++ into `folder`; `sources` may be a changed copy of csrc."""
-    library = folder / "emulation.so"
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas"]
-    command += ["-U_FORTIFY_SOURCE", *flags]  # it takes the fibres' jumps for stack smashing
-    command += ["-I", str(HERE), "-I", str(sources), str(HERE / "driver.cpp"), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return library
-
-
-class Buffer:
-    """A tensor's bytes with poison around them, `misalign` bytes past a multiple of 16."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, misalign: int = 0) -> None:
-        size = torch.empty(0, dtype=dtype).element_size()
-        count = 1
-        for extent in shape:
-            count *= extent
-        self.bytes = torch.full((count * size + 2 * GUARD_BYTES + 32,), 0xFF, dtype=torch.uint8)
-        start = -self.bytes.data_ptr() % 16 + GUARD_BYTES + misalign
-        self.inside = slice(start, start + count * size)
-        self.tensor = (
-            self.bytes[self.inside].view(dtype).view(shape)
-            if count
-            else torch.empty(shape, dtype=dtype)
-        )
-        self.address = self.bytes.data_ptr() + start
+    path: str
+    threads_per_row: int
+    rows_per_block: int
+    block_threads: int
+    items_per_thread: int
+    vector_width: int
+    blocks: int
+    splits: int
+    cached_packs: int
+    shared_bytes: int
 
     @classmethod
-    def of(cls, values: Tensor, misalign: int = 0) -> Buffer:
-        buffer = cls(tuple(values.shape), values.dtype, misalign)
-        buffer.tensor.copy_(values)
-        return buffer
+    def of(
+        cls, op: str, rows: int, cols: int, dtype: torch.dtype, *, smoothed: bool = False
+    ) -> Plan:
+        """What the launch would be on an H100."""
+        name = str(dtype).removeprefix("torch.")
+        return cls(**_C.launch_plan(op, rows, cols, name, smoothed=smoothed))
 
-    def written(self) -> Tensor:
-        """The tensor, after checking that all of it was written and nothing around it."""
-        outside = torch.ones_like(self.bytes, dtype=torch.bool)
-        outside[self.inside] = False
-        if not bool((self.bytes[outside] == 0xFF).all()):
-            raise AssertionError("a kernel wrote outside of its output")
-        words = self.bytes[self.inside].view(-1, self.tensor.element_size())
-        if bool((words == 0xFF).all(1).any()):
-            raise AssertionError("a kernel left a part of its output unwritten")
-        return self.tensor.clone()
+    def integers(self) -> list[int]:
+        """The fields in the order in which kernels.h reads them."""
+        return [PATHS.index(self.path), *dataclasses.astuple(self)[1:]]
+
+
+def program(
+    name: str, families: tuple[str, ...], types: tuple[str, ...], sources: Path = CSRC
+) -> Program:
+    """The kernels of csrc/cuda (or of a changed copy) over the primitives of this folder."""
+    objects = {"fibres.o": (HERE / "fibres.cpp", ["-std=c++17"])}
+    for family in families:
+        for kind in types:
+            flags = ["-std=c++17", f"-I{HERE}", f"-I{sources}", f"-DVAAL_TYPE={kind}"]
+            objects[f"{name}.{family}.{kind}.o"] = (HERE / f"{family}.cpp", flags)
+    return Program(name, objects)
+
+
+@functools.cache
+def _all_kernels() -> Runner:
+    everything = program("cuda", FAMILIES, tuple(TYPES.values()))
+    build("cuda.ninja", [everything])
+    return Runner(everything.path)
+
+
+def fresh_emulation() -> Emulation:
+    """All kernels with every option at its default, and torch seeded; compiled once a session."""
+    torch.manual_seed(0)
+    return Emulation(_all_kernels())
 
 
 class Emulation:
-    """The raw ops on CPU tensors, run by the CUDA kernels' source."""
+    """The raw ops, by the kernels of one process. A fault in a kernel raises KernelError.
 
-    def __init__(self, library: Path) -> None:
-        self.library = ctypes.CDLL(str(library))
-        for name in ("plan", "kl", "perturb", "random_perturb", "posterior_summary"):
-            getattr(self.library, f"emulation_{name}").restype = ctypes.c_char_p
-        self.limits = Limits(132, 227 * 1024, 2**31 - 1)
-        self.misalign = 0  # elements by which inputs and outputs miss a multiple of 16 bytes
-        self.last_plan: Plan | None = None
+    order: in which order the threads of a block run, one of ORDERS.
+    misalign: elements by which inputs and outputs miss a multiple of 16 bytes.
+    """
 
-    def order(self, name: str) -> None:
-        """In which order the threads of a block run from now on: one of ORDERS."""
-        self.library.emulation_set_order(ORDERS.index(name))
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.order = "forward"
+        self.misalign = 0
 
-    def _call(self, name: str, *arguments: object) -> None:
-        message = getattr(self.library, f"emulation_{name}")(*arguments)
-        if message is not None:
-            raise RuntimeError(message.decode())
+    def _call(self, family, op, x, plan, own, numbers, buffers, smoothed=False) -> list[Tensor]:
+        rows, cols = len(x), x[0].numel() if len(x) else x.shape[1]
+        plan = plan or Plan.of(op, rows, cols, x.dtype, smoothed=smoothed)
+        integers = [ORDERS.index(self.order), rows, cols, *plan.integers(), *own]
+        return self.runner.call(f"{family}/{TYPES[x.dtype]}", integers, numbers, buffers)
 
-    def plan(self, op: str, rows: int, cols: int, dtype_size: int, smoothed: bool = False) -> Plan:
-        plan = Plan()
-        self._call(
-            "plan",
-            OPS.index(op),
-            ctypes.c_int64(rows),
-            ctypes.c_int64(cols),
-            dtype_size,
-            int(smoothed),
-            ctypes.byref(self.limits),
-            ctypes.byref(plan),
-        )
-        return plan
+    def _in(self, values: Tensor) -> Input:
+        return Input(values, self.misalign * values.element_size())
 
-    def _plan_for(self, op: str, x: Tensor, plan: Plan | None, smoothed: bool = False) -> object:
-        cols = x[0].numel()
-        self.last_plan = plan or self.plan(op, len(x), cols, x.element_size(), smoothed)
-        return ctypes.byref(self.last_plan)
+    def _out(self, x: Tensor) -> Output:
+        return Output(tuple(x.shape), x.dtype, self.misalign * x.element_size())
 
-    def _in(self, values: Tensor) -> Buffer:
-        return Buffer.of(values, self.misalign * values.element_size())
-
-    def _out(self, shape: tuple[int, ...], dtype: torch.dtype) -> Buffer:
-        size = torch.empty(0, dtype=dtype).element_size()
-        return Buffer(shape, dtype, self.misalign * size)
-
-    def _kl(self, op, p, q, smoothing, symmetric, plan, value, grad_value, stride, grads):
-        a, b = self._in(p), self._in(q)
-        self._call(
-            "kl",
-            OPS.index(op),
-            DTYPES.index(p.dtype),
-            *map(ctypes.c_void_p, (a.address, b.address)),
-            *map(ctypes.c_int64, p.shape),
-            ctypes.c_double(smoothing),
-            int(symmetric),
-            ctypes.c_void_p(value.address if value else None),
-            ctypes.c_void_p(grad_value.address if grad_value else None),
-            ctypes.c_int64(stride),
-            *(ctypes.c_void_p(g.address if g else None) for g in grads),
-            self._plan_for(op, p, plan, smoothing > 0),
-        )
+    def _kl(self, op, p, q, smoothing, symmetric, plan, given, value, grad_p, grad_q):
+        buffers = [self._in(p), self._in(q), None, value, grad_p, grad_q]
+        stride = 0
+        if given is not None:
+            stride = given.stride(0)
+            buffers[2] = Input(given if stride else given[:1])
+        own = [OPS.index(op), int(symmetric), stride]
+        return self._call("kl", op, p, plan, own, [smoothing], buffers, smoothing > 0)
 
     def symmetric_kl(self, p, q, smoothing=0.0, symmetric=True, plan=None) -> Tensor:
-        value = Buffer((len(p),), _scalar(p.dtype))
-        self._kl("symmetric_kl", p, q, smoothing, symmetric, plan, value, None, 0, (None, None))
-        return value.written()
+        value = Output((len(p),), _scalar(p.dtype))
+        options = (smoothing, symmetric, plan)
+        return self._kl("symmetric_kl", p, q, *options, None, value, None, None)[0]
 
     def symmetric_kl_direction(self, p, q, smoothing=0.0, symmetric=True, plan=None):
-        value, grad = Buffer((len(p),), _scalar(p.dtype)), self._out(tuple(p.shape), p.dtype)
-        self._kl(
-            "symmetric_kl_direction", p, q, smoothing, symmetric, plan, value, None, 0, (None, grad)
-        )
-        return value.written(), grad.written()
+        value = Output((len(p),), _scalar(p.dtype))
+        options = (smoothing, symmetric, plan)
+        return self._kl("symmetric_kl_direction", p, q, *options, None, value, None, self._out(p))
 
     def symmetric_kl_backward(
         self, grad_value, p, q, smoothing=0.0, symmetric=True, need=(True, True), plan=None
     ):
-        grads = [self._out(tuple(p.shape), p.dtype) if n else None for n in need]
-        stride = grad_value.stride(0)
-        given = Buffer.of(grad_value if stride else grad_value[:1])
-        self._kl(
-            "symmetric_kl_backward", p, q, smoothing, symmetric, plan, None, given, stride, grads
-        )
-        return tuple(g.written() if g else None for g in grads)
+        grads = [self._out(p) if needed else None for needed in need]
+        options = (smoothing, symmetric, plan)
+        found = iter(self._kl("symmetric_kl_backward", p, q, *options, grad_value, None, *grads))
+        return tuple(next(found) if needed else None for needed in need)
 
     def perturb(self, x, direction, radius, plan=None):
-        a, d, out = self._in(x), self._in(direction), self._out(tuple(x.shape), x.dtype)
-        norm = Buffer((len(x),), _scalar(x.dtype))
-        self._call(
-            "perturb",
-            DTYPES.index(x.dtype),
-            *map(ctypes.c_void_p, (a.address, d.address)),
-            ctypes.c_double(radius),
-            *map(ctypes.c_int64, (len(x), x[0].numel())),
-            *map(ctypes.c_void_p, (out.address, norm.address)),
-            self._plan_for("perturb", x, plan),
-        )
-        return out.written(), norm.written()
+        norm = Output((len(x),), _scalar(x.dtype))
+        buffers = [self._in(x), self._in(direction), self._out(x), norm]
+        return self._call("perturb", "perturb", x, plan, [], [radius], buffers)
 
-    def random_perturb(self, x, radius, seed, sample_index, plan=None):
-        a, index, out = self._in(x), Buffer.of(sample_index), self._out(tuple(x.shape), x.dtype)
-        self._call(
-            "random_perturb",
-            DTYPES.index(x.dtype),
-            ctypes.c_void_p(a.address),
-            ctypes.c_double(radius),
-            ctypes.c_int64(seed),
-            ctypes.c_void_p(index.address),
-            *map(ctypes.c_int64, (len(x), x[0].numel())),
-            ctypes.c_void_p(out.address),
-            self._plan_for("random_perturb", x, plan),
-        )
-        return out.written()
+    def random_perturb(self, x, radius, seed, sample_index, plan=None) -> Tensor:
+        buffers = [self._in(x), Input(sample_index), self._out(x)]
+        op = "random_perturb"
+        return self._call(op, op, x, plan, [seed], [radius], buffers)[0]
 
     def posterior_summary(self, logits, plan=None):
-        a, label = self._in(logits), Buffer((len(logits),), torch.int64)
-        entropy, margin = (Buffer((len(logits),), _scalar(logits.dtype)) for _ in range(2))
-        self._call(
-            "posterior_summary",
-            DTYPES.index(logits.dtype),
-            ctypes.c_void_p(a.address),
-            *map(ctypes.c_int64, logits.shape),
-            *map(ctypes.c_void_p, (label.address, entropy.address, margin.address)),
-            self._plan_for("posterior_summary", logits, plan),
-        )
-        return label.written(), entropy.written(), margin.written()
+        rows, scalar = (len(logits),), _scalar(logits.dtype)
+        outputs = [Output(rows, torch.int64), Output(rows, scalar), Output(rows, scalar)]
+        op = "posterior_summary"
+        return self._call(op, op, logits, plan, [], [], [self._in(logits), *outputs])
 
 
 def _scalar(dtype: torch.dtype) -> torch.dtype:

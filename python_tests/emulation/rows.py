@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from emulation.harness import PATHS, Emulation, Plan
+from emulation.harness import Plan
 from torch import Tensor
 
 # Unit roundoff of the arithmetic (float32 for the half types) and of the storage.
@@ -85,7 +85,6 @@ def logit_rows(cols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def forced(
-    emulation: Emulation,
     op: str,
     x: Tensor,
     path: str,
@@ -96,12 +95,9 @@ def forced(
     few: bool = False,
 ) -> Plan:
     """A plan that sends x [rows, cols...] down `path` with `threads` threads a row."""
-    size = x.element_size()
     wide_enough = 2**20  # any length: only items_per_thread is taken from that plan
-    plan = emulation.plan(op, 1, wide_enough, size)
-    if few:
-        plan.items_per_thread = emulation.plan(op, 1, 1, size).items_per_thread
-    plan.path_number = PATHS.index(path)
+    plan = Plan.of(op, 1, 1 if few else wide_enough, x.dtype)
+    plan.path = path
     plan.threads_per_row = threads
     plan.block_threads = max(threads, 64)
     plan.rows_per_block = plan.block_threads // threads
@@ -112,33 +108,30 @@ def forced(
     return plan
 
 
-def boundaries(
-    emulation: Emulation, op: str, dtype_size: int, largest: int, smoothed: bool = False
-) -> list[int]:
+def boundaries(op: str, dtype: torch.dtype, largest: int, *, smoothed: bool = False) -> list[int]:
     """Row lengths b at which the kernel for b and for b + 1 elements differ."""
+
+    def kernel(cols: int) -> tuple[str, int, int]:
+        plan = Plan.of(op, 200, cols, dtype, smoothed=smoothed)
+        threads = plan.threads_per_row if plan.path == "warp" else 0
+        return plan.path, threads, plan.items_per_thread
+
     found, low = [], 1
-    key = _kernel(emulation, op, low, dtype_size, smoothed)
     while low < largest:
         # The kernel changes once between `low` and the first power of two with another one.
         high = low
-        while high < largest and _kernel(emulation, op, high, dtype_size, smoothed) == key:
+        while high < largest and kernel(high) == kernel(low):
             high = min(2 * high, largest)
-        if _kernel(emulation, op, high, dtype_size, smoothed) == key:
+        if kernel(high) == kernel(low):
             break
         inside = low
         while high - inside > 1:
             middle = (inside + high) // 2
-            same = _kernel(emulation, op, middle, dtype_size, smoothed) == key
+            same = kernel(middle) == kernel(low)
             inside, high = (middle, high) if same else (inside, middle)
         found.append(inside)
-        low, key = high, _kernel(emulation, op, high, dtype_size, smoothed)
+        low = high
     return found
-
-
-def _kernel(emulation: Emulation, op: str, cols: int, dtype_size: int, smoothed: bool):
-    plan = emulation.plan(op, 200, cols, dtype_size, smoothed)
-    threads = plan.threads_per_row if plan.path == "warp" else 0
-    return plan.path, threads, plan.items_per_thread
 
 
 __all__ = [

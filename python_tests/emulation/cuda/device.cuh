@@ -15,15 +15,34 @@ namespace vaal {
 
 using Stream = int;
 
-inline int64_t block_index() { return emulation::Block::instance().index(); }
-inline int64_t block_count() { return emulation::Block::instance().count(); }
-inline int thread_index() { return emulation::Block::instance().thread(); }
-inline int thread_count() { return emulation::Block::instance().threads(); }
-inline void barrier() { emulation::Block::instance().barrier(); }
+inline int64_t block_index() { return emulation::block().index; }
+inline int64_t block_count() { return emulation::block().count; }
+inline int thread_index() { return emulation::thread(); }
+inline int thread_count() { return emulation::block().threads; }
+inline void barrier() { emulation::barrier(); }
 inline uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
-  return emulation::Block::instance().shuffle_xor(mask, word, flip);
+  return emulation::shuffle_xor(mask, word, flip);
 }
-inline unsigned char* shared_memory() { return emulation::Block::instance().shared(); }
+
+template <class T>
+class SharedArray {
+ public:
+  explicit SharedArray(int first_byte) : first_byte_(first_byte) {
+    if (first_byte % 16 != 0) emulation::fail("a misaligned shared array");
+  }
+  T load(int i) const {
+    T item;
+    emulation::read_shared(byte(i), &item, sizeof(T));
+    return item;
+  }
+  void store(int i, const T& item) const {
+    emulation::write_shared(byte(i), &item, sizeof(T));
+  }
+
+ private:
+  int64_t byte(int i) const { return first_byte_ + int64_t{i} * sizeof(T); }
+  int first_byte_;
+};
 
 struct alignas(16) Pack {
   uint32_t word[4];
@@ -31,7 +50,7 @@ struct alignas(16) Pack {
 
 inline void check_aligned(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % 16 != 0)
-    emulation::Block::instance().fail("a 16-byte access to a misaligned address");
+    emulation::fail("a 16-byte access to a misaligned address");
 }
 inline Pack load_pack(const void* address) {
   check_aligned(address);
@@ -112,9 +131,12 @@ inline Order launch_order = Order::kForward;
 
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters... arguments) {
+  const auto call = [&] { kernel(arguments...); };
+  const auto body = [](const void* context) { (*static_cast<decltype(&call)>(context))(); };
   for (int64_t block = 0; block < shape.blocks; ++block)
-    emulation::Block::run(block, shape.blocks, shape.threads, shape.shared_bytes,
-                          emulation::launch_order, [&] { kernel(arguments...); });
+    emulation::run_block(
+        {block, shape.blocks, shape.threads, shape.shared_bytes, emulation::launch_order}, body,
+        &call);
 }
 
 }  // namespace vaal

@@ -1,0 +1,59 @@
+"""Builds the processes that run kernels under the sanitizers, with ninja, below build/sanitized."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CSRC = ROOT / "csrc"
+BUILD = ROOT / "build" / "sanitized"
+
+FLAGS = ["-O1", "-g1", "-Wno-unknown-pragmas", "-Wno-psabi"]
+FLAGS += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+FLAGS += ["-U_FORTIFY_SOURCE"]  # it takes the fibres' jumps for stack smashing
+RULES = [
+    "rule cxx\n  depfile = $out.d\n  deps = gcc",
+    "  command = g++ -MMD -MF $out.d $flags -c $in -o $out",
+    "rule link\n  command = g++ $flags -o $out $in",
+]
+
+
+class Program:
+    """An executable, and the objects that it is made of: {name: (source, flags)}."""
+
+    def __init__(self, name: str, objects: dict[str, tuple[Path, list[str]]]) -> None:
+        self.path = BUILD / name
+        self.objects = {"runner.o": (HERE / "runner.cpp", ["-std=c++17"]), **objects}
+
+
+def build(name: str, programs: list[Program]) -> None:
+    """Brings the programs up to date, with two jobs; `name` is that of the ninja file."""
+    lines, objects = list(RULES), {}
+    for program in programs:
+        objects.update(program.objects)
+        lines.append(f"build {program.path}: link {' '.join(program.objects)}")
+        lines.append(f"  flags = {' '.join(FLAGS)}")
+    for target, (source, flags) in objects.items():
+        lines.append(f"build {target}: cxx {source}")
+        lines.append(f"  flags = {' '.join(FLAGS + flags)}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    import ninja
+
+    with open(BUILD / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs may build at once
+        write_if_changed(BUILD / name, "\n".join(lines) + "\n")
+        command = [os.path.join(ninja.BIN_DIR, "ninja"), "-C", str(BUILD), "-f", name, "-j", "2"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the kernels do not compile with g++:\n{done.stdout}{done.stderr}")
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Leaves the time of an unchanged file alone, by which ninja goes."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
