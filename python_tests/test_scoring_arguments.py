@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
 
 
 @pytest.fixture(params=["fused", "reference"])
@@ -46,6 +46,12 @@ def normal(n):
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": "large"}, TypeError, "batch_size must be an int"),
         ({"memory_limit": 0}, ValueError, "memory_limit must be at least 1"),
+        ({"normalize": 0.5}, TypeError, r"normalize must be a pair \(mean, std\), got 0.5"),
+        ({"normalize": ("a", 1)}, TypeError, "normalize: mean must be a number or numbers"),
+        ({"normalize": (0, [])}, TypeError, "normalize: std must be a number or numbers"),
+        ({"normalize": (torch.nan, 1)}, ValueError, "normalize: mean must be finite"),
+        ({"normalize": (0, [1, 0, 1])}, ValueError, "normalize: std must be above 0"),
+        ({"normalize": ([0] * 3, [1] * 4)}, ValueError, "mean is for 3 channels and std for 4"),
         ({"num_workers": -1}, ValueError, "num_workers must be at least 0"),
         ({"amp": "fp8"}, ValueError, "amp must be None, 'bf16', 'fp16' or 'auto', got 'fp8'"),
         ({"on_nonfinite": "ignore"}, ValueError, "on_nonfinite must be 'raise' or 'skip'"),
@@ -79,6 +85,28 @@ def test_wrong_inputs_are_refused_before_any_work(x, index, error, message):
     if isinstance(x, torch.Tensor):
         with pytest.raises(error, match=message):
             LDRScorer(pytest.fail, xi=1, eps=1).score(x, sample_index=index, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("pool", "normalize", "error", "message"),
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), None, TypeError, "uint8: .*normalize="),
+        (torch.zeros(2, 3), (0, 1), TypeError, "normalize is for .* uint8 .* torch.float32"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ([0] * 4, 1), ValueError, r"\[2, 3, 4, 4\]"),
+        (torch.zeros(2, dtype=torch.uint8), (0, 1), ValueError, "dimension 1 of the samples"),
+    ],
+)
+def test_pools_that_do_not_fit_normalize_are_refused(pool, normalize, error, message):
+    scorer = LDRScorer(pytest.fail, xi=1, eps=1, normalize=normalize)
+    with pytest.raises(error, match=message):
+        scorer.score(pool, progress=False)
+    with pytest.raises(error, match=message):
+        posterior_scores(pytest.fail, pool, normalize=normalize, progress=False)
+
+
+def test_a_posterior_is_not_compared_across_formats():
+    with pytest.raises(ValueError, match="amp must be None, 'bf16' or 'fp16', got 'auto'"):
+        posterior_scores(pytest.fail, normal(2), amp="auto")
 
 
 def test_numpy_numbers_and_integer_tensors_are_welcome(backend):

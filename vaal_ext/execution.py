@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaal_ext.memory import MemoryGrowth, available_memory
 from vaal_ext.model_state import Model
+from vaal_ext.pixels import PixelScale
 from vaal_ext.pool_batches import first_samples
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
 from vaal_ext.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
@@ -48,17 +49,28 @@ class BatchRun:
         model, logits_fn: see :func:`vaal_ext.ldr_scores`.
         device: where the network runs.
         probe: the power iteration, or None for the clean logits alone (ldr NaN, nothing flat).
+        pixels: what turns uint8 samples into the network's input, or None where they are floating.
     """
 
     model: Model
     logits_fn: LogitsFn | None
     device: torch.device
     probe: PowerIteration | None
+    pixels: PixelScale | None
+
+    def check(self, x: Tensor) -> None:
+        """TypeError or ValueError where x cannot be a batch of this pool."""
+        if self.pixels is None:
+            check_input(x)
+        else:
+            self.pixels.check(x)
 
     def __call__(self, x: Tensor, index: np.ndarray, mode: Mode) -> Roughness:
         """x [B, ...] on any device, B >= 1; index int64 [B] keys the samples' starts."""
         forward = forward_of(self.model, self.logits_fn, AMP[mode.amp])
-        x = x.detach().to(self.device)
+        x = x.detach().to(self.device)  # bytes as bytes
+        if self.pixels is not None:
+            x = self.pixels.input(x)
         if mode.channels_last:
             # Not x.contiguous(): it leaves the strides of a single channel as they are, and by
             # these torch chooses its kernels.
@@ -66,7 +78,7 @@ class BatchRun:
         if self.probe is not None:
             return self.probe.run(forward, x, torch.from_numpy(index).to(self.device))
         with torch.no_grad():
-            logits = forward(x)
+            logits = forward(x.clone())  # a model may begin with an in-place layer
         ldr = torch.full((len(x),), torch.nan, device=logits.device)
         return Roughness(logits, ldr, torch.zeros_like(ldr, dtype=torch.bool))
 
@@ -118,7 +130,7 @@ def _batch_size(
         nonlocal x
         if x is None or len(x) < size:
             x = first_samples(pool, size)
-            check_input(x)
+            run.check(x)
         trial(x[:size], index[:size], mode).ldr.cpu()  # which waits for the device
 
     largest = min(len(index), _LARGEST_BATCH)
@@ -131,7 +143,7 @@ def _mode(run: BatchRun, pool: Any, index: np.ndarray, batch_size: int) -> tuple
     if len(index) < MIN_SAMPLES:
         return Mode(), f"float32 ({len(index)} samples are too few to try other formats)"
     x = first_samples(pool, MIN_SAMPLES)
-    check_input(x)
+    run.check(x)
     others = [Mode(amp, last) for amp in (None, "bf16") for last in (False, True)]
     others = [mode for mode in others[1:] if x.ndim == 4 or not mode.channels_last]
 

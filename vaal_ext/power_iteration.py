@@ -214,7 +214,8 @@ def check_input(x: Any) -> None:
     if not x.is_floating_point():
         raise TypeError(
             f"x must be floating point (a perturbation is added to it), got {x.dtype}: convert "
-            "and scale it as the network expects its input"
+            "and scale it as the network expects its input, or for uint8 images pass "
+            "LDRScorer(normalize=(mean, std))"
         )
     if x.ndim == 0:
         raise ValueError("x must have samples along its first dimension, got a scalar")

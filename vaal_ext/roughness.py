@@ -104,6 +104,9 @@ class LDRScorer:
             available.
         num_workers: processes that read a Dataset (a DataLoader has its own). Each holds up to two
             batches besides those in work.
+        normalize: (mean, std), each a number or one number per channel, for pools of uint8 images
+            [N, Ch, ...]: the network's input is (x / 255 - mean) / std, made on the device, so that
+            images cross to it as bytes. xi and eps stay in the units of the network's input.
         compile_model: run the network through torch.compile. It is compiled when the first batch
             comes, and again for its gradient and for other shapes.
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
@@ -135,6 +138,7 @@ class LDRScorer:
         batch_size: int | str = 256,
         memory_limit: int | None = None,
         num_workers: int = 0,
+        normalize: tuple[Any, Any] | None = None,
         compile_model: bool = False,
         on_nonfinite: str = "raise",
     ) -> None:
@@ -147,6 +151,7 @@ class LDRScorer:
             batch_size=batch_size,
             memory_limit=memory_limit,
             num_workers=num_workers,
+            normalize=normalize,
             compile_model=compile_model,
             on_nonfinite=on_nonfinite,
             backend=backend,
@@ -201,6 +206,7 @@ def posterior_scores(
     amp: str | None = None,
     batch_size: int | str = 256,
     num_workers: int = 0,
+    normalize: tuple[Any, Any] | None = None,
     on_nonfinite: str = "raise",
     backend: str = "fused",
     sample_index: Tensor | None = None,
@@ -219,6 +225,7 @@ def posterior_scores(
         amp=amp,
         batch_size=batch_size,
         num_workers=num_workers,
+        normalize=normalize,
         on_nonfinite=on_nonfinite,
         backend=backend,
     )

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from vaal_ext.checks import require_int
 from vaal_ext.execution import BatchRun, Execution, choose_execution
 from vaal_ext.model_state import Model, borrowed, home_device
+from vaal_ext.pixels import PixelScale
 from vaal_ext.pool import PoolScores, ScoreTable
 from vaal_ext.pool_batches import pool_batches, pool_size
 from vaal_ext.power_iteration import (
     LogitsFn,
     PowerIteration,
-    check_input,
     finite_rows,
     forward_of,
     load_backend,
@@ -48,6 +48,7 @@ class PoolRun:
     on_nonfinite: str
     backend: str
     num_workers: int
+    normalize: Any
     memory_limit: int | None = None
     compile_model: bool = False
     chosen: Execution | None = field(default=None, init=False)
@@ -67,6 +68,7 @@ class PoolRun:
         require_backend(self.backend)
         forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
         self._device = None if self.device is None else torch.device(self.device)
+        self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
@@ -75,7 +77,7 @@ class PoolRun:
         index = np.arange(size) if sample_index is None else index_array(sample_index, size)
         load_backend(self.backend)
         device = self._place(pool)
-        run = BatchRun(self._network, self.logits_fn, device, self.probe)
+        run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels)
         table = ScoreTable(index)
         fits = size  # samples at a time: fewer, once a batch has not fitted into memory
         with borrowed(self.model, device):
@@ -93,7 +95,7 @@ class PoolRun:
             what = "posterior" if self.probe is None else "LDR"
             with tqdm(total=size, desc=what, unit=" samples", disable=not progress) as bar:
                 for x, position in batches:
-                    check_input(x)
+                    run.check(x)
                     start = 0
                     while start < len(x):
                         part = position[start : start + fits].numpy()
