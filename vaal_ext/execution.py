@@ -65,8 +65,8 @@ class BatchRun:
         else:
             self.pixels.check(x)
 
-    def __call__(self, x: Tensor, index: np.ndarray, mode: Mode) -> Roughness:
-        """x [B, ...] on any device, B >= 1; index int64 [B] keys the samples' starts."""
+    def __call__(self, x: Tensor, index: Tensor, mode: Mode) -> Roughness:
+        """x [B, ...] on any device, B >= 1; index int64 [B] likewise: it keys their starts."""
         forward = forward_of(self.model, self.logits_fn, AMP[mode.amp])
         x = x.detach().to(self.device)  # bytes as bytes
         if self.pixels is not None:
@@ -76,7 +76,7 @@ class BatchRun:
             # these torch chooses its kernels.
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
         if self.probe is not None:
-            return self.probe.run(forward, x, torch.from_numpy(index).to(self.device))
+            return self.probe.run(forward, x, index.to(self.device))
         with torch.no_grad():
             logits = forward(x.clone())  # a model may begin with an in-place layer
         ldr = torch.full((len(x),), torch.nan, device=logits.device)
@@ -125,13 +125,14 @@ def _batch_size(
     growth = MemoryGrowth(run.device)
     # One step of the power iteration for every size: the rates keep their proportions.
     trial, x = replace(run, probe=run.probe and replace(run.probe, num_iters=1)), None
+    keys = torch.from_numpy(index)
 
     def run_batch(size: int) -> None:
         nonlocal x
         if x is None or len(x) < size:
             x = first_samples(pool, size)
             run.check(x)
-        trial(x[:size], index[:size], mode).ldr.cpu()  # which waits for the device
+        trial(x[:size], keys[:size], mode).ldr.cpu()  # which waits for the device
 
     largest = min(len(index), _LARGEST_BATCH)
     size, rates = choose_batch_size(run_batch, largest, growth.peak, memory_limit)
@@ -142,7 +143,7 @@ def _batch_size(
 def _mode(run: BatchRun, pool: Any, index: np.ndarray, batch_size: int) -> tuple[Mode, str]:
     if len(index) < MIN_SAMPLES:
         return Mode(), f"float32 ({len(index)} samples are too few to try other formats)"
-    x = first_samples(pool, MIN_SAMPLES)
+    x, keys = first_samples(pool, MIN_SAMPLES), torch.from_numpy(index[:MIN_SAMPLES])
     run.check(x)
     others = [Mode(amp, last) for amp in (None, "bf16") for last in (False, True)]
     others = [mode for mode in others[1:] if x.ndim == 4 or not mode.channels_last]
@@ -150,7 +151,7 @@ def _mode(run: BatchRun, pool: Any, index: np.ndarray, batch_size: int) -> tuple
     def run_mode(mode: Mode) -> np.ndarray:
         pieces = range(0, MIN_SAMPLES, batch_size)
         parts = [slice(start, start + batch_size) for start in pieces]
-        return np.concatenate([run(x[p], index[:MIN_SAMPLES][p], mode).ldr.cpu() for p in parts])
+        return np.concatenate([run(x[p], keys[p], mode).ldr.cpu() for p in parts])
 
     try:
         mode, found = choose_mode(run_mode, others)

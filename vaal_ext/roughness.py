@@ -109,9 +109,18 @@ class LDRScorer:
             images cross to it as bytes. xi and eps stay in the units of the network's input.
         compile_model: run the network through torch.compile. It is compiled when the first batch
             comes, and again for its gradient and for other shapes.
+        cuda_graph: on a CUDA device, capture the whole power iteration of a batch as a CUDA graph
+            and replay it. "auto" goes on without one, and says so, where the model cannot be
+            captured (because it waits for the device, say); True raises a RuntimeError there, and a
+            ValueError on another device; False never captures. Every call of `score` captures anew;
+            the model's Python code does not run in a replay.
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.
+
+    The network's products round as torch's own settings say. Where those allow TF32, as they do by
+    default in convolutions on CUDA, a float32 network's logits are off by about 2^-11 of their
+    size, and an LDR made of smaller differences than that is noise.
 
     Attributes:
         chosen: the :class:`~vaal_ext.execution.Execution` of the last pool: its batch size, its
@@ -140,6 +149,7 @@ class LDRScorer:
         num_workers: int = 0,
         normalize: tuple[Any, Any] | None = None,
         compile_model: bool = False,
+        cuda_graph: bool | str = "auto",
         on_nonfinite: str = "raise",
     ) -> None:
         self._run = PoolRun(
@@ -153,6 +163,7 @@ class LDRScorer:
             num_workers=num_workers,
             normalize=normalize,
             compile_model=compile_model,
+            cuda_graph=cuda_graph,
             on_nonfinite=on_nonfinite,
             backend=backend,
         )

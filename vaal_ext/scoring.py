@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vaal_ext.checks import require_int
+from vaal_ext.cuda_graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.execution import BatchRun, Execution, choose_execution
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pixels import PixelScale
@@ -27,8 +30,12 @@ from vaal_ext.power_iteration import (
     load_backend,
     require_backend,
 )
+from vaal_ext.transfers import delayed, device_batches, to_device, to_host
 
 __all__ = ["PoolRun", "index_array"]
+
+# How many batches' results may still be on their way to the host while the next batch is queued.
+_RESULTS_BEHIND = {"cuda": 1}
 
 
 @dataclass
@@ -51,6 +58,7 @@ class PoolRun:
     normalize: Any
     memory_limit: int | None = None
     compile_model: bool = False
+    cuda_graph: bool | str = False
     chosen: Execution | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +74,7 @@ class PoolRun:
             known = ", ".join(repr(name) for name in names[:-1])
             raise ValueError(f"amp must be {known} or {names[-1]!r}, got {self.amp!r}")
         require_backend(self.backend)
+        require_cuda_graph(self.cuda_graph)
         forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
         self._device = None if self.device is None else torch.device(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
@@ -78,8 +87,8 @@ class PoolRun:
         load_backend(self.backend)
         device = self._place(pool)
         run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels)
+        compute = replayed(partial(self._columns, run), device, self.cuda_graph)
         table = ScoreTable(index)
-        fits = size  # samples at a time: fewer, once a batch has not fitted into memory
         with borrowed(self.model, device):
             self.chosen = chosen = choose_execution(
                 run,
@@ -93,25 +102,12 @@ class PoolRun:
                 print(chosen.report, file=sys.stderr)
             batches = pool_batches(pool, chosen.batch_size, self.num_workers)
             what = "posterior" if self.probe is None else "LDR"
+            results = self._results(run, compute, device_batches(batches, device), index)
             with tqdm(total=size, desc=what, unit=" samples", disable=not progress) as bar:
-                for x, position in batches:
-                    run.check(x)
-                    start = 0
-                    while start < len(x):
-                        part = position[start : start + fits].numpy()
-                        rows = self._rows_if_they_fit(run, x[start : start + fits], index[part])
-                        if rows is not None:
-                            table.enter(part, *rows)
-                            bar.update(len(part))
-                            start += len(part)
-                            continue
-                        fits = max(1, len(part) // 2)
-                        warnings.warn(
-                            f"out of memory with {len(part)} samples at a time: going on with "
-                            f"{fits}",
-                            RuntimeWarning,
-                            stacklevel=3,
-                        )
+                behind = _RESULTS_BEHIND.get(device.type, 0)
+                for part, columns, posterior in delayed(results, behind):
+                    table.enter(part, self._checked(columns(), index[part]), posterior)
+                    bar.update(len(part))
         return table.scores(), table.flat
 
     def _place(self, pool: Any) -> torch.device:
@@ -122,22 +118,39 @@ class PoolRun:
             raise ValueError(f"the model lies on {home}: move it before scoring on {self._device}")
         return self._device
 
-    def _rows_if_they_fit(
-        self, run: BatchRun, x: Tensor, index: np.ndarray
-    ) -> tuple[np.ndarray, Tensor] | None:
-        """The rows of some samples; None where the device's memory is too small for so many."""
-        try:
-            return self._rows(run, x, index)
-        except torch.OutOfMemoryError:
-            if len(x) == 1:
-                raise
-        # Out of the except block, where the traceback still held the tensors of the failed try.
-        if run.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+    def _results(
+        self,
+        run: BatchRun,
+        compute: BatchFn,
+        batches: Iterator[tuple[Tensor, Tensor]],
+        index: np.ndarray,
+    ) -> Iterator[tuple[np.ndarray, Callable[[], Tensor], Tensor]]:
+        """Yields positions, columns on their way to the host, and the sum of the posteriors [C].
 
-    def _rows(self, run: BatchRun, x: Tensor, index: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """Pseudo label, entropy, margin, ldr, flat as float64 [5, B]; the posteriors' sum [C]."""
+        Nothing here waits for the device.
+        """
+        fits = len(index)  # samples at a time: fewer, once a batch has not fitted into memory
+        for x, position in batches:
+            run.check(x)
+            start = 0
+            while start < len(x):
+                part = position[start : start + fits].numpy()
+                results = _results_if_they_fit(
+                    compute, x[start : start + fits], index[part], run.device
+                )
+                if results is not None:
+                    yield part, *results
+                    start += len(part)
+                    continue
+                fits = max(1, len(part) // 2)
+                warnings.warn(
+                    f"out of memory with {len(part)} samples at a time: going on with {fits}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+
+    def _columns(self, run: BatchRun, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Pseudo label, entropy, margin, ldr, flat, finite as float64 [B, 6]; the logits [B, C]."""
         logits, ldr, flat = run(x, index, self.chosen.mode)
         with torch.no_grad():
             summary = load_backend(self.backend).posterior_summary(logits)
@@ -146,17 +159,42 @@ class PoolRun:
                 finite = finite & torch.isfinite(ldr)
             # One copy to the host for everything; float64 holds every label exactly.
             columns = [column.double() for column in (*summary, ldr, flat, finite)]
-            columns = torch.stack(columns).cpu().numpy()
-            posterior = torch.softmax(logits, dim=1, dtype=torch.float64)
-            posterior = posterior.masked_fill(~finite.unsqueeze(1), 0.0).sum(0)
-        rows, failed = columns[:5], np.flatnonzero(columns[5] == 0)
+            return torch.stack(columns, dim=1), logits
+
+    def _checked(self, columns: Tensor, index: np.ndarray) -> np.ndarray:
+        """The first five columns as rows [5, B], with what stands for logits that are not finite.
+
+        Raises:
+            ValueError: there are such logits, and on_nonfinite is "raise".
+        """
+        *rows, finite = columns.numpy().T
+        rows, failed = np.stack(rows), np.flatnonzero(finite == 0)
         if len(failed) and self.on_nonfinite == "raise":
             raise ValueError(
                 f"sample {index[failed[0]]}: the model's logits are not finite ({len(failed)} such "
                 f"in its batch of {len(index)}); on_nonfinite='skip' leaves them without a score"
             )
         rows[:, failed] = np.array([[-1.0], [np.nan], [np.nan], [np.nan], [0.0]])
-        return rows, posterior
+        return rows
+
+
+def _results_if_they_fit(
+    compute: BatchFn, x: Tensor, index: np.ndarray, device: torch.device
+) -> tuple[Callable[[], Tensor], Tensor] | None:
+    """See `PoolRun._results`; None where the device's memory is too small for so many samples."""
+    try:
+        columns, logits = compute(x.detach().to(device), to_device(torch.from_numpy(index), device))
+        with torch.no_grad():
+            posterior = torch.softmax(logits, dim=1, dtype=torch.float64)
+            posterior = posterior.masked_fill(columns[:, 5:] == 0, 0.0).sum(0)
+        return to_host(columns), posterior
+    except torch.OutOfMemoryError:
+        if len(x) == 1:
+            raise
+    # Out of the except block, where the traceback still held the tensors of the failed try.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def index_array(sample_index: Any, size: int) -> np.ndarray:

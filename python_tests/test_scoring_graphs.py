@@ -1,0 +1,165 @@
+"""The pool scorer by static buffers and with late results, as on CUDA; here on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fake_recorder import FakeRecorder
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, TensorDataset
+
+from vaal_ext import power_iteration, scoring
+from vaal_ext.cuda_graphs import Replayed
+from vaal_ext.ops import _library
+from vaal_ext.roughness import LDRScorer
+
+COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
+
+
+class Network(nn.Sequential):
+    """Float64: what the size of a batch does to the rounding is far below the scores' float32."""
+
+    def __init__(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            super().__init__(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+        self.double()
+
+
+class Hungry(Network):
+    """Has memory for four samples at a time."""
+
+    def forward(self, x):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError
+        return super().forward(x)
+
+
+def normal(n):
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def score(pool, model=None, **settings):
+    sample_index = torch.arange(scoring.pool_size(pool)) + 100
+    scorer = LDRScorer(model or Network(), xi=0.1, eps=1.0, num_iters=3, batch_size=8, **settings)
+    return scorer.score(pool, sample_index=sample_index, progress=False)
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Has the scorer record with the FakeRecorder given and take results one batch late."""
+
+    def use(recorder, required=True):
+        monkeypatch.setattr(scoring, "_RESULTS_BEHIND", {"cpu": 1})
+        monkeypatch.setattr(
+            scoring,
+            "replayed",
+            lambda function, *_: Replayed(function, recorder, required=required),
+        )
+        # A copy that starts at once, whatever is written to its source before it is asked for.
+        monkeypatch.setattr(scoring, "to_host", lambda x: x.clone().cpu)
+        return recorder
+
+    return use
+
+
+def assert_same(scores, expected):
+    for name in COLUMNS:
+        assert np.array_equal(getattr(scores, name), getattr(expected, name), equal_nan=True), name
+    # The sum over a batch may be taken in another order: float64 rounding.
+    np.testing.assert_allclose(scores.posterior_mean, expected.posterior_mean, rtol=1e-14)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 16, 24, 29])
+def test_scores_are_those_of_the_plain_passes(as_on_cuda, count):
+    expected = score(normal(count))
+    recorder = as_on_cuda(FakeRecorder())
+    assert_same(score(normal(count)), expected)
+    # The first batch is the warm-up; the second, if it is a whole one, is recorded.
+    assert recorder.log.count(("record", 8)) == (count >= 16)
+    assert recorder.log.count(("replay", 8)) == (-(-count // 8) - 1 if count >= 16 else 0)
+
+
+def test_a_shuffled_loader_with_a_ragged_end(as_on_cuda):
+    pool = TensorDataset(normal(29))
+    expected = score(pool)
+    as_on_cuda(FakeRecorder())
+    assert_same(score(DataLoader(pool, batch_size=8, shuffle=True)), expected)
+
+
+@pytest.mark.parametrize("bad", [3, 12, 20, 28])
+def test_late_results_that_are_not_finite(as_on_cuda, bad):
+    pool = normal(29)
+    pool[bad] = torch.nan
+    expected = score(pool, on_nonfinite="skip")
+    as_on_cuda(FakeRecorder())
+    assert_same(score(pool, on_nonfinite="skip"), expected)
+    with pytest.raises(ValueError, match=f"sample {100 + bad}: the model's logits are not finite"):
+        score(pool)
+
+
+def test_batches_that_do_not_fit_are_recorded_in_halves(as_on_cuda):
+    expected = score(normal(29))
+    recorder = as_on_cuda(FakeRecorder())
+    with pytest.warns(RuntimeWarning, match="going on with 4"):
+        assert_same(score(normal(29), Hungry()), expected)
+    assert recorder.log == [("eager", 8), ("eager", 4), ("record", 4)] + 7 * [("replay", 4)]
+
+
+@pytest.mark.parametrize("settings", [{"waits": [True, True]}, {"failures": [RuntimeError("no")]}])
+def test_a_model_that_cannot_be_captured(as_on_cuda, settings):
+    expected = score(normal(29))
+    as_on_cuda(FakeRecorder(**settings), required=False)
+    with pytest.warns(RuntimeWarning, match="no CUDA graph can be captured") as caught:
+        assert_same(score(normal(29)), expected)
+    assert len(caught) == 1
+
+
+def test_settings_are_refused_before_any_work():
+    with pytest.raises(ValueError, match="cuda_graph must be 'auto', True or False, got 'never'"):
+        LDRScorer(Network(), xi=0.1, eps=1.0, cuda_graph="never")
+    scorer = LDRScorer(nn.Identity(), xi=0.1, eps=1.0, cuda_graph=True)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match="needs a CUDA device, got cpu"):
+        scorer.score(normal(3), progress=False)
+
+
+class HostTensors(TorchDispatchMode):
+    """Collects the ops that touch a tensor on the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) and x.is_cpu for x in tree_leaves((args, kwargs, result))):
+            self.ops.append(str(op))
+        return result
+
+
+needs_cuda_ops = pytest.mark.skipif(not _library.HAS_CUDA, reason="the CUDA kernels are not built")
+
+
+@pytest.mark.parametrize("backend", [pytest.param("fused", marks=needs_cuda_ops), "reference"])
+def test_a_batch_never_leaves_the_device(monkeypatch, backend):
+    # On tensors that have a CUDA device but no memory; asking for a value would raise. The engine
+    # of the backward pass wants a real device, so its result, like x in any case, is made here.
+    monkeypatch.setattr(
+        power_iteration, "_input_gradient", lambda logits, x, slope: torch.empty_like(x)
+    )
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = nn.Sequential(nn.Linear(6, 3), nn.Tanh()).requires_grad_(False)
+            x, index = torch.empty(8, 6), torch.arange(8)
+        probe = power_iteration.PowerIteration(xi=0.1, eps=1.0, backend=backend)
+        with HostTensors() as host:
+            roughness = probe.run(power_iteration.forward_of(model, None), x, index)
+    assert [tensor.device.type for tensor in roughness] == ["cuda"] * 3
+    assert roughness.ldr.shape == (8,)
+    assert host.ops == []
