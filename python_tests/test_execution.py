@@ -98,7 +98,7 @@ def test_bytes_reach_the_network_in_its_units():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_changes_the_strides_and_nothing_else(channels):
-    model, x, index = smooth_cnn(channels), images(9, channels).float() / 255, np.arange(9)
+    model, x, index = smooth_cnn(channels), images(9, channels).float() / 255, torch.arange(9)
     strides = []
     model.register_forward_pre_hook(lambda _m, inputs: strides.append(inputs[0].stride()))
     run = BatchRun(model, None, CPU, PowerIteration(**STEP), None)
