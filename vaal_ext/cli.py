@@ -17,6 +17,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from vaal_ext.option_texts import batch_size_of, class_prior_of, fill, numbers
+
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 _EXTRAS = ("matplotlib", "sklearn", "torchvision")
@@ -73,7 +75,11 @@ def score(
     model: Annotated[str, typer.Option(help="The network, as package.module:factory.")],
     weights: Annotated[Path, typer.Option(help="Its state dict, saved by torch.save.")],
     data: Annotated[
-        str, typer.Option(help="npz:PATH (array x), mnist or digits: the pool to score.")
+        str,
+        typer.Option(
+            help="The pool: npz:PATH (array x), npy:PATH (mapped), folder:PATH (images), mnist, "
+            "digits."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
     data_root: _DataRoot = None,
@@ -85,11 +91,28 @@ def score(
     eps: _Eps = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
+    batch_size: Annotated[
+        str, typer.Option(help="Samples at a time; auto tries several on the first samples.")
+    ] = "256",
+    workers: Annotated[int, typer.Option(help="Processes that decode the images of folder:.")] = 0,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Of images in bytes: the network sees (x/255 - mean)/std. One number, or one a "
+            "channel with commas between."
+        ),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
     device: _Device = None,
     amp: Annotated[
-        Literal["bf16", "fp16"] | None, typer.Option(help="Run the network under autocast.")
+        Literal["bf16", "fp16", "auto"] | None,
+        typer.Option(
+            help="Run the network under autocast; auto takes what is fastest and ranks alike."
+        ),
     ] = None,
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Run the network through torch.compile.")
+    ] = False,
     backend: _Backend = "fused",
     on_nonfinite: Annotated[
         Literal["raise", "skip"],
@@ -99,7 +122,7 @@ def score(
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext import commands
 
-    xi, eps = _fill(preset, xi=xi, eps=eps)
+    xi, eps = fill(preset, xi=xi, eps=eps)
     print(
         commands.score(
             model,
@@ -112,9 +135,13 @@ def score(
             eps=eps,
             num_iters=num_iters,
             seed=seed,
-            batch_size=batch_size,
+            batch_size=batch_size_of(batch_size),
+            workers=workers,
+            mean=numbers("mean", mean),
+            std=numbers("std", std),
             device=device,
             amp=amp,
+            compile_model=compile_model,
             backend=backend,
             on_nonfinite=on_nonfinite,
             progress=sys.stderr.isatty(),
@@ -135,7 +162,7 @@ def select(
     """Choose a class-balanced query from the scores of a pool."""
     from vaal_ext import commands
 
-    prior = _class_prior(class_prior)
+    prior = class_prior_of(class_prior)
     print(
         commands.select_query(
             scores, n, out, percentile=percentile, class_prior=prior, order=order, seed=seed
@@ -174,7 +201,7 @@ def run(
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext import experiment
 
-    xi, eps, num_iters, percentile = _fill(
+    xi, eps, num_iters, percentile = fill(
         preset, xi=xi, eps=eps, num_iters=num_iters, percentile=percentile
     )
     config = experiment.RunConfig(
@@ -190,7 +217,7 @@ def run(
         eps=eps,
         num_iters=num_iters,
         percentile=percentile,
-        class_prior=_class_prior(class_prior),
+        class_prior=class_prior_of(class_prior),
         order=order,
         learning_rate=learning_rate,
         steps=steps,
@@ -234,28 +261,6 @@ def bench(
 
     names = bench.NAMES if name is None else (name,)
     raise typer.Exit(bench.run(names, device, threads, out, quick=quick))
-
-
-def _fill(preset: str | None, **given: float | None) -> list[float | None]:
-    """What was given, and for the rest the preset's numbers if there is one."""
-    from vaal_ext.training import PRESETS
-
-    numbers = PRESETS[preset] if preset else {}
-    return [numbers.get(name) if value is None else value for name, value in given.items()]
-
-
-def _class_prior(text: str) -> str | list[float] | None:
-    if text == "none":
-        return None
-    if text in ("uniform", "predicted"):
-        return text
-    try:
-        return [float(weight) for weight in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            "class-prior must be uniform, predicted, none or one weight per class with commas "
-            f"between them, got {text!r}"
-        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

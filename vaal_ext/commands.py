@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.datasets import load_pool
+from vaal_ext.pixels import PixelScale
 from vaal_ext.pool import PoolScores
+from vaal_ext.pool_batches import first_samples
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import percentile_rank, select
 from vaal_ext.training import settings_for
@@ -37,9 +40,13 @@ def score(
     eps: float | None,
     num_iters: int,
     seed: int,
-    batch_size: int,
+    batch_size: int | str,
+    workers: int,
+    mean: list[float] | None,
+    std: list[float] | None,
     device: str | None,
     amp: str | None,
+    compile_model: bool,
     backend: str,
     on_nonfinite: str,
     progress: bool,
@@ -50,12 +57,17 @@ def score(
     `out` included.
     """
     _require_writable(out)
+    pool = load_pool(data, data_root, split)
     if xi is None or eps is None:
-        settings = settings_for(data)
+        settings = settings_for(re.sub("^(npy|folder):", "npz:", data))
         xi = settings.xi if xi is None else xi
         eps = settings.eps if eps is None else eps
     place = _device(device)
     network = load_model(model, weights).to(place)
+    sample = first_samples(pool, 1).to(place)
+    normalize = None
+    if sample.dtype == torch.uint8 or mean is not None or std is not None:
+        normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
     scorer = LDRScorer(
         network,
         xi=xi,
@@ -66,12 +78,22 @@ def score(
         device=place,
         amp=amp,
         batch_size=batch_size,
+        num_workers=workers,
+        normalize=normalize,
+        compile_model=compile_model,
         on_nonfinite=on_nonfinite,
     )
-    pool = load_pool(data, data_root, split)
-    _try(network, pool[:1].to(place), model)
+    if normalize is not None:
+        pixels = PixelScale(normalize)
+        pixels.check(sample)
+        sample = pixels.input(sample)
+    _try(network, sample, model)
     started = time.perf_counter()
-    scores = scorer.score(pool, progress=progress)
+    try:
+        scores = scorer.score(pool, progress=progress)
+    except (OSError, ValueError) as error:
+        # What a worker raises comes with its traceback, the error itself in the last line.
+        raise ValueError(str(error).strip().splitlines()[-1]) from error
     seconds = time.perf_counter() - started
     with _naming(out):
         scores.save(out)

@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from vaal_ext.npz_arrays import labelled_samples, read_npz, samples
+from vaal_ext.image_folder import ImageFolderPool
+from vaal_ext.npz_arrays import labelled_samples, mapped_samples, read_npz, samples
 
-__all__ = ["DATASET_NAMES", "DataSplit", "load_dataset", "load_pool"]
+__all__ = ["DATASET_NAMES", "POOL_NAMES", "DataSplit", "load_dataset", "load_pool"]
 
 DATASET_NAMES = ("moons", "circles", "digits", "mnist", "npz:PATH")
+POOL_NAMES = (*DATASET_NAMES, "npy:PATH", "folder:PATH")
 
 _MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -88,20 +91,32 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
     raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {name!r}")
 
 
-def load_pool(name: str, data_root: str | Path | None = None, split: str = "train") -> Tensor:
-    """The samples alone, float32 [N, ...], to be scored; their order is that of the indices.
+def load_pool(
+    name: str, data_root: str | Path | None = None, split: str = "train"
+) -> Tensor | np.ndarray | Dataset:
+    """The samples alone, to be scored; their order is that of the indices.
 
-    Of an ``npz`` all of ``x`` (``split="train"``) or of ``x_test`` (``"test"``); no labels needed.
-    Of any other data set the pool or the test set of :func:`load_dataset`.
+    Of a data set of :func:`load_dataset` the pool (``split="train"``) or the test set (``"test"``),
+    float32 [N, ...]; of an ``npz`` all of ``x`` or of ``x_test``, without labels. Two kinds are
+    read while they are scored, and may be larger than memory: ``npy:PATH`` is one array, float32
+    or uint8 [N, ...], mapped from its file, and ``folder:PATH`` an
+    :class:`~vaal_ext.image_folder.ImageFolderPool`. They have no test part.
 
     Raises:
         ValueError, FileNotFoundError: see :func:`load_dataset`; another split.
+        OSError: a folder without images.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    if name.startswith("npz:"):
-        path = Path(name.removeprefix("npz:"))
-        return samples(read_npz(path), "x" if split == "train" else "x_test", path)
+    kind, _, path = name.partition(":")
+    if kind in ("npy", "folder"):
+        if split == "test":
+            raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
+        return mapped_samples(Path(path)) if kind == "npy" else ImageFolderPool(Path(path))
+    if kind == "npz":
+        return samples(read_npz(Path(path)), "x" if split == "train" else "x_test", Path(path))
+    if name not in DATASET_NAMES:
+        raise ValueError(f"dataset must be one of {', '.join(POOL_NAMES)}, got {name!r}")
     data = load_dataset(name, data_root)
     return data.train_x if split == "train" else data.test_x
 

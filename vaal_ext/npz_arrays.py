@@ -1,4 +1,4 @@
-"""Samples and labels from an .npz file of the user's own, checked; nothing is ever unpickled."""
+"""Samples and labels from .npz and .npy files of the user's own; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["labelled_samples", "read_npz", "samples"]
+__all__ = ["labelled_samples", "mapped_samples", "read_npz", "samples"]
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -27,6 +27,28 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             f"{path} is not a complete .npz of plain arrays (it may be truncated, or hold "
             f"pickled objects, which are never loaded): {error}"
         ) from error
+
+
+def mapped_samples(path: Path) -> np.ndarray:
+    """The samples of an .npy file, float32 or uint8 [N, ...], mapped: read when they are used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds pickled objects, or an array of another kind.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a complete .npy of a plain array: {error}") from error
+    if not isinstance(x, np.memmap):
+        raise ValueError(f"{path} is no .npy file (an .npz of arrays is given as npz:PATH)")
+    if x.dtype not in (np.float32, np.uint8) or x.ndim < 2 or x.size == 0:
+        raise ValueError(
+            f"{path} must hold float32 or uint8 samples [N, ...], got {x.dtype} {list(x.shape)}"
+        )
+    return x
 
 
 def labelled_samples(

@@ -1,0 +1,44 @@
+"""What the texts given to the options of the commands mean."""
+
+from __future__ import annotations
+
+__all__ = ["batch_size_of", "class_prior_of", "fill", "numbers"]
+
+
+def fill(preset: str | None, **given: float | None) -> list[float | None]:
+    """What was given, and for the rest the preset's numbers if there is one."""
+    from vaal_ext.training import PRESETS
+
+    known = PRESETS[preset] if preset else {}
+    return [known.get(name) if value is None else value for name, value in given.items()]
+
+
+def batch_size_of(text: str) -> int | str:
+    """A number, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise ValueError(f"batch-size must be auto or a whole number, got {text!r}") from None
+
+
+def numbers(name: str, text: str | None) -> list[float] | None:
+    """Numbers with commas between them; None for an option not given."""
+    try:
+        return None if text is None else [float(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
+
+
+def class_prior_of(text: str) -> str | list[float] | None:
+    """The class_prior of :func:`vaal_ext.select`."""
+    if text == "none":
+        return None
+    if text in ("uniform", "predicted"):
+        return text
+    try:
+        return [float(weight) for weight in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            "class-prior must be uniform, predicted, none or one weight per class with commas "
+            f"between them, got {text!r}"
+        ) from None
