@@ -1,13 +1,14 @@
 # make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
 # make test   environment, build, lint, all tests
-# make bench  environment, build, the timings of the README on this machine
+# make bench  environment, build, the README's tables as this machine measures them (minutes)
+# make figures  the same with more turns, into benchmarks/results and the README
 # make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench gpu lint build clean
+.PHONY: demo test bench figures opponents gpu lint build clean
 
 demo: build
 	sh benchmarks/demo.sh $(BIN)
@@ -15,10 +16,17 @@ demo: build
 test: build lint
 	$(BIN)/python -m pytest
 
-bench: build
-	$(BIN)/python benchmarks/bench_accuracy.py
-	$(BIN)/python benchmarks/bench_ops.py
-	$(BIN)/python benchmarks/bench_ldr.py
+bench: build opponents
+	$(BIN)/vaal-ext bench --device cpu --quick --out build/bench
+	$(BIN)/python benchmarks/readme.py --results build/bench --print
+
+figures: build opponents
+	$(BIN)/vaal-ext bench --device cpu --out benchmarks/results
+	$(BIN)/python benchmarks/readme.py
+
+# Opponents of the benchmarks that nothing else needs.
+opponents: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt foolbox
 
 gpu:
 	sh benchmarks/gpu.sh

@@ -9,8 +9,8 @@ Rows below 1e-30 are left out, for float32 cannot hold them.
 
     vaal_ext      ops.symmetric_kl, float32
     textbook      Σ (q − p)(log q − log p) through autograd, in float32 and in float64
-    F.kl_div      two calls with log targets, through autograd, float32
-    liger         what Liger-Kernel computes for log targets, e^log p (log p − log q), in PyTorch
+    two F.kl_div  two calls with log targets, through autograd, float32
+    Liger-Kernel  what Liger-Kernel computes for log targets, e^log p (log p − log q), in PyTorch
                   (its kernels need a GPU); that is the forward KL, held against the forward KL
 """
 
@@ -55,8 +55,8 @@ METHODS = {  # name -> formula, what it computes, dtype of its arithmetic
     "vaal_ext, float32": (vaal, "symmetric", torch.float32),
     "textbook, float32": (textbook, "symmetric", torch.float32),
     "textbook, float64": (textbook, "symmetric", torch.float64),
-    "F.kl_div, float32": (kl_div, "symmetric", torch.float32),
-    "liger, float32": (liger, "forward", torch.float32),
+    "two F.kl_div, float32": (kl_div, "symmetric", torch.float32),
+    "Liger-Kernel's formula, float32": (liger, "forward", torch.float32),
 }
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     print("relative error, median / worst row, over all C and both spreads")
     header = "".join(f"{f's = {step:g}':>22}" for step in STEPS)
     for kind in ("J", "gradient"):
-        print(f"\n{kind:<20}{header}")
+        print(f"\n{kind:<32}{header}")
         for name, method in METHODS.items():
             cells = []
             for step in STEPS:
@@ -106,7 +106,7 @@ def main() -> None:
                 facts |= {"classes": "all", "spread": "all"} | summary(torch.cat(found))
                 cells.append("{median:.1e} / {worst:.1e}".format(**facts))
                 rows.append(facts | where)
-            print(f"{name:<20}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+            print(f"{name:<32}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
     if args.csv:
         write_csv(args.csv, rows)
 

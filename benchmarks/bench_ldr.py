@@ -8,6 +8,7 @@ the last layer scaled to logits of standard deviation 3, for an untrained networ
 all but uniform and its gradients all but zero. In one process, taking turns:
 
     bare               num_iters + 2 forwards and num_iters input-only backwards of the same network
+    bare, graph        these as a CUDA graph (CUDA only)
     vaal_ext           LDRScorer.score, symmetric KL (the network's passes included)
     vaal_ext, forward  the same with the forward KL, as VAT has it
     the others         see vat_loops.py; they let the parameters require grad, as users do
@@ -40,6 +41,7 @@ import vat_loops
 from timing import about, quantiles, timed, write_csv
 from torch import Tensor, nn
 
+from vaal_ext.cuda_graphs import CudaRecorder
 from vaal_ext.models import PaperCNN
 from vaal_ext.reference import random_perturb
 from vaal_ext.roughness import LDRScorer
@@ -73,15 +75,28 @@ def confident(model: nn.Module, x: Tensor) -> nn.Module:
     return model
 
 
-def bare(model: nn.Module, x: Tensor) -> None:
-    """The network's passes and nothing else."""
+def bare(model: nn.Module, x: Tensor) -> tuple[Tensor]:
+    """The network's passes and nothing else; the last logits."""
     with torch.no_grad():
         slope = model(x)
     for _ in range(NUM_ITERS):
         moved = x.detach().requires_grad_()
         torch.autograd.grad(model(moved), moved, slope)
     with torch.no_grad():
-        model(x)
+        return (model(x),)
+
+
+def bare_graph(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """The same passes as a CUDA graph, which is how LDRScorer runs a network on a GPU."""
+    recorder, passes = CudaRecorder(x.device), partial(bare, model)
+    recorder.warm_up(passes, x)
+    replay, outputs = recorder.record(passes, x)
+
+    def run() -> tuple[Tensor, ...]:
+        replay()
+        return outputs
+
+    return run
 
 
 def contestants(model: nn.Module, x: Tensor, xi: float) -> dict[str, Callable[[], object]]:
@@ -102,6 +117,8 @@ def contestants(model: nn.Module, x: Tensor, xi: float) -> dict[str, Callable[[]
         "vat, input only": partial(vat_loops.vat, model, x, u, **loop, input_only=True),
         "vat, numpy": partial(vat_loops.vat, model, x, u, **loop, on_host=True),
     }
+    if x.is_cuda:
+        calls["bare, graph"] = bare_graph(frozen, x)
     if HAS_FOOLBOX:
         calls["Foolbox"] = partial(vat_loops.foolbox, model, x, **loop)
     return calls
@@ -112,7 +129,7 @@ def differences(model: nn.Module, x: Tensor, xi: float) -> dict[str, float]:
     calls = contestants(model, x, xi)
     ours = {name: calls[name]() for name in OURS}
     found = {}
-    for name in calls.keys() - {"bare", *OURS, "Foolbox"}:
+    for name in calls.keys() - {"bare", "bare, graph", *OURS, "Foolbox"}:
         expected = ours["vaal_ext" if name == "eager" else "vaal_ext, forward"]
         theirs = calls[name]().double().cpu().numpy()
         found[name] = float(np.median(np.abs(theirs - expected) / expected))

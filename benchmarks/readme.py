@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from vaal_ext.atomic import write_atomically
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "vaal_ext"
 COPIES = ("clone", "copy")
+NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 Row = dict[str, str]
@@ -32,15 +34,16 @@ def read(results: Path, name: str) -> list[Row]:
 
 def tables(results: Path) -> dict[str, str]:
     """Every table of the README by name, as Markdown lines."""
-    ops = read(results, "ops")
+    files = {name: read(results, name) for name in ("accuracy", "ops", "ldr", "pool")}
+    ops = files["ops"]
     return {
-        "accuracy": accuracy(read(results, "accuracy")),
-        "machine": machine(ops),
+        "accuracy": accuracy(files["accuracy"]),
+        "machine": machine([row for rows in files.values() for row in rows]),
         "logits": speed(ops, ["symmetric_kl", "posterior_summary"]),
         "images": speed(ops, ["perturb", "random_perturb"]),
         "losses": losses(ops),
-        "ldr": ldr(read(results, "ldr")),
-        "pool": pool(read(results, "pool")),
+        "ldr": ldr(files["ldr"]),
+        "pool": pool(files["pool"]),
     }
 
 
@@ -72,15 +75,34 @@ def shape_of(text: str) -> str:
 
 
 def ratio(text: str) -> str:
-    """Two digits or more: 23, 4.1, 0.87."""
+    """Two digits or more, cut, not rounded, below one: 23, 4.1, 0.87 (no loss becomes a draw)."""
     value = float(text)
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+    if value < 1:
+        return f"{math.floor(value * 100) / 100:.2f}"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def count(threads: str) -> str:
+    return f"{threads} thread{'s' if threads != '1' else ''}"
 
 
 def by_threads(rows: Iterable[Row], show) -> str:
     """The cells of the runs with one thread, two threads..., joined; a dash where there is none."""
     ordered = sorted(rows, key=lambda row: int(row["threads"]))
     return " / ".join(show(row) for row in ordered) or "–"
+
+
+def error(text: str) -> str:
+    """Two digits: 2.0e-6, 0.053, 22."""
+    value = float(text)
+    if 0.01 <= value < 100:
+        return f"{value:#.2g}".rstrip(".")
+    return short(f"{value:.1e}")
+
+
+def short(number: str) -> str:
+    """1e-06 as 1e-6, 1e+06 as 1e6."""
+    return re.sub(r"e(-?)\+?0?", r"e\1", number)
 
 
 def accuracy(rows: list[Row]) -> str:
@@ -90,18 +112,15 @@ def accuracy(rows: list[Row]) -> str:
     for (method,) in distinct(rows, "method"):
         cells = {row["step"]: row for row in rows if row["method"] == method}
         name = f"**{method}**" if method.startswith(OURS) else method
-        body.append(
-            [name] + ["{:.1e} / {:.1e}".format(*pair(cells[step])) for (step,) in steps],
-        )
-    return markdown(["gradient of J"] + [f"s = {float(step):g}" for (step,) in steps], body)
-
-
-def pair(row: Row) -> tuple[float, float]:
-    return float(row["median"]), float(row["worst"])
+        found = (cells[step] for (step,) in steps)
+        body.append([name, *(f"{error(r['median'])} / {error(r['worst'])}" for r in found)])
+    return markdown(
+        ["gradient of J", *(f"s = {short(f'{float(step):g}')}" for (step,) in steps)], body
+    )
 
 
 def machine(rows: list[Row]) -> str:
-    """The line that says where and with what."""
+    """The line that says where and with what: one, if all was measured in one go."""
     said = distinct(rows, "device", "torch", "python", "commit")
     return "; ".join(
         f"{device}; torch {torch}, Python {python}, commit {commit[:12]}"
@@ -115,22 +134,25 @@ def speed(rows: list[Row], ops: list[str]) -> str:
     shapes = distinct(rows, "shape")
     body = []
     for op, dtype, opponent in distinct(rows, "op", "dtype", "opponent"):
-        if opponent == OURS:
+        if opponent in NOT_SHOWN:
             continue
         mine = [r for r in rows if (r["op"], r["dtype"], r["opponent"]) == (op, dtype, opponent)]
-        cells = [
-            by_threads(
-                (r for r in mine if r["shape"] == shape), lambda r: ratio(r["ratio_to_ours"])
-            )
-            for (shape,) in shapes
-        ]
+        cells = []
+        for (shape,) in shapes:
+            there = [row for row in mine if row["shape"] == shape]
+            cells.append(by_threads(there, lambda row: ratio(row["ratio_to_ours"])))
         body.append([f"`{op}`", dtype, opponent, *cells])
     return markdown(["op", "dtype", "against", *(shape_of(shape) for (shape,) in shapes)], body)
 
 
+def contends(row: Row) -> bool:
+    """Neither one of ours nor a copy, which computes nothing."""
+    return not row["opponent"].startswith(OURS) and row["opponent"] not in COPIES
+
+
 def losses(rows: list[Row]) -> str:
     """Every comparison that ours loses, copies apart, of however many."""
-    held = [row for row in rows if row["opponent"] not in (OURS, *COPIES)]
+    held = [row for row in rows if contends(row)]
     lost = [row for row in held if float(row["ratio_to_ours"]) < 1]
     lines = [f"Of {len(held)} comparisons {len(lost)} are lost{':' if lost else '.'}"]
     if lost:
@@ -138,7 +160,8 @@ def losses(rows: list[Row]) -> str:
     for op, opponent, dtype in distinct(lost, "op", "opponent", "dtype"):
         mine = [r for r in lost if (r["op"], r["opponent"], r["dtype"]) == (op, opponent, dtype)]
         where = ", ".join(
-            f"{ratio(r['ratio_to_ours'])} at {shape_of(r['shape'])} on {r['threads']}" for r in mine
+            f"{ratio(r['ratio_to_ours'])} at {shape_of(r['shape'])} with {count(r['threads'])}"
+            for r in mine
         )
         lines.append(f"- `{op}`, {dtype}, against {opponent}: {where}")
     return "\n".join(lines)
@@ -154,7 +177,7 @@ def ldr(rows: list[Row]) -> str:
             mine = [r for r in rows if (r["network"], r["opponent"]) == (network, opponent)]
             cells.append(by_threads(mine, lambda r: f"{float(r['ratio_to_bare']):.2f}"))
             errors = {r["error_at_small_xi"] for r in mine} - {""}
-            cells.append(", ".join(f"{float(error):.1e}" for error in errors) or "–")
+            cells.append(", ".join(error(text) for text in errors) or "–")
         body.append([opponent, *cells])
     head = ["time, in that of the bare passes"]
     for (network,) in networks:
@@ -190,12 +213,7 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = [
-        row
-        for row in rows
-        if row["dtype"] == "float32"
-        and row["threads"] == "1"
-        and not row["opponent"].startswith(OURS)
-        and row["opponent"] not in COPIES
+        row for row in rows if row["dtype"] == "float32" and row["threads"] == "1" and contends(row)
     ]
     figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,14 @@ def about(device: torch.device) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
         **versions(),
-        "commit": commit() or "unknown",
+        "commit": running_commit(),
     }
+
+
+@cache
+def running_commit() -> str:
+    """Of the code that was imported: asked once, for the working tree may move on meanwhile."""
+    return commit() or "unknown"
 
 
 def cpu_name() -> str:

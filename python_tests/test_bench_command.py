@@ -1,0 +1,96 @@
+"""`vaal-ext bench` runs the repository's benchmarks and puts their tables where it was told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import NOT_A_FOLDER, refuse
+
+from vaal_ext import bench
+from vaal_ext.cli import main
+
+# Stands in for a benchmark: says what it was given, and writes a table (or fails).
+SCRIPT = """
+import pathlib, sys
+assert "vaal_ext" not in sys.modules
+import vaal_ext
+print(pathlib.Path(__file__).stem, *sys.argv[1:])
+pathlib.Path(sys.argv[sys.argv.index("--csv") + 1]).write_text("table")
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone whose benchmarks are stand-ins, and a folder in it to work in."""
+    (tmp_path / "benchmarks").mkdir()
+    for name in bench.NAMES:
+        (tmp_path / "benchmarks" / f"bench_{name}.py").write_text(SCRIPT)
+    package = Path(bench.__file__).resolve().parent
+    (tmp_path / "vaal_ext").symlink_to(package, target_is_directory=True)
+    monkeypatch.setattr(bench, "_ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_all_benchmarks_run_in_turn(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--device", "cpu", "--threads", "1", "--threads", "3", "--out", "o"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("== ")] == [f"== {n}" for n in bench.NAMES]
+    started = [line.split() for line in lines if line.startswith("bench_")]
+    assert [words[0] for words in started] == [f"bench_{name}" for name in bench.NAMES]
+    for name, words in zip(bench.NAMES, started, strict=True):
+        assert words[1:3] == ["--device", "cpu"]
+        assert (words[-3:] == ["--threads", "1", "3"]) == (name != "accuracy")
+        assert "--seconds" not in words
+    tables = {path.name for path in Path("o").iterdir()}
+    assert tables == {f"{name}_cpu.csv" for name in bench.NAMES}
+
+
+def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "ops", "--device", "cpu", "--quick"]) == 0
+    out = capfd.readouterr().out
+    assert "bench_ops" in out
+    assert "--dtypes float32" in out
+    assert "bench_ldr" not in out
+    assert not list(place.glob("**/*.csv"))
+    assert not list(place.glob(".bench-*"))
+
+
+def test_the_quick_options_are_options_of_the_benchmarks() -> None:
+    folder = Path(bench.__file__).resolve().parent.parent / "benchmarks"
+    for name, options in bench._QUICK.items():
+        text = (folder / f"bench_{name}.py").read_text()
+        for option in (*options[::2], "--device", "--csv"):
+            assert f'"{option}"' in text, (name, option)
+
+
+def test_a_benchmark_that_fails_ends_it(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place / "benchmarks" / "bench_ops.py").write_text("import sys; sys.exit('an opponent is off')")
+    assert main(["bench", "--device", "cpu", "--out", "o"]) == 1
+    out, err = capfd.readouterr()
+    assert "an opponent is off" in err
+    assert "== ldr" not in out
+    assert not list(Path("o").iterdir())  # half a set of tables is none
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense"),
+        (["--device", "tpu9"], "device must be cpu or cuda, got 'tpu9'"),
+        (["--device", "meta"], "device must be cpu or cuda, got 'meta'"),
+        (["--device", "cuda:99"], "there is no cuda:99 here"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--threads", "two"], "--threads"),
+        (["--out", str(NOT_A_FOLDER)], "Not a directory"),
+    ],
+)
+def test_bad_options(place, capfd, arguments, message) -> None:
+    refuse(place, capfd, ["bench", *arguments], message)
+
+
+def test_an_installed_package_has_no_benchmarks(place, capfd) -> None:
+    for script in (place / "benchmarks").iterdir():
+        script.unlink()
+    refuse(place, capfd, ["bench", "ops"], "Clone it and run `make bench` there")
