@@ -232,11 +232,14 @@ def plot(rows: list[Row], path: Path) -> None:
         )
     axes.axhline(1, color="#707070", linewidth=1)
     axes.set_yscale("log")
-    axes.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
-    axes.set_ylabel("times as long as vaal_ext (above 1: ours is faster)")
+    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ratios = [float(row["ratio_to_ours"]) for row in rows]
+    axes.set_ylim(min(0.7, min(ratios) / 1.2), max(ratios) * 1.2)
+    axes.set_ylabel("time, in that of vaal_ext")
     names = [f"{op}\n{shape_of(shape)}" for op, shape in places]
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})
 
