@@ -121,24 +121,26 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   m = m == none ? V{} : m;  // C = 1, or nothing besides the pivot
 
   // Pass 2: the sums over j ≠ k. A pivot that is not finite makes the row NaN.
-  V sum_w{}, sum_d = (a_k - a_k) + (b_k - b_k), sum_v_delta{}, sum_w_delta{};
+  const V not_finite = (a_k - a_k) + (b_k - b_k);
+  LongSum<V> sum_w{}, sum_d{not_finite, V{}}, sum_v_delta{}, sum_w_delta{};
   for (int64_t j = 0; j < cols; j += kLanes) {
     const V a = a_rows.at(j), b = b_rows.at(j);
     const auto idle = (Rows::index(j) == k) | ((a == none) & (b == none));
     const V delta = idle ? V{} : (b - a) - (b_k - a_k);
     const auto term = pivot_term<M>(idle ? none : (a - a_k) - m, idle ? none : (b - b_k) - m, delta);
-    sum_w += term.w;
-    sum_d += term.d;
-    sum_v_delta += weigh(term.v, delta);
-    sum_w_delta += weigh(term.w, delta);
+    sum_w.add(term.w);
+    sum_d.add(term.d);
+    sum_v_delta.add(weigh(term.v, delta));
+    sum_w_delta.add(weigh(term.w, delta));
     store(column_w + j, term.w);
     store(column_d + j, term.d);
     store(column_delta + j, delta);
     // w + d has no digits left where a class all but vanishes, and smoothing divides by its q.
     if constexpr (kSmoothed) store(column_v + j, M::exp(idle ? none : (b - b_k) - m));
   }
-  const V R = Rows::sum(sum_w), D = Rows::sum(sum_d);
-  const auto row = pivot_row<M>(m, R, D, Rows::sum(sum_v_delta), Rows::sum(sum_w_delta));
+  const V R = Rows::sum(sum_w.total), D = Rows::sum(sum_d.total);
+  const auto row =
+      pivot_row<M>(m, R, D, Rows::sum(sum_v_delta.total), Rows::sum(sum_w_delta.total));
 
   // Pass 3: the value, and the sums that the gradient needs besides.
   const V keep = broadcast<S>(S(1 - args.smoothing)), floor = broadcast<S>(S(args.smoothing / cols));
@@ -161,35 +163,33 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     term.h_q -= level;
     return term;
   };
-  V value_over{}, value{}, sum_qh{}, sum_ph{};
+  LongSum<V> terms{}, qh{}, ph{};  // terms: of the value, over e^m unless smoothed
   for (int64_t j = 0; j < cols; j += kLanes) {
     const V w = load(column_w + j), d = load(column_d + j);
     if constexpr (kSmoothed) {
       const V v = load(column_v + j);
       const auto term = smoothed_of(w, d, v);
-      value += term.value;  // 0 at the pivot and at absent classes, where w = d = 0
-      sum_qh += weigh(v, term.h_q);
-      sum_ph += weigh(w, term.h_p);
+      terms.add(term.value);  // 0 at the pivot and at absent classes, where w = d = 0
+      qh.add(weigh(v, term.h_q));
+      ph.add(weigh(w, term.h_p));
     } else {
       const V u = load(column_delta + j) - row.log_ratio;
-      value_over += value_term<M, kSymmetric>(row, w, posterior_change(row, w, d), u);
+      terms.add(value_term<M, kSymmetric>(row, w, posterior_change(row, w, d), u));
     }
   }
-  V mean_qh{}, mean_ph{}, pivot_q, pivot_p;
+  V value = Rows::sum(terms.total), mean_qh{}, mean_ph{}, pivot_q, pivot_p;
   if constexpr (kSmoothed) {
     auto pivot = smoothed_term<M, kSymmetric>(row.scale, row.inv_z, row.inv_zq, row.x_pivot, keep,
                                               floor);
     pivot.h_q -= level;
-    sum_qh = Rows::sum(sum_qh) * row.inv_zq;
-    sum_ph = Rows::sum(sum_ph) * row.inv_z;
-    value = Rows::sum(value) + pivot.value;
+    const V sum_qh = Rows::sum(qh.total) * row.inv_zq, sum_ph = Rows::sum(ph.total) * row.inv_z;
+    value += pivot.value;
     mean_qh = row.inv_zq * pivot.h_q + row.scale * sum_qh;
     mean_ph = row.inv_z * pivot.h_p + row.scale * sum_ph;
     pivot_q = keep * row.inv_zq * ((R + D) * row.inv_zq * pivot.h_q - sum_qh);
     pivot_p = keep * row.inv_z * (R * row.inv_z * pivot.h_p - sum_ph);
   } else {
-    value_over = Rows::sum(value_over) + value_pivot<M, kSymmetric>(row);
-    value = row.scale * value_over;
+    value = row.scale * (value + value_pivot<M, kSymmetric>(row));
     pivot_q = grad_q_pivot<kSymmetric>(row);
     pivot_p = grad_p_pivot<kSymmetric>(row);
   }

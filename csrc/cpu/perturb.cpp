@@ -15,29 +15,55 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
-// float squared fits double with room on both sides: no scaling pass is needed.
-template <class T>
-NormPart norm_as_double(const T* direction, int64_t count) {
+// Σ d² of floats. Squares of a few elements are added in float, such sums in double: as good as
+// double throughout, at half the price. Where the result is near the ends of float's range (or NaN)
+// squares may have left it, and double is used throughout: no scaling pass is needed.
+template <bool kExact, class T>
+double sum_of_squares(const T* direction, int64_t count) {
   using R = Register<float>;
   typedef float HalfV __attribute__((vector_size(sizeof(R::V) / 2)));
   using D = Register<double>::V;
-  constexpr int kChains = 4;  // sums that do not wait for one another
-  D low[kChains] = {}, high[kChains] = {};
-  const auto square = [&](R::V d, int chain) {
-    HalfV part[2];
-    memcpy(part, &d, sizeof(d));
-    const D first = __builtin_convertvector(part[0], D), second = __builtin_convertvector(part[1], D);
-    low[chain] += first * first;
-    high[chain] += second * second;
+  constexpr int kChains = 8;                // sums that do not wait for one another
+  constexpr int kSteps = kExact ? 1 : 4;    // squares added in float
+  D total[2] = {};
+  const auto add = [&](R::V x, R::V y) {
+    HalfV part[2][2];
+    memcpy(part[0], &x, sizeof(x));
+    memcpy(part[1], &y, sizeof(y));
+    for (int half = 0; half < 2; ++half)
+      total[half] += __builtin_convertvector(part[0][half], D) * __builtin_convertvector(part[1][half], D);
   };
+  const R::V one = broadcast<float>(1.0f);
   int64_t i = 0;
-  for (; i + kChains * R::kLanes <= count; i += kChains * R::kLanes)
-    for (int chain = 0; chain < kChains; ++chain)
-      square(load(direction + i + chain * R::kLanes), chain);
-  for (; i + R::kLanes <= count; i += R::kLanes) square(load(direction + i), 0);
-  if (i < count) square(load_some<float>(direction + i, count - i, 0.0f), 0);
-  const D sum = ((low[0] + low[1]) + (low[2] + low[3])) + ((high[0] + high[1]) + (high[2] + high[3]));
-  return {1.0, lane_sum<double>(sum)[0]};
+  if constexpr (!kExact) {
+    for (; i + kSteps * kChains * R::kLanes <= count; i += kSteps * kChains * R::kLanes) {
+      R::V sum[kChains] = {};
+      for (int step = 0; step < kSteps; ++step)
+        for (int chain = 0; chain < kChains; ++chain) {
+          const R::V d = load(direction + i + (step * kChains + chain) * R::kLanes);
+          sum[chain] += d * d;
+        }
+      for (int width = kChains / 2; width > 0; width /= 2)
+        for (int chain = 0; chain < width; ++chain) sum[chain] += sum[chain + width];
+      add(sum[0], one);
+    }
+  }
+  for (; i + R::kLanes <= count; i += R::kLanes) {
+    const R::V d = load(direction + i);
+    add(d, d);
+  }
+  if (i < count) {
+    const R::V d = load_some<float>(direction + i, count - i, 0.0f);
+    add(d, d);
+  }
+  return lane_sum<double>(total[0] + total[1])[0];
+}
+
+template <class T>
+NormPart norm_of_floats(const T* direction, int64_t count) {
+  const double quick = sum_of_squares<false>(direction, count);
+  const bool inside = quick > 1e-24 && quick < 1e36;
+  return {1.0, inside ? quick : sum_of_squares<true>(direction, count)};
 }
 
 // double: divided by the largest magnitude (a power of two near it) before squaring.
@@ -67,7 +93,7 @@ NormPart norm_scaled(const double* direction, int64_t count) {
 template <class T, class S>
 NormPart norm(const void* direction, int64_t count) {
   if constexpr (sizeof(S) == 8) return norm_scaled(static_cast<const double*>(direction), count);
-  else return norm_as_double(static_cast<const T*>(direction), count);
+  else return norm_of_floats(static_cast<const T*>(direction), count);
 }
 
 // factor = 2^whole · fraction; the power is split so that neither half leaves S's range.
@@ -100,25 +126,36 @@ void add_normals_to(const void* x, const void* normals, void* out, int64_t count
                count, factor);
 }
 
-// 32-bit words, one a lane, for Philox; the products' halves are taken lane by lane.
+// kLanes 32-bit words for Philox. Even and odd lanes apart, each in 64 bits of which the upper half
+// is arbitrary: so a product keeps the place of its factor and its low half needs no extraction.
 struct WordMath {
   static constexpr int kLanes = Register<float>::kLanes;
-  typedef uint32_t U __attribute__((vector_size(VAAL_REGISTER_BYTES)));
-  static VAAL_HD void mul_wide(U a, uint32_t b, U& high, U& low) {
-    low = a * b;
+  typedef uint64_t Pairs __attribute__((vector_size(VAAL_REGISTER_BYTES)));
+  typedef uint32_t Words __attribute__((vector_size(VAAL_REGISTER_BYTES)));
+  struct U {
+    Pairs even, odd;
+    friend VAAL_HD U operator^(U a, U b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
+    friend VAAL_HD U operator^(U a, uint32_t b) { return {a.even ^ uint64_t(b), a.odd ^ uint64_t(b)}; }
+  };
+  static VAAL_HD U split(Words words) {
+    const Pairs pairs = bits_as<Pairs>(words);
+    return {pairs, pairs >> 32};
+  }
+  static VAAL_HD Words join(U x) {
+    return bits_as<Words>((x.even & 0xffffffffu) | (x.odd << 32));
+  }
+  static VAAL_HD Pairs product(Pairs a, uint32_t b) {
 #if defined(__AVX512F__)
-    const __m512i factor = _mm512_set1_epi32(int(b));
-    const __m512i even = _mm512_mul_epu32(__m512i(a), factor);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(__m512i(a), 32), factor);
-    high = U(_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd));
+    return Pairs(_mm512_mul_epu32(__m512i(a), _mm512_set1_epi64(b)));
 #elif defined(__AVX2__)
-    const __m256i factor = _mm256_set1_epi32(int(b));
-    const __m256i even = _mm256_mul_epu32(__m256i(a), factor);
-    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(__m256i(a), 32), factor);
-    high = U(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA));
+    return Pairs(_mm256_mul_epu32(__m256i(a), _mm256_set1_epi64x(b)));
 #else
-    for (int lane = 0; lane < kLanes; ++lane) high[lane] = uint64_t(a[lane]) * b >> 32;
+    return (a & 0xffffffffu) * uint64_t(b);
 #endif
+  }
+  static VAAL_HD void mul_wide(U a, uint32_t b, U& high, U& low) {
+    low = {product(a.even, b), product(a.odd, b)};
+    high = {low.even >> 32, low.odd >> 32};
   }
 };
 
@@ -130,44 +167,56 @@ struct NormalMath : SimdMath<S> {
   }
 };
 
+// a0 b0 a1 b1 ..., the first register of it and the second.
+template <class S>
+VAAL_HD void zip(typename Register<S>::V a, typename Register<S>::V b, typename Register<S>::V& first,
+                 typename Register<S>::V& second) {
+  using Lane = typename Register<S>::Lane;
+  constexpr int kLanes = Register<S>::kLanes;
+  const auto lane = lane_numbers<S>();
+  const auto from = lane / 2 + (lane & 1) * Lane(kLanes);
+  first = __builtin_shuffle(a, b, from);
+  second = __builtin_shuffle(a, b, from + Lane(kLanes / 2));
+}
+
 template <class S>
 void fill_normals(const NormalArguments& args, S* out) {
   using W = WordMath;
   using R = Register<S>;
+  using V = typename R::V;
   using Words = typename NormalMath<S>::Words;
-  const uint32_t index_low = uint32_t(args.sample), index_high = uint32_t(args.sample >> 32);
-  const uint64_t first_block = uint64_t(args.begin) / 4;
-  const int64_t blocks = (args.count + 3) / 4;
-  for (int64_t block = 0; block < blocks; block += W::kLanes) {
-    PhiloxBlock<W::U> counter;
-    for (int lane = 0; lane < W::kLanes; ++lane) {
-      const uint64_t number = first_block + uint64_t(block + lane);
-      counter.word[0][lane] = uint32_t(number);
-      counter.word[1][lane] = uint32_t(number >> 32);
-    }
-    counter.word[2] = W::U{} + index_low;
-    counter.word[3] = W::U{} + index_high;
-    const auto random = philox4x32_10<W>(counter, uint32_t(args.seed), uint32_t(args.seed >> 32));
-    S normal[4][W::kLanes];
+  constexpr int64_t kBatch = 4 * W::kLanes;  // normals of one Philox call
+  const auto broadcast_word = [](uint64_t word) { return W::split(W::Words{} + uint32_t(word)); };
+  const W::U index_low = broadcast_word(args.sample), index_high = broadcast_word(args.sample >> 32);
+  const W::Words lane = bits_as<W::Words>(lane_numbers<float>());
+  S rest[kBatch];
+  for (int64_t done = 0; done < args.count; done += kBatch) {
+    const uint64_t number = uint64_t(args.begin + done) / 4;  // of the first lane's block
+    const W::Words low = lane + uint32_t(number);
+    const W::Words carry = bits_as<W::Words>(low < lane) & 1;
+    const W::Words high = carry + uint32_t(number >> 32);
+    const PhiloxBlock<W::U> counter = {{W::split(low), W::split(high), index_low, index_high}};
+    const auto random =
+        philox4x32_10<W>(counter, uint32_t(args.seed), uint32_t(args.seed >> 32));
+    W::Words words[4];
+    for (int i = 0; i < 4; ++i) words[i] = W::join(random.word[i]);
+    const int64_t left = args.count - done;
+    S* to = left >= kBatch ? out + done : rest;
     for (int part = 0; part < W::kLanes; part += R::kLanes) {
       Words word[4];
       for (int i = 0; i < 4; ++i)
-        memcpy(&word[i], reinterpret_cast<const char*>(&random.word[i]) + 4 * part, sizeof(Words));
-      for (int pair = 0; pair < 2; ++pair) {
-        typename R::V n0, n1;
-        box_muller<NormalMath<S>>(word[2 * pair], word[2 * pair + 1], n0, n1);
-        store(&normal[2 * pair][part], n0);
-        store(&normal[2 * pair + 1][part], n1);
-      }
+        memcpy(&word[i], reinterpret_cast<const char*>(&words[i]) + 4 * part, sizeof(Words));
+      V n0, n1, n2, n3;
+      box_muller<NormalMath<S>>(word[0], word[1], n0, n1);
+      box_muller<NormalMath<S>>(word[2], word[3], n2, n3);
+      V even[2], odd[2], line[4];  // lane l of n0..n3 is elements 4l to 4l + 3
+      zip<S>(n0, n2, even[0], even[1]);
+      zip<S>(n1, n3, odd[0], odd[1]);
+      zip<S>(even[0], odd[0], line[0], line[1]);
+      zip<S>(even[1], odd[1], line[2], line[3]);
+      for (int i = 0; i < 4; ++i) store(to + 4 * part + i * R::kLanes, line[i]);
     }
-    const int64_t left = args.count - 4 * block;
-    S* to = out + 4 * block;
-    if (left >= 4 * W::kLanes) {
-      for (int lane = 0; lane < W::kLanes; ++lane)
-        for (int i = 0; i < 4; ++i) to[4 * lane + i] = normal[i][lane];
-    } else {
-      for (int64_t e = 0; e < left; ++e) to[e] = normal[e % 4][e / 4];
-    }
+    if (left < kBatch) memcpy(out + done, rest, left * sizeof(S));
   }
 }
 

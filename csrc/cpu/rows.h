@@ -195,10 +195,26 @@ struct No {
   constexpr bool operator()() const { return false; }
 };
 
+// A sum that carries along what its last addition rounded away (Kahan): thousands of terms in one
+// chain would lose digits.
+template <class V>
+struct LongSum {
+  V total, lost;
+  VAAL_HD void add(V term) {
+    const V corrected = term - lost, next = total + corrected;
+    lost = (next - total) - corrected;
+    total = next;
+  }
+  // For a loop that adds up a block plainly first.
+  VAAL_HD void take(V& block) {
+    add(block);
+    block = V{};
+  }
+};
+
 // body(j, at, whole) for every step of a row: j the first class, at its place in scratch. `whole`
 // is Yes where the step lies inside the row, so the main loop carries no test for the row's end.
-// settle() after every kBlock steps: there sums of a block join the row's, for a sum of thousands of
-// terms in one chain would lose digits.
+// settle() after every kBlock steps: there the sums of a block join the row's.
 template <class S, class Rows, class Body, class Settle>
 VAAL_HD void each_step(int64_t cols, const Body& body, const Settle& settle) {
   constexpr int64_t kBlock = 64;

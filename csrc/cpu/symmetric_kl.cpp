@@ -36,11 +36,6 @@ VAAL_HD PlainTerm<V> plain_term(V alpha, V delta) {
   return {w, w * M::expm1(delta - (low - alpha))};
 }
 
-template <class V>
-struct PlainSums {
-  V w, d, v_delta, w_delta;
-};
-
 // Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
 // saturated ones, ones with a logit that moved far, and all that hold −inf or NaN.
 template <class T, class S, class Rows, bool kSymmetric, bool kNeedQ, bool kNeedP>
@@ -60,8 +55,8 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   V a_k, b_k;
   Rows::pivot(a_rows, b_rows, a_k, b_k);
   const V shift = b_k - a_k;
-  PlainSums<V> sums{}, block{};
-  V largest_delta{};
+  LongSum<V> sum_w{}, sum_d{}, sum_v_delta{}, sum_w_delta{};
+  V block_w{}, block_d{}, block_v_delta{}, block_w_delta{}, largest_delta{};
   each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto whole) __attribute__((always_inline)) {
     const V a = a_rows.template at<whole()>(j), b = b_rows.template at<whole()>(j);
     a_rows.ask_ahead(j);
@@ -69,24 +64,24 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
     const V alpha = a - a_k, delta = (b - a) - shift;
     largest_delta = larger(magnitude<S>(delta), largest_delta);
     const auto term = plain_term<M>(alpha, delta);
-    block.w += term.w;
-    block.d += term.d;
-    if constexpr (kNeedQ && kSymmetric) block.v_delta += (term.w + term.d) * delta;
-    if constexpr (kNeedP) block.w_delta += term.w * delta;
+    block_w += term.w;
+    block_d += term.d;
+    if constexpr (kNeedQ && kSymmetric) block_v_delta += (term.w + term.d) * delta;
+    if constexpr (kNeedP) block_w_delta += term.w * delta;
     store(column_w + at, term.w);
     store(column_d + at, term.d);
     store(column_delta + at, delta);
   }, [&]() __attribute__((always_inline)) {
-    sums.w += block.w;
-    sums.d += block.d;
-    sums.v_delta += block.v_delta;
-    sums.w_delta += block.w_delta;
-    block = PlainSums<V>{};
+    sum_w.take(block_w);
+    sum_d.take(block_d);
+    if constexpr (kNeedQ && kSymmetric) sum_v_delta.take(block_v_delta);
+    if constexpr (kNeedP) sum_w_delta.take(block_w_delta);
   });
-  const auto row = plain_row<M>(Rows::sum(sums.w), Rows::sum(sums.d), Rows::sum(sums.v_delta),
-                                Rows::sum(sums.w_delta));
+  const auto row = plain_row<M>(Rows::sum(sum_w.total), Rows::sum(sum_d.total),
+                                Rows::sum(sum_v_delta.total), Rows::sum(sum_w_delta.total));
 
-  V value{}, block_value{}, peak{};
+  LongSum<V> sum_value{};
+  V block_value{}, peak{};
   each_step<S, Rows>(cols, [&](int64_t, int64_t at, auto) __attribute__((always_inline)) {
     const V w = load(column_w + at), d = load(column_d + at), delta = load(column_delta + at);
     const V x = posterior_change(row, w, d);
@@ -102,10 +97,9 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
       store(column_d + at, grad);
     }
   }, [&]() __attribute__((always_inline)) {
-    value += block_value;
-    block_value = V{};
+    sum_value.take(block_value);
   });
-  value = Rows::sum(value);
+  const V value = Rows::sum(sum_value.total);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
   auto good = (value > kTiny<S>) & (row.t < S(kFar)) & (Rows::max(largest_delta) < kReach<S>);
   if constexpr (kNeedQ || kNeedP) {
