@@ -109,7 +109,7 @@ def main() -> None:
         "--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"]
     )
     parser.add_argument("--ops", nargs="+", choices=list(GRID), default=list(GRID))
-    parser.add_argument("--seconds", type=float, default=1.0, help="for one op at one shape")
+    parser.add_argument("--seconds", type=float, default=0.7, help="for one op at one shape")
     parser.add_argument("--csv", type=Path, help="write the table to this file")
     args = parser.parse_args()
     rows = []

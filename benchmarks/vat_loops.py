@@ -31,7 +31,9 @@ from torch import Tensor, nn
 _BOUND = 1e6  # of Foolbox's inputs: far outside, so that it clips nothing
 
 
-def eager(model: nn.Module, x: Tensor, u: Tensor, xi: float, eps: float, num_iters: int) -> Tensor:
+def eager(
+    model: nn.Module, x: Tensor, u: Tensor, *, xi: float, eps: float, num_iters: int
+) -> Tensor:
     """Symmetric KL, autograd through two F.kl_div, norms by hand."""
 
     def divergence(a: Tensor, b: Tensor) -> Tensor:
@@ -55,10 +57,10 @@ def vat(
     model: nn.Module,
     x: Tensor,
     u: Tensor,
+    *,
     xi: float,
     eps: float,
     num_iters: int,
-    *,
     input_only: bool = False,
     on_host: bool = False,
 ) -> Tensor:
