@@ -93,6 +93,13 @@ def test_bytes_reach_the_network_in_its_units():
         torch.testing.assert_close(length, torch.full((5,), radius), rtol=1e-5, atol=1e-5)
 
 
+def test_the_clean_pass_serves_ldr_and_posterior():
+    model, calls = smooth_cnn(), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    LDRScorer(model, **STEP).score(images(5).float(), progress=False)
+    assert len(calls) == STEP["num_iters"] + 2
+
+
 # --- memory formats ---------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ def test_score_maps_an_npy(place):
     assert_alike(loaded(), expected)
 
 
-def test_score_of_mapped_bytes(place):
+def test_score_of_mapped_bytes(place, capsys):
     x = np.random.default_rng(0).integers(0, 256, (40, 3, 4), dtype=np.uint8)
     np.save("bytes.npy", x)
     np.savez("bytes.npz", x=x)
@@ -77,6 +77,7 @@ def test_score_of_mapped_bytes(place):
     expected = loaded()
     options = {"mean": "0.1,0.2,0.3", "std": "0.5", "amp": "auto", "batch-size": "auto"}
     assert main(score_arguments(data="npy:bytes.npy", **options)) == 0
+    assert "batch size " in capsys.readouterr().out
     assert_alike(loaded(), expected)
 
 

@@ -91,6 +91,15 @@ def test_a_rank_correlation_below_the_bound_is_too_low(clock):
     assert choose_mode(scripted_mode(clock, seconds, scores), [LAST, BF16])[0] == BF16
 
 
+def test_a_refused_number_format_is_not_tried_again(clock):
+    last = Mode("bf16", True)
+    seconds = {PLAIN: 2, LAST: 1, BF16: 0.5}  # a run in `last` would be a KeyError
+    run = scripted_mode(clock, seconds, {BF16: np.arange(300.0) % 100})
+    mode, found = choose_mode(run, [LAST, BF16, last])
+    assert mode == LAST
+    assert last not in found
+
+
 # --- batch size -------------------------------------------------------------------------------
 
 

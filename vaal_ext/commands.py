@@ -101,7 +101,9 @@ def score(
     return (
         f"{out}: {scores.num_samples} samples scored in {seconds:.1f} s "
         f"({scores.num_samples / seconds:.0f} samples/s on {place}, xi {xi:g}, eps {eps:g}, "
-        f"{num_iters} iterations)" + (f"; {left_out} could not be scored" if left_out else "")
+        f"{num_iters} iterations)"
+        + (f"; {scorer.chosen.report}" if scorer.chosen.report else "")
+        + (f"; {left_out} could not be scored" if left_out else "")
     )
 
 

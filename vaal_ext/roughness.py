@@ -97,7 +97,8 @@ class LDRScorer:
         amp: None, or "bf16" or "fp16" to run the network under torch.autocast. "auto" tries float32
             and bfloat16, each also with inputs in channels_last, on the pool's first 256 samples,
             and takes the fastest whose LDR ranks them as float32 does (Spearman's correlation at
-            least 0.999). At small xi bfloat16 does not: its logits do not resolve the step.
+            least 0.999). At small xi bfloat16 does not: its logits do not resolve the step. The
+            trial costs as much as some 2000 samples.
         batch_size: samples at a time from anything but a DataLoader, which has its own. "auto"
             tries doubling sizes on the first samples. Scores move by rounding alone with either.
         memory_limit: bytes that a batch of the size "auto" may take, by default half of what is

@@ -35,6 +35,8 @@ def choose_mode(
 ) -> tuple[Mode, dict[Mode, str]]:
     """The fastest mode that ranks the samples as plain float32 does.
 
+    A number format that ranks them differently is not tried in a second memory format.
+
     Args:
         run: scores the trial's samples in a mode: float [N], the work done when it returns.
         others: the modes to try besides `Mode()`.
@@ -43,14 +45,17 @@ def choose_mode(
         The mode, and of each mode tried what was found: its time, or the Spearman correlation that
         was too low. Another mode is taken where it saves more than 5 % of the time.
     """
-    plain = run(Mode())
+    plain, refused = run(Mode()), set()
     found, seconds = {Mode(): ""}, {Mode(): []}
     for mode in others:
+        if mode.amp in refused:
+            continue
         correlation = rank_correlation(plain, run(mode))
         if correlation >= _RANK_CORRELATION:
             seconds[mode] = []
             found[mode] = f", rank correlation {correlation:.5f}"
         else:
+            refused.add(mode.amp)
             found[mode] = f"not taken: rank correlation {correlation:.3f}"
     for _ in range(_ROUNDS):
         for mode, times in seconds.items():
