@@ -16,9 +16,7 @@ Rows below 1e-30 are left out, for float32 cannot hold them.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
+import options
 import torch
 import torch.nn.functional as F
 from timing import about, write_csv
@@ -79,9 +77,7 @@ def summary(error: Tensor) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--csv", type=Path, help="write the table to this file")
+    parser = options.parser(__doc__, threads=False)
     args = parser.parse_args()
     where, rows = about(args.device), []
     print("relative error, median / worst row, over all C and both spreads")

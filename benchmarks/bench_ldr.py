@@ -33,9 +33,9 @@ import ctypes
 import importlib.util
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
+import options
 import torch
 import vat_loops
 from timing import about, quantiles, timed, write_csv
@@ -200,13 +200,12 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--batches", type=int, help="by default 1, and 32 on a CUDA device")
+    parser = options.parser(__doc__)
+    parser.add_argument("--batch-size", type=options.positive, default=256)
+    parser.add_argument(
+        "--batches", type=options.positive, help="by default 1, and 32 on a CUDA device"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="for one network")
-    parser.add_argument("--csv", type=Path, help="write the table to this file")
     parser.add_argument(
         "--default-heap", action="store_true", help="leave the C library's allocator as it is"
     )

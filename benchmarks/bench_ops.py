@@ -26,17 +26,18 @@ Liger-Kernel waits for the device, so it has no part in the first.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
-from pathlib import Path
 
 import cuda_timing
 import numpy as np
+import options
 import torch
 from op_cases import (
     LIGER,
     OURS,
+    WRONG,
     Case,
+    WrongAnswer,
     kl_case,
     perturb_case,
     random_perturb_case,
@@ -88,7 +89,7 @@ def measure(op: str, shape: tuple[int, ...], dtype: torch.dtype, args) -> list[d
             half, worst = errors.get(name, (None, None))
             ratio = median[name] / median[OURS]
             if name != OURS:
-                off = f"  (off by {worst:.0e} at the worst row)" if worst and worst > 0.05 else ""
+                off = f"  (off by {worst:.0e} at the worst row)" if worst and worst > WRONG else ""
                 print(f"    {ratio:7.2f} x  against {name}{off}")
             rows.append(
                 facts
@@ -102,15 +103,12 @@ def measure(op: str, shape: tuple[int, ...], dtype: torch.dtype, args) -> list[d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = options.parser(__doc__)
     parser.add_argument(
         "--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"]
     )
     parser.add_argument("--ops", nargs="+", choices=list(GRID), default=list(GRID))
     parser.add_argument("--seconds", type=float, default=0.7, help="for one op at one shape")
-    parser.add_argument("--csv", type=Path, help="write the table to this file")
     args = parser.parse_args()
     rows = []
     for threads in args.threads:
@@ -118,7 +116,10 @@ def main() -> None:
         for op in args.ops:
             for name in args.dtypes:
                 for shape in GRID[op][1]:
-                    rows += measure(op, shape, getattr(torch, name), args)
+                    try:
+                        rows += measure(op, shape, getattr(torch, name), args)
+                    except WrongAnswer as error:
+                        raise SystemExit(f"{op} {shape} {name}: {error}") from None
     print(", ".join(f"{key} {value}" for key, value in about(args.device).items()))
     if args.csv:
         write_csv(args.csv, rows)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import options
 import torch
 from timing import about, quantiles, turns, write_csv
 from torch import Tensor, nn
@@ -172,14 +173,15 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--samples", type=int, default=20_000, help="in the map and the tensor")
-    parser.add_argument("--jpegs", type=int, default=1500)
-    parser.add_argument("--workers", type=int, default=2, help="processes decoding JPEGs")
-    parser.add_argument("--passes", type=int, default=3, help="over every pool")
-    parser.add_argument("--csv", type=Path, help="write the table to this file")
+    parser = options.parser(__doc__)
+    parser.add_argument(
+        "--samples", type=options.positive, default=20_000, help="in the map and the tensor"
+    )
+    parser.add_argument("--jpegs", type=options.positive, default=1500)
+    parser.add_argument(
+        "--workers", type=options.positive, default=2, help="processes decoding JPEGs"
+    )
+    parser.add_argument("--passes", type=options.positive, default=3, help="over every pool")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

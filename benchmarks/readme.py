@@ -249,7 +249,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--print", action="store_true", help="to stdout; no file is written")
     args = parser.parse_args()
-    drawn = tables(args.results)
+    try:
+        drawn = tables(args.results)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     if args.print:
         print("\n\n".join(drawn.values()))
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 from pathlib import Path
 
 import pytest
@@ -57,12 +59,24 @@ def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -
     assert not list(place.glob(".bench-*"))
 
 
-def test_the_quick_options_are_options_of_the_benchmarks() -> None:
-    folder = Path(bench.__file__).resolve().parent.parent / "benchmarks"
-    for name, options in bench._QUICK.items():
-        text = (folder / f"bench_{name}.py").read_text()
-        for option in (*options[::2], "--device", "--csv"):
-            assert f'"{option}"' in text, (name, option)
+class Parsed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", bench.NAMES)
+def test_the_benchmarks_take_what_they_are_given(name: str, monkeypatch, tmp_path: Path) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser: argparse.ArgumentParser) -> None:
+        parse(parser)
+        raise Parsed
+
+    given = ["--device", "cpu", "--csv", str(tmp_path / "table.csv"), *bench._QUICK[name]]
+    given += [] if name == "accuracy" else ["--threads", "1", "3"]
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr("sys.argv", ["benchmark", *given])
+    with pytest.raises(Parsed):
+        importlib.import_module(f"bench_{name}").main()
 
 
 def test_a_benchmark_that_fails_ends_it(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -220,6 +220,22 @@ def test_pool_table(threads, monkeypatch, tmp_path):
     assert int(rows["map", "scored"]["peak_bytes"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "tpu9"], "device must be cpu or cuda, got 'tpu9'"),
+        (["--device", "cuda:99"], "there is no cuda:99 here"),
+        (["--threads", "1", "0"], "must be a whole number above 0, got '0'"),
+        (["--csv", "/nowhere/table.csv"], "there is no folder /nowhere"),
+    ],
+)
+def test_bad_options_end_a_benchmark_before_it_starts(monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        run(bench_pool, monkeypatch, *arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_peak_memory_sees_what_is_gone_again():
     with bench_pool.peak_memory() as growth:
         block = np.ones(8 << 20)  # 64 MiB of float64

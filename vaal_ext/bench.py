@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["NAMES", "run"]
+__all__ = ["NAMES", "device_named", "run"]
 
 NAMES = ("accuracy", "ops", "ldr", "pool")
 
@@ -55,7 +55,7 @@ def run(
             f"there are no benchmarks in {folder}: they are in the repository, not in the "
             "installed package. Clone it and run `make bench` there"
         )
-    where = _device(device)
+    where = device_named(device)
     if threads is None:
         threads = range(1, min(2, os.cpu_count() or 1) + 1) if where.type == "cpu" else [1]
     if any(count < 1 for count in threads):
@@ -82,14 +82,19 @@ def run(
     return 0
 
 
-def _device(name: str | None) -> torch.device:
+def device_named(name: str | None) -> torch.device:
+    """The device "cpu", "cuda" or "cuda:1"; for None cuda where there is one.
+
+    Raises:
+        ValueError: another kind of device, or one that is not there.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device must be cpu or cuda, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"there is no {name} here: torch sees {torch.cuda.device_count()} GPUs")
