@@ -69,6 +69,17 @@ def test_score_of_pixels_and_of_the_test_part(place: Path) -> None:
     np.testing.assert_allclose(test.entropy, whole.entropy[:2], rtol=1e-5)
 
 
+def test_score_of_a_compiled_network(place: Path) -> None:
+    arguments = score_arguments(xi="0.5", **{"num-iters": "1"})
+    assert main(arguments) == 0
+    plain = PoolScores.load("scores.npz")
+    torch._dynamo.utils.counters.clear()
+    assert main([*arguments, "--compile"]) == 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    # The compiled forward rounds otherwise: 1e-7 of logits that the step moves by some 0.05.
+    np.testing.assert_allclose(PoolScores.load("scores.npz").ldr, plain.ldr, rtol=1e-4)
+
+
 def test_score_takes_defaults_from_the_data_set(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -162,15 +162,16 @@ def test_too_few_samples_stay_in_float32():
 
 
 def test_the_batch_size_keeps_to_its_memory_limit():
-    # The product and its sine take 3.4 MB of a sample, so 14 MB hold 4 samples at most.
+    # The product and its sine take 8.6 MB of a sample, so 34 MB hold 3 samples at most. (Of the 8
+    # that are tried each is larger than any block that the C library may have kept.)
     def model(x):
-        wide = x.flatten(1).repeat(1, 4000).view(len(x), 4, -1)
+        wide = x.flatten(1).repeat(1, 10_000).view(len(x), 4, -1)
         return (wide * torch.arange(1.0, 5.0).view(1, 4, 1)).sin().mean(2)
 
     x = images(16).float() / 255
-    scorer = LDRScorer(model, **STEP, batch_size="auto", memory_limit=14 * 10**6)
+    scorer = LDRScorer(model, **STEP, batch_size="auto", memory_limit=34 * 10**6)
     scorer.score(x, progress=False)
-    assert scorer.chosen.batch_size <= 4
+    assert scorer.chosen.batch_size <= 3
     free = LDRScorer(model, **STEP, batch_size="auto", memory_limit=2**40)
     free.score(x, progress=False)
     assert free.chosen.batch_size >= 8
@@ -179,6 +180,19 @@ def test_the_batch_size_keeps_to_its_memory_limit():
 def test_an_empty_pool_with_everything_on_auto():
     scorer = LDRScorer(pytest.fail, **STEP, amp="auto", batch_size="auto")
     assert scorer.score(torch.zeros(0, 3), progress=False).num_samples == 0
+
+
+def test_a_trial_reads_few_samples():
+    read = []
+
+    class Reads(list):
+        def __getitem__(self, position):
+            read.append(position)
+            return super().__getitem__(position)
+
+    scorer = LDRScorer(smooth_cnn(), **STEP, batch_size="auto")
+    scorer.score(Reads(images(300).float() / 255), progress=False)
+    assert sorted(read) == sorted([*range(64), *range(300)])
 
 
 # --- compiled ---------------------------------------------------------------------------------

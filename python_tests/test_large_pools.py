@@ -1,6 +1,8 @@
 """Pools that are read while they are scored: mapped arrays, folders of images, and their memory."""
 
+import itertools
 import os
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -152,6 +154,29 @@ def test_images_that_do_not_do_are_named(place, refused, workers):
     write_images("other", 1, size=(3, 2))
     os.replace("other/a/000.png", "images/b/003.png")
     refused("images/b/003.png is 3 x 2 where the first image is 4 x 1", **options)
+
+
+@pytest.mark.data
+def test_real_jpegs(tmp_path):
+    pytest.importorskip("torchvision")
+    default = Path(__file__).parents[2] / "shared" / "data"
+    packed = Path(os.environ.get("VAAL_TEST_DATA", default)) / "cifar10-jpeg.tar.xz"
+    if not packed.is_file():
+        pytest.skip(f"{packed} is not there (set VAAL_TEST_DATA)")
+    with tarfile.open(packed, "r|xz") as archive:  # a stream: the rest is never unpacked
+        images = (member for member in archive if member.name.endswith(".jpg"))
+        for member in itertools.islice(images, 20):
+            target = tmp_path / Path(member.name).parent.name / Path(member.name).name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(archive.extractfile(member).read())
+    pool = ImageFolderPool(tmp_path)
+    x = torch.stack([pool[i] for i in range(20)])
+    assert (x.shape, x.dtype) == ((20, 3, 32, 32), torch.uint8)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    scorer = LDRScorer(model, xi=0.1, eps=1.0, batch_size=8, num_workers=2, normalize=(0.5, 0.25))
+    read, held = (scorer.score(samples, progress=False) for samples in (pool, x))
+    np.testing.assert_array_equal(read.ldr, held.ldr)
 
 
 # --- memory -----------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class LDRScorer:
             least 0.999). At small xi bfloat16 does not: its logits do not resolve the step. The
             trial costs as much as some 2000 samples.
         batch_size: samples at a time from anything but a DataLoader, which has its own. "auto"
-            tries doubling sizes on the first samples. Scores move by rounding alone with either.
+            tries doubling sizes on the first samples. Scores move by rounding alone with the size.
         memory_limit: bytes that a batch of the size "auto" may take, by default half of what is
             available.
         num_workers: processes that read a Dataset (a DataLoader has its own). Each holds up to two
@@ -122,10 +122,6 @@ class LDRScorer:
     The network's products round as torch's own settings say. Where those allow TF32, as they do by
     default in convolutions on CUDA, a float32 network's logits are off by about 2^-11 of their
     size, and an LDR made of smaller differences than that is noise.
-
-    Attributes:
-        chosen: the :class:`~vaal_ext.execution.Execution` of the last pool: its batch size, its
-            number format, and what the trials of "auto" found. None before.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or out of its range.
@@ -171,6 +167,8 @@ class LDRScorer:
 
     @property
     def chosen(self) -> Execution | None:
+        """How the last pool was scored: batch size, number format, and what the trials of "auto"
+        found. None before the first pool."""
         return self._run.chosen
 
     def score(
