@@ -1,4 +1,4 @@
-"""What was built: stable ABI, architectures, no spills; and what the build says when it cannot."""
+"""What was built: stable ABI, architectures; and what the build says when it cannot."""
 
 import os
 import re
@@ -60,18 +60,6 @@ def test_cuda_library_holds_the_architectures_asked_for():
         number = name.removesuffix("+PTX").replace(".", "")
         assert f"for 'sm_{number}'" in report
         assert f"sm_{number}".encode() in content or f"compute_{number}".encode() in content
-
-
-@needs_cuda_library
-def test_cuda_kernels_do_not_spill():
-    report = (_library.CUDA_LIBRARY.parent / "_ops_cuda.resources.txt").read_text()
-    functions = re.findall(r"Compiling entry function '(\S+)' for '(sm_\d+)'", report)
-    usage = re.findall(
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report
-    )
-    assert len(functions) > 100
-    assert len(usage) >= len(functions)
-    assert {numbers for numbers in usage} == {("0", "0", "0")}
 
 
 def test_build_config_names_what_was_built():

@@ -12,9 +12,11 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
-// Below this a value or a gradient may feel that weights are clamped from below (plain_term).
+// Below this a value or a gradient may feel that weights are clamped from below (plain_term), or
+// that the padding of a row, e^−80 beside the pivot, moves by the roundings of its logits: a row
+// of one class has nothing else to show.
 template <class S>
-constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
+constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-40);
 // No logit may move farther than this against the pivot, for e^δ to be finite.
 template <class S>
 constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);

@@ -1,0 +1,122 @@
+"""The CPU kernels of csrc/cpu on tensors, through the runner and so under the sanitizers."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import platform
+
+import torch
+from emulation.build import CSRC, HERE, ROOT, Program, build
+from emulation.runner import Input, Output, Runner
+from torch import Tensor
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+STORAGE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of kernels.h
+# Checks as calls instead of in place and none of the stack, where UBSan watches the bounds of
+# arrays: with them the compiler takes minutes over these kernels. A null pointer ends in ASan.
+LIGHT = ["--param asan-instrumentation-with-call-threshold=0", "--param asan-stack=0"]
+LIGHT += ["-fno-sanitize=null"]
+
+
+def _settings() -> dict:
+    """The constants of setup.py that say how the CPU kernels are compiled."""
+    wanted = ("CPU_KERNELS", "INSTRUCTION_SETS", "KERNEL_FLAGS")
+    body = []
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(target, "id", None) in wanted:
+            body.append(node)
+    settings: dict = {}
+    exec(compile(ast.Module(body, []), "setup.py", "exec"), settings)
+    return settings
+
+
+@functools.cache
+def _runner() -> Runner:
+    settings = _settings()
+
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    flags = ["-std=c++20", f"-I{CSRC}"]
+    define = ["-DVAAL_X86"] if x86 else []
+    objects = {"cpu_kernels.o": (HERE / "cpu_kernels.cpp", [*flags, *define])}
+    for name, chosen in settings["INSTRUCTION_SETS"].items():
+        if name == "portable" or x86:
+            for kernel in settings["CPU_KERNELS"]:
+                options = [*flags, *settings["KERNEL_FLAGS"], *chosen, *LIGHT, f"-DVAAL_ISA={name}"]
+                objects[f"{kernel}.{name}.o"] = (CSRC / "cpu" / f"{kernel}.cpp", options)
+    program = Program("cpu", objects)
+    build("cpu.ninja", [program])
+    return Runner(program.path)
+
+
+def available_instruction_sets() -> list[str]:
+    """Those that this processor runs."""
+    has = Output((1,), torch.int64)
+    return [
+        name
+        for number, name in enumerate(INSTRUCTION_SETS)
+        if _runner().call("cpu/has", [number], [], [has])[0]
+    ]
+
+
+class CpuKernels:
+    """The table `Kernels` of csrc/cpu/kernels.h for one instruction set and storage type.
+
+    misalign: elements by which all tensors miss a multiple of 16 bytes.
+    """
+
+    def __init__(self, instruction_set: str, dtype: torch.dtype, misalign: int = 0) -> None:
+        self.prefix = [INSTRUCTION_SETS.index(instruction_set), STORAGE.index(dtype)]
+        self.dtype = dtype
+        self.scalar = torch.float64 if dtype == torch.float64 else torch.float32
+        self.misalign = misalign
+
+    def _call(self, name: str, integers: list[int], numbers: list[float], buffers: list):
+        return _runner().call(f"cpu/{name}", [*self.prefix, *integers], numbers, buffers)
+
+    def _in(self, x: Tensor) -> Input:
+        return Input(x, self.misalign * x.element_size())
+
+    def _out(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Output:
+        dtype = dtype or self.dtype
+        return Output(shape, dtype, self.misalign * dtype.itemsize)
+
+    def symmetric_kl(self, p, q, *, smoothing=0.0, symmetric=True, direction=False) -> list[Tensor]:
+        """Value and dlogits (direction) or value alone."""
+        rows, cols = p.shape
+        grad = self._out((rows, cols)) if direction else None
+        buffers = [self._in(p), self._in(q), None, self._out((rows,), self.scalar), None, grad]
+        integers = [0, rows, cols, int(symmetric), int(direction), 0]
+        return self._call("symmetric_kl", integers, [smoothing], buffers)
+
+    def symmetric_kl_backward(self, grad_value, p, q, *, smoothing=0.0, symmetric=True):
+        """Gradients by p and q."""
+        rows, cols = p.shape
+        buffers = [*map(self._in, (p, q, grad_value)), None]
+        buffers += [self._out((rows, cols)), self._out((rows, cols))]
+        integers = [0, rows, cols, int(symmetric), 0, 1]
+        return self._call("symmetric_kl", integers, [smoothing], buffers)
+
+    def posterior_summary(self, logits: Tensor) -> list[Tensor]:
+        """Label, entropy, margin."""
+        rows, cols = logits.shape
+        outputs = [self._out((rows,), d) for d in (torch.int64, self.scalar, self.scalar)]
+        return self._call("posterior_summary", [0, rows, cols], [], [self._in(logits), *outputs])
+
+    def norm(self, direction: Tensor) -> float:
+        """‖direction‖₂ from the partial norm."""
+        part = Output((2,), torch.float64)
+        found = self._call("norm_part", [len(direction)], [], [self._in(direction), part])[0]
+        return float(found[0] * found[1].sqrt())
+
+    def add_scaled(self, x: Tensor, direction: Tensor, factor: float) -> Tensor:
+        """x + factor·direction; a direction in the type of the arithmetic is one of normals."""
+        name = "add_scaled" if direction.dtype == self.dtype else "add_scaled_normals"
+        buffers = [self._in(x), self._in(direction), self._out(tuple(x.shape))]
+        return self._call(name, [len(x)], [factor], buffers)[0]
+
+    def normals(self, seed: int, sample: int, begin: int, count: int) -> Tensor:
+        """Elements [begin, begin + count) of the sample's normals."""
+        output = self._out((count,), self.scalar)
+        return self._call("normals", [seed, sample, begin, count], [], [output])[0]
