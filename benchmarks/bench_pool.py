@@ -1,25 +1,27 @@
 """Pools larger than memory: how fast they stream through the scorer, and what that takes of memory.
 
-    python benchmarks/bench_pool.py [--samples 20000] [--jpegs 1500] [--threads 1 2] [--csv FILE]
+    python benchmarks/bench_pool.py [--samples 1000000] [--jpegs 1500] [--threads 1 2] [--csv FILE]
 
 Synthetic images, a network of 100,000 weights (so that the stream shows and not the network), the
 usual 5 iterations. Every pool is read alone, batch by batch, and scored:
 
     map            uint8 [N, 3, 32, 32] in a .npy file that is mapped; the scorer makes 0..1 of it
-    tensor         the first 20,000 of them as float32 in memory
+    tensor         the same as float32 in memory
     jpeg           a folder of 128x128 JPEGs in ImageFolder's layout, decoded and scaled to 32x32
     jpeg, workers  the same with processes that decode (--workers, 2)
 
-Memory is the anonymous part of what the process holds (RssAnon of Linux: pages of the mapped file,
-which the system may drop at will, do not count), looked at every 2 ms: the peak while the map is
-scored, less what was held before. Beside it stands the bound: the model, four batches of float32
-and 64 bytes a sample. --samples 1000000 makes a file of 3 GB where TMPDIR says.
+The first 20,000 samples of the map are timed; the whole of it (--samples, 3 KB each, where TMPDIR
+says) is scored once for the memory. That is the anonymous part of what the process holds (RssAnon
+of Linux: pages of the mapped file, which the system may drop at will, do not count), looked at
+every 2 ms: the peak less what was held before. Beside it stands the bound: the model, four batches
+of float32 and 64 bytes a sample.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import tempfile
 import threading
 import time
@@ -43,15 +45,18 @@ from vaal_ext.roughness import LDRScorer
 SHAPE = (3, 32, 32)
 JPEG_SIDE = 128
 BATCH = 256
+SETTINGS = {"xi": 0.1, "eps": 1.0, "batch_size": BATCH}
 PART = 10_000  # samples written at a time
-IN_MEMORY = 20_000
+TIMED = 20_000  # of the map
+
+Row = dict[str, object]
 
 
 def write_map(path: Path, samples: int) -> np.ndarray:
     """Random pixels, written a part at a time; returns them mapped for reading."""
     rng = np.random.default_rng(0)
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (samples, *SHAPE))
-    for start in tqdm(range(0, samples, PART), desc="writing the pool", disable=samples <= PART):
+    for start in tqdm(range(0, samples, PART), desc="writing the pool", disable=None):
         part = array[start : start + PART]
         part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
     array.flush()
@@ -118,35 +123,39 @@ def peak_memory() -> Iterator[list[int]]:
         watcher.join()
 
 
-def growth_and_bound(scorer: LDRScorer, model: nn.Module, pool: np.ndarray) -> tuple[int, int]:
-    """Bytes that scoring the pool takes at its peak, and the most that it may take."""
+def memory_row(model: nn.Module, mapped: np.ndarray, args: argparse.Namespace) -> Row:
+    """What scoring the whole map takes at its peak, and the most that it may take.
+
+    One iteration: those that follow use the memory of the first.
+    """
+    scorer = LDRScorer(model, **SETTINGS, num_iters=1, normalize=(0.0, 1.0))
     # One sample first: what libraries set up once, whatever the pool, is no part of it.
-    scorer.score(pool[:1], progress=False)
+    scorer.score(mapped[:1], progress=False)
     with peak_memory() as growth:
-        scorer.score(pool, progress=False)
+        scorer.score(mapped, progress=sys.stderr.isatty())
     weights = sum(tensor.nbytes for tensor in model.parameters())
-    return growth[0], weights + 4 * BATCH * 4 * pool[0].size + 64 * len(pool)
+    bound = weights + 4 * BATCH * 4 * mapped[0].size + 64 * len(mapped)
+    print(
+        f"{len(mapped)} samples of a map: {growth[0] / 2**20:.1f} MiB at the peak, "
+        f"bound {bound / 2**20:.1f} MiB"
+    )
+    return (
+        {"pool": "map", "what": "memory", "samples": len(mapped), "batch_size": BATCH}
+        | dict.fromkeys(("samples_per_s", *quantiles(np.ones(1))))
+        | {"peak_bytes": growth[0], "bound_bytes": bound}
+        | about(args.device)
+    )
 
 
-def scorers(model: nn.Module, pools: dict[str, Any]) -> dict[str, LDRScorer]:
-    settings = {"xi": 0.1, "eps": 1.0, "batch_size": BATCH}
-    found = dict.fromkeys(pools, LDRScorer(model, **settings))
-    found["map"] = LDRScorer(model, **settings, normalize=(0.0, 1.0))
-    return found
-
-
-def measure(
-    pools: dict[str, Any],
-    scorers: dict[str, LDRScorer],
-    memory: dict[str, tuple[int, int]],
-    args: argparse.Namespace,
-) -> list[dict[str, object]]:
+def speed_rows(model: nn.Module, pools: dict[str, Any], args: argparse.Namespace) -> list[Row]:
     """The rows of all pools under the present number of threads: timed and printed."""
+    scorer = LDRScorer(model, **SETTINGS)
+    scorers = {"map": LDRScorer(model, **SETTINGS, normalize=(0.0, 1.0))}
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, pool in pools.items():
         if not isinstance(pool, Tensor):
             calls[name, "read"] = partial(read, pool)
-        calls[name, "scored"] = partial(scorers[name].score, pool, progress=False)
+        calls[name, "scored"] = partial(scorers.get(name, scorer).score, pool, progress=False)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     for order in turns(list(calls), args.passes):
         for key in order:
@@ -158,15 +167,11 @@ def measure(
     for (name, what), values in seconds.items():
         size = pool_size(pools[name])
         rate = size / float(np.median(values))
-        growth, bound = memory.get(name, (None, None)) if what == "scored" else (None, None)
-        line = f"{name:18}{what:8}{rate:12.0f}"
-        if growth is not None:
-            line += f"   memory {growth / 2**20:.1f} MiB, bound {bound / 2**20:.1f} MiB"
-        print(line)
+        print(f"{name:18}{what:8}{rate:12.0f}")
         rows.append(
             {"pool": name, "what": what, "samples": size, "batch_size": BATCH}
             | {"samples_per_s": rate, **quantiles(np.array(values))}
-            | {"peak_bytes": growth, "bound_bytes": bound}
+            | {"peak_bytes": None, "bound_bytes": None}
             | about(args.device)
         )
     return rows
@@ -175,36 +180,33 @@ def measure(
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument(
-        "--samples", type=options.positive, default=20_000, help="in the map and the tensor"
+        "--samples", type=options.positive, default=10**6, help="in the map, for the memory"
     )
     parser.add_argument("--jpegs", type=options.positive, default=1500)
-    parser.add_argument(
-        "--workers", type=options.positive, default=2, help="processes decoding JPEGs"
-    )
+    parser.add_argument("--workers", type=options.positive, default=2, help="that decode JPEGs")
     parser.add_argument("--passes", type=options.positive, default=3, help="over every pool")
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         mapped = write_map(place / "pool.npy", args.samples)
         write_jpegs(place / "jpegs", args.jpegs)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), nn.ReLU(), nn.Linear(32, 10))
+        model.to(args.device).eval()
+        torch.set_num_threads(args.threads[0])
+        # Before the rest: memory that the heap has once taken would not show as growth.
+        rows = [memory_row(model, mapped, args)]
         images = jpeg_dataset(place / "jpegs")
+        part = mapped[:TIMED]
         pools = {
-            "map": mapped,
-            "tensor": torch.from_numpy(mapped[:IN_MEMORY].copy()).float() / 255,
+            "map": part,
+            "tensor": torch.from_numpy(part.copy()).float() / 255,
             "jpeg": DataLoader(images, batch_size=BATCH),
             "jpeg, workers": DataLoader(images, batch_size=BATCH, num_workers=args.workers),
         }
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), nn.ReLU(), nn.Linear(32, 10))
-        by_pool = scorers(model.to(args.device).eval(), pools)
-        torch.set_num_threads(args.threads[0])
-        # Only once: what the heap has taken and not given back would hide what a second run takes.
-        memory = {"map": growth_and_bound(by_pool["map"], model, mapped)}
         for threads in args.threads:
             torch.set_num_threads(threads)
-            rows += measure(pools, by_pool, memory, args)
-            memory = {}
+            rows += speed_rows(model, pools, args)
     if args.csv:
         write_csv(args.csv, rows)
 

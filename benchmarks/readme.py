@@ -188,7 +188,7 @@ def ldr(rows: list[Row]) -> str:
 def pool(rows: list[Row]) -> str:
     body = []
     for name, samples in distinct(rows, "pool", "samples"):
-        mine = [row for row in rows if row["pool"] == name]
+        mine = [row for row in rows if (row["pool"], row["samples"]) == (name, samples)]
         cells = [
             by_threads(
                 (row for row in mine if row["what"] == what),
@@ -196,15 +196,18 @@ def pool(rows: list[Row]) -> str:
             )
             for what in ("read", "scored")
         ]
-        memory = by_threads(
-            (row for row in mine if row["peak_bytes"]),
-            lambda row: f"{float(row['peak_bytes']) / 2**20:.0f} MiB",
-        )
-        bound = {row["bound_bytes"] for row in mine} - {""}
-        limit = "".join(f" (bound: {float(size) / 2**20:.0f} MiB)" for size in bound)
-        body.append([name, f"{int(samples):,}", *cells, memory + limit])
+        memory = [
+            f"{mebibytes(row['peak_bytes'])} MiB (bound: {mebibytes(row['bound_bytes'])})"
+            for row in mine
+            if row["what"] == "memory"
+        ]
+        body.append([name, f"{int(samples):,}", *cells, *(memory or ["–"])])
     head = ["pool", "samples", "read, samples/s", "scored, samples/s", "memory at the peak"]
     return markdown(head, body)
+
+
+def mebibytes(size: str) -> str:
+    return f"{int(size) / 2**20:.0f}"
 
 
 def plot(rows: list[Row], path: Path) -> None:

@@ -216,8 +216,8 @@ def test_pool_table(threads, monkeypatch, tmp_path):
     assert rows["jpeg", "scored"]["samples"] == "9"
     weights = 4 * (3072 * 32 + 32 + 32 * 10 + 10)
     bound = weights + 4 * bench_pool.BATCH * 4 * 3072 + 64 * 300
-    assert int(rows["map", "scored"]["bound_bytes"]) == bound
-    assert int(rows["map", "scored"]["peak_bytes"]) > 0
+    assert int(rows["map", "memory"]["bound_bytes"]) == bound
+    assert int(rows["map", "memory"]["peak_bytes"]) > 0
 
 
 @pytest.mark.parametrize(

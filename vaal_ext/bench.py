@@ -20,7 +20,7 @@ _QUICK = {
     "accuracy": (),
     "ops": ("--seconds", "0.2", "--dtypes", "float32"),
     "ldr": ("--seconds", "1"),
-    "pool": ("--passes", "2", "--samples", "5000", "--jpegs", "500"),
+    "pool": ("--passes", "2", "--samples", "200000", "--jpegs", "500"),
 }
 
 
