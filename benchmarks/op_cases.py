@@ -1,8 +1,8 @@
 """The contests of bench_ops.py: for each op its inputs, who takes part, and how answers are judged.
 
-An answer is judged row by row against the reference in float64; a row's error is relative to the
-row's largest value (divergence, gradient), to the radius (steps), or to one (posterior). Half types
-are computed in float32 by everybody, as autocast does for log_softmax and kl_div.
+An answer is judged row by row against the reference in float64. A row's error is relative to the
+divergence and to the largest entry of its gradient, to the radius of a step, or (posterior) to one.
+Half types are computed in float32 by everybody, as autocast does for log_softmax and kl_div.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def liger_kl(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), gradient
 
 
-def kl_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, divergence: str):
+def kl_case(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, divergence: str
+) -> Case:
     """Value and gradient with respect to the perturbed logits."""
     logits = torch.randn(shape, device=device) * 3
     a, b = logits.to(dtype), (logits + 0.1 * torch.randn_like(logits)).to(dtype)
@@ -152,7 +154,7 @@ def random_step_by_hand(x: Tensor, index: Tensor, *, radius: float) -> Tensor:
     return step_by_hand(x, torch.randn_like(x), radius=radius)
 
 
-def perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+def perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
     """x + radius · d/‖d‖. The radius makes a step of one per element: half types hold it too."""
     x, direction = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
     radius = math.sqrt(math.prod(shape[1:]))
@@ -171,7 +173,7 @@ def perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devic
     return Case((x, direction), contestants, errors, 3 * x.nbytes)
 
 
-def random_perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+def random_perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
     """x + radius · n/‖n‖, n normal: the length is what all must get right. Ours draws numbers that
     are known: its first rows are held against the reference as well."""
     x, index = torch.randn(shape, device=device).to(dtype), torch.arange(shape[0], device=device)
@@ -209,7 +211,7 @@ def summary_by_hand(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return label[:, 0], -(p * log_p).sum(1), top[:, 0] - top[:, 1]
 
 
-def summary_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+def summary_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
     """Pseudo label, entropy and margin, C >= 2."""
     logits = (torch.randn(shape, device=device) * 3).to(dtype)
     _, entropy, margin = reference.posterior_summary(logits.double())
