@@ -31,6 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = Path(bench.__file__).resolve().parent
     (tmp_path / "vaal_ext").symlink_to(package, target_is_directory=True)
     monkeypatch.setattr(bench, "_ROOT", tmp_path)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 3.0, 3.0))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -57,6 +58,14 @@ def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -
     assert "bench_ldr" not in out
     assert not list(place.glob("**/*.csv"))
     assert not list(place.glob(".bench-*"))
+
+
+def test_a_busy_machine_is_told_of(place, capfd, monkeypatch) -> None:
+    assert main(["bench", "accuracy", "--device", "cpu"]) == 0
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
+    assert main(["bench", "accuracy", "--device", "cpu"]) == 0
+    assert "warning: this machine is busy (load 3.0)" in capfd.readouterr().err
 
 
 class Parsed(Exception):

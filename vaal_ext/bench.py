@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ __all__ = ["NAMES", "device_named", "run"]
 NAMES = ("accuracy", "ops", "ldr", "pool")
 
 _ROOT = Path(__file__).resolve().parent.parent
+_BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
 _QUICK = {
     "accuracy": (),
     "ops": ("--seconds", "0.2", "--dtypes", "float32"),
@@ -60,6 +62,11 @@ def run(
         threads = range(1, min(2, os.cpu_count() or 1) + 1) if where.type == "cpu" else [1]
     if any(count < 1 for count in threads):
         raise ValueError(f"threads must be at least 1, got {min(threads)}")
+    load = os.getloadavg()[0]
+    if load > _BUSY:
+        warnings.warn(
+            f"this machine is busy (load {load:.1f}): the times will be off", stacklevel=2
+        )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     # For results and working files that nobody asked for, and gone with them if we are killed.
