@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset
 
 from vaal_ext.cli import main
 from vaal_ext.image_folder import ImageFolderPool
+from vaal_ext.memory import MemoryGrowth
 from vaal_ext.pool import PoolScores
 from vaal_ext.roughness import LDRScorer
 
@@ -201,3 +202,17 @@ def test_a_sample_takes_64_bytes(tmp_path):
         tracemalloc.stop()
         assert scores.num_samples == size
     assert (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) <= 64
+
+
+def test_four_batches_are_held_besides_the_model():
+    """Of the network's input, read from bytes. A batch of 48 MB is larger than any block that the
+    C library keeps, so each one counts."""
+    size, weight = 4096, torch.randn(3072, 3, generator=torch.Generator().manual_seed(0))
+    pool = np.random.default_rng(0).integers(0, 256, (2 * size, 3072), dtype=np.uint8)
+    scorer = LDRScorer(
+        lambda x: x @ weight, xi=0.5, eps=1.0, num_iters=2, batch_size=size, normalize=(0.5, 0.5)
+    )
+    scorer.score(pool[:2], progress=False)  # what is made once
+    growth = MemoryGrowth(torch.device("cpu"))
+    scorer.score(pool, progress=False)
+    assert growth.peak() <= 4 * size * 3072 * 4

@@ -136,8 +136,9 @@ class PowerIteration:
             logits = forward(moved.clone())
         _same_classes(clean, logits)
         value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self._divergence)
-        gradient = _input_gradient(logits, moved, slope)
-        result, norm = ops.perturb(x, gradient, radius, return_norm=True)
+        # The gradient takes the place of the point that it was taken at: a batch less is held.
+        moved.copy_(_input_gradient(logits, moved, slope))
+        result, norm = ops.perturb(x, moved, radius, return_norm=True)
         moved.copy_(result)
         flat |= (norm == 0).to(flat.device)
         finite &= torch.isfinite(value)
