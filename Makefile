@@ -2,7 +2,8 @@
 # make test   environment, build, lint, all tests
 # make bench  environment, build, the README's tables as this machine measures them (minutes)
 # make figures  the same with more turns, into benchmarks/results and the README
-# make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings
+# make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings (STEPS="build
+#             tests": these alone; REHEARSE=1: what of it needs no GPU)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ opponents: $(READY)
 	$(BIN)/python -m pip install -q -c constraints.txt foolbox
 
 gpu:
-	sh benchmarks/gpu.sh
+	sh benchmarks/gpu.sh $(STEPS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,32 +1,120 @@
 #!/bin/sh
 # make gpu: everything that only a machine with a GPU can show. Builds in place for the torch that
 # is there (no environment is made, nothing is fetched), then tests, compute-sanitizer, timings.
-# Every step runs even if one before it failed; logs and CSV go to $OUT, a summary is printed last.
+#
+#   sh benchmarks/gpu.sh [STEP...]        all steps, or those named, in the order given
+#
+# PYTHON          python3
+# OUT             build/gpu: logs and CSV
+# VAAL_PREBUILT   a folder with _ops_cpu.so and _ops_cuda.so built elsewhere, for the step `prebuilt`
+# REHEARSE=1      no GPU: the steps run on the CPU as far as they can, and say what they leave out
+# TORCH_CUDA_ARCH_LIST   what to build for; by default what the device is
+#
+# Every step has a time limit and runs even if one before it failed. A summary is printed last.
 python=${PYTHON:-python3}
 out=${OUT:-build/gpu}
-mkdir -p "$out"
-summary=""
+steps=${*:-build device tests memcheck ops ldr prebuilt racecheck initcheck synccheck accuracy pool}
+export PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
+mkdir -p "$out" || exit 2
+summary="" failed=0
 
-step() { # name, command...
-    name=$1
-    shift
-    if "$@" >"$out/$name.log" 2>&1; then result=ok; else result=FAILED; fi
+note() { # result, step, seconds
+    line="$1  $2  ${3} s  $(tail -n 1 "$out/$2.log" | cut -c 1-150)"
+    echo "$line"
     summary="$summary
-  $result  $name: $(tail -n 1 "$out/$name.log")"
-    echo "$result $name"
+$line"
 }
 
-export PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
-step build env VAAL_CUDA=1 "$python" setup.py build_ext --inplace
-step info "$python" -m vaal_ext info
-step device nvidia-smi
-step tests "$python" -m pytest -m gpu python_tests
-for tool in memcheck racecheck initcheck synccheck; do
-    step "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
-        "$python" benchmarks/sanitize.py
+step() { # name, limit in seconds, command...
+    name=$1 limit=$2
+    shift 2
+    from=$(date +%s)
+    timeout -k 10 "$limit" "$@" >"$out/$name.log" 2>&1
+    case $? in
+        0) result=ok ;;
+        124 | 137) result="TOO LONG" failed=1 ;;
+        *) result=FAILED failed=1 ;;
+    esac
+    note "$result" "$name" $(($(date +%s) - from))
+}
+
+skip() { # name, reason
+    echo "$2" >"$out/$1.log"
+    note skipped "$1" 0
+}
+
+if [ -n "$REHEARSE" ]; then
+    device=cpu
+    export VAAL_TEST_DEVICE=cpu
+else
+    device=cuda
+    if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        echo "gpu.sh: this torch sees no CUDA device (REHEARSE=1 runs what needs none)" >&2
+        exit 2
+    fi
+    if [ -z "$TORCH_CUDA_ARCH_LIST" ]; then
+        TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch
+print("{}.{}".format(*torch.cuda.get_device_capability()))')
+        export TORCH_CUDA_ARCH_LIST
+    fi
+fi
+
+sanitize() { # tool, limit
+    if [ -n "$REHEARSE" ]; then
+        # What compute-sanitizer would watch, without it.
+        step "$1" "$2" "$python" benchmarks/sanitize.py --device cpu
+    else
+        # An allocation for every tensor: what runs past one would else land in its neighbour.
+        step "$1" "$2" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+            compute-sanitizer --tool "$1" --error-exitcode 1 "$python" benchmarks/sanitize.py
+    fi
+}
+
+bench() { # name, limit, options of a rehearsal
+    name=$1 limit=$2
+    shift 2
+    [ -n "$REHEARSE" ] || set --
+    step "$name" "$limit" "$python" "benchmarks/bench_$name.py" --device $device \
+        --csv "$out/$name.csv" "$@"
+}
+
+for each in $steps; do
+    case $each in
+        build)
+            step build 1500 env VAAL_CUDA=1 "$python" setup.py build_ext --inplace
+            step info 60 "$python" -m vaal_ext info
+            ;;
+        device)
+            if [ -n "$REHEARSE" ]; then
+                skip device "a rehearsal: nvidia-smi is not asked"
+            else
+                step device 30 nvidia-smi
+            fi
+            ;;
+        tests)
+            # Only the files with tests for a device: the others may need packages that are not here.
+            files=$(grep -l 'pytest.mark.gpu' python_tests/test_*.py)
+            # shellcheck disable=SC2086
+            step tests 420 "$python" -m pytest -m gpu $files
+            ;;
+        memcheck | racecheck | initcheck | synccheck) sanitize "$each" 300 ;;
+        prebuilt)
+            if [ -n "$VAAL_PREBUILT" ]; then
+                step prebuilt 120 "$python" benchmarks/smoke.py "$VAAL_PREBUILT" --device $device
+            else
+                skip prebuilt "VAAL_PREBUILT is not set"
+            fi
+            ;;
+        ops) bench ops 420 --seconds 0.02 --threads 1 ;;
+        ldr) bench ldr 300 --seconds 2 --threads 1 ;;
+        accuracy) bench accuracy 300 ;;
+        pool) bench pool 300 --samples 2000 --jpegs 100 --passes 1 --threads 1 ;;
+        *)
+            echo "gpu.sh: there is no step $each" >&2
+            exit 2
+            ;;
+    esac
 done
-step accuracy "$python" benchmarks/bench_accuracy.py --device cuda --csv "$out/accuracy.csv"
-step ops "$python" benchmarks/bench_ops.py --device cuda --csv "$out/ops.csv"
-step ldr "$python" benchmarks/bench_ldr.py --device cuda --csv "$out/ldr.csv"
-echo "$summary"
-case $summary in *FAILED*) exit 1 ;; esac
+echo "
+$summary"
+exit $failed

@@ -3,6 +3,8 @@
 compute-sanitizer --tool memcheck python benchmarks/sanitize.py
 """
 
+import argparse
+
 import torch
 
 from vaal_ext import _C, ops
@@ -14,7 +16,9 @@ SAMPLES = ((300, 10), (40, 784), (5, 3072), (2, 600_001))
 
 
 def main() -> None:
-    device, seen = torch.device("cuda"), set()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
+    device, seen = parser.parse_args().device, set()
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         for rows, cols in LOGITS:
@@ -34,7 +38,8 @@ def main() -> None:
             ops.perturb(x, torch.randn_like(x), 0.1)
             index = torch.arange(rows, device=device)
             ops.random_perturb(x, 0.1, seed=1, sample_index=index)
-    torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     print("paths run:", ", ".join(f"{op}/{path}" for op, path in sorted(seen)))
 
 
