@@ -220,7 +220,7 @@ def main() -> None:
         found, small = (differences(model, x, xi, args.batch_size) for xi in (XI, SMALL_XI))
         judge(found, args.device)
         off = {name: (found[name], small[name]) for name in found}
-        for threads in args.threads:
+        for threads in options.threads_of(args):
             torch.set_num_threads(threads)
             calls = contestants(model, x, XI, args.batch_size)
             rows += measure(network, calls, off, heap_kept, args)

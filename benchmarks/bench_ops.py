@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.7, help="for one op at one shape")
     args = parser.parse_args()
     rows = []
-    for threads in args.threads:
+    for threads in options.threads_of(args):
         torch.set_num_threads(threads)
         for op in args.ops:
             for name in args.dtypes:

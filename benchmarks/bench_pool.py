@@ -193,7 +193,7 @@ def main() -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), nn.ReLU(), nn.Linear(32, 10))
         model.to(args.device).eval()
-        torch.set_num_threads(args.threads[0])
+        torch.set_num_threads(options.threads_of(args)[0])
         # Before the rest: memory that the heap has once taken would not show as growth.
         rows = [memory_row(model, mapped, args)]
         images = jpeg_dataset(place / "jpegs")
@@ -204,7 +204,7 @@ def main() -> None:
             "jpeg": DataLoader(images, batch_size=BATCH),
             "jpeg, workers": DataLoader(images, batch_size=BATCH, num_workers=args.workers),
         }
-        for threads in args.threads:
+        for threads in options.threads_of(args):
             torch.set_num_threads(threads)
             rows += speed_rows(model, pools, args)
     if args.csv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -13,14 +14,22 @@ from vaal_ext.bench import device_named
 def parser(doc: str, *, threads: bool = True) -> argparse.ArgumentParser:
     """A parser with --device, --csv and (if `threads`) --threads, named by the doc's first line.
 
-    A bad value ends the process with status 2 and a line that says what was expected.
+    Without --threads `args.threads` is None: see `threads_of`. A bad value ends the process with
+    status 2 and a line that says what was expected.
     """
     made = argparse.ArgumentParser(description=doc.partition("\n")[0])
     made.add_argument("--device", type=_device, default=torch.device("cpu"))
     if threads:
-        made.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
+        made.add_argument("--threads", type=positive, nargs="+")
     made.add_argument("--csv", type=_file, help="write the table to this file")
     return made
+
+
+def threads_of(args: argparse.Namespace) -> list[int]:
+    """The numbers of threads asked for; else 1 and 2 on a CPU with two cores, and 1 with CUDA."""
+    if args.threads:
+        return args.threads
+    return [1, 2] if args.device.type == "cpu" and (os.cpu_count() or 1) > 1 else [1]
 
 
 def positive(text: str) -> int:

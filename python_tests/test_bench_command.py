@@ -55,6 +55,7 @@ def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -
     out = capfd.readouterr().out
     assert "bench_ops" in out
     assert "--dtypes float32" in out
+    assert "--threads" not in out  # the benchmark knows best
     assert "bench_ldr" not in out
     assert not list(place.glob("**/*.csv"))
     assert not list(place.glob(".bench-*"))

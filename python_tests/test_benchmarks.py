@@ -6,6 +6,7 @@ How fast anything is is no matter of tests; the benchmarks run here on small inp
 from __future__ import annotations
 
 import csv
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import bench_pool
 import cuda_timing
 import numpy as np
 import op_cases
+import options
 import pytest
 import timing
 import torch
@@ -234,6 +236,16 @@ def test_bad_options_end_a_benchmark_before_it_starts(monkeypatch, capsys, argum
         run(bench_pool, monkeypatch, *arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_threads_by_default(monkeypatch):
+    def default(device: str, cores: int) -> list[int]:
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        return options.threads_of(Namespace(threads=None, device=torch.device(device)))
+
+    assert default("cpu", 8) == [1, 2]
+    assert default("cpu", 1) == [1]
+    assert default("cuda", 8) == [1]
 
 
 def test_peak_memory_sees_what_is_gone_again():

@@ -58,9 +58,7 @@ def run(
             "installed package. Clone it and run `make bench` there"
         )
     where = device_named(device)
-    if threads is None:
-        threads = range(1, min(2, os.cpu_count() or 1) + 1) if where.type == "cpu" else [1]
-    if any(count < 1 for count in threads):
+    if threads and min(threads) < 1:
         raise ValueError(f"threads must be at least 1, got {min(threads)}")
     load = os.getloadavg()[0]
     if load > _BUSY:
@@ -76,7 +74,7 @@ def run(
             table = Path(temporary) / f"{name}_{where.type}.csv"
             command = [sys.executable, str(folder / f"bench_{name}.py"), "--device", str(where)]
             command += ["--csv", str(table), *(_QUICK[name] if quick else ())]
-            if name != "accuracy":
+            if threads and name != "accuracy":
                 command += ["--threads", *map(str, threads)]
             search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
             status = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}).returncode
