@@ -98,7 +98,7 @@ class LDRScorer:
             and bfloat16, each also with inputs in channels_last, on the pool's first 256 samples,
             and takes the fastest whose LDR ranks them as float32 does (Spearman's correlation at
             least 0.999). At small xi bfloat16 does not: its logits do not resolve the step. The
-            trial costs as much as some 2000 samples.
+            trial costs as much as some 1500 samples.
         batch_size: samples at a time from anything but a DataLoader, which has its own. "auto"
             tries doubling sizes on the first samples. Scores move by rounding alone with the size.
         memory_limit: bytes that a batch of the size "auto" may take, by default half of what is

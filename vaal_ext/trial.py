@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ MIN_SAMPLES = 256
 _RANK_CORRELATION = 0.999
 # A gain below this lies within the noise of a short trial.
 _GAIN = 1.05
-_ROUNDS = 2
+# Seconds below which what happens only once (warming up, an interruption) may weigh.
+_SHORT = 0.25
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,22 @@ def choose_mode(
         The mode, and of each mode tried what was found: its time, or the Spearman correlation that
         was too low. Another mode is taken where it saves more than 5 % of the time.
     """
-    plain, refused = run(Mode()), set()
-    found, seconds = {Mode(): ""}, {Mode(): []}
+    seconds: dict[Mode, list[float]] = {}
+    scores, taken = _timed(run, Mode())
+    found, seconds[Mode()], refused = {Mode(): ""}, [taken], set()
     for mode in others:
         if mode.amp in refused:
             continue
-        correlation = rank_correlation(plain, run(mode))
+        tried, taken = _timed(run, mode)
+        correlation = rank_correlation(scores, tried)
         if correlation >= _RANK_CORRELATION:
-            seconds[mode] = []
+            seconds[mode] = [taken]
             found[mode] = f", rank correlation {correlation:.5f}"
         else:
             refused.add(mode.amp)
             found[mode] = f"not taken: rank correlation {correlation:.3f}"
-    for _ in range(_ROUNDS):
-        for mode, times in seconds.items():
-            times.append(_timed(run, mode))
+    for mode, times in seconds.items():  # once more: the first run has warmed up
+        times.append(_timed(run, mode)[1])
     for mode, times in seconds.items():
         found[mode] = f"{min(times):.3g} s" + found[mode]
     fastest = min(seconds, key=lambda mode: min(seconds[mode]))
@@ -93,7 +96,10 @@ def choose_batch_size(
     size = allowed = max(1, min(first, largest))
     while size <= allowed and _still_pays(list(rates.values())):
         try:
-            rates[size] = size / min(_timed(run, size) for _ in range(2))
+            _, seconds = _timed(run, size)
+            if seconds < _SHORT:
+                seconds = min(seconds, _timed(run, size)[1])
+            rates[size] = size / seconds
         except torch.OutOfMemoryError:
             break
         allowed = int(min(largest, size * limit / max(1, growth())))
@@ -114,10 +120,11 @@ def _still_pays(rates: list[float]) -> bool:
     return len(rates) < 3 or max(rates[-2:]) >= _GAIN * max(rates[:-2])
 
 
-def _timed(run: Callable, argument: Mode | int) -> float:
+def _timed(run: Callable, argument: Mode | int) -> tuple[Any, float]:
+    """What the call gives, and its seconds."""
     start = time.perf_counter()
-    run(argument)
-    return time.perf_counter() - start
+    result = run(argument)
+    return result, time.perf_counter() - start
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
