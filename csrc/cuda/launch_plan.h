@@ -13,6 +13,13 @@
 //
 // Every thread moves packs of 16 bytes where the row stride and the pointers are multiples of 16,
 // and single elements otherwise: vector_width says which of the two the row stride allows.
+//
+// Loads + stores from device memory per element of a row, the row on the chip (a copy: 1 + 1):
+//
+//   symmetric_kl 2 + 0     its direction 2 + 1     its backward 2 + 1, or 2 + 2 for both gradients
+//   perturb 2 + 1, split 3 + 1      random_perturb 1 + 1      posterior_summary 1 + 0
+//
+// python_tests/test_cuda_traffic.py counts them.
 #pragma once
 
 #include <algorithm>

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "runner.h"
 #include "shared_memory.h"
 
 namespace vaal::emulation {
@@ -267,5 +268,12 @@ void write_shared(int64_t at, const void* from, int bytes) {
   Block::instance().write_shared(at, from, bytes);
 }
 void fail(const char* message) { Block::instance().fail(message); }
+
+// → bytes loaded and stored since this was last called
+const testing::Registration traffic_registration(
+    "traffic", [](const testing::Call&, void* const* buffer) {
+      *static_cast<Traffic*>(buffer[0]) = traffic;
+      traffic = {};
+    });
 
 }  // namespace vaal::emulation

@@ -33,4 +33,12 @@ void read_shared(int64_t at, void* to, int bytes);
 void write_shared(int64_t at, const void* from, int bytes);
 [[noreturn]] void fail(const char* message);  // ends the launch with an error
 
+// Bytes that 16-byte loads and stores have moved between the threads and global memory. Rows of whole
+// packs move by these alone; what is left out is one or two numbers a row and the split paths'
+// workspace.
+struct Traffic {
+  int64_t loaded, stored;
+};
+inline Traffic traffic{};
+
 }  // namespace vaal::emulation

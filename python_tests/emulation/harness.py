@@ -102,6 +102,11 @@ class Emulation:
         self.order = "forward"
         self.misalign = 0
 
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that 16-byte loads and stores have moved since this was last called."""
+        loaded, stored = self.runner.call("traffic", [], [], [Output((2,), torch.int64)])[0]
+        return int(loaded), int(stored)
+
     def _call(self, family, op, x, plan, own, numbers, buffers, smoothed=False) -> list[Tensor]:
         rows, cols = len(x), x[0].numel() if len(x) else x.shape[1]
         plan = plan or Plan.of(op, rows, cols, x.dtype, smoothed=smoothed)

@@ -54,12 +54,14 @@ inline void check_aligned(const void* address) {
 }
 inline Pack load_pack(const void* address) {
   check_aligned(address);
+  emulation::traffic.loaded += sizeof(Pack);
   Pack pack;
   std::memcpy(&pack, address, sizeof(pack));
   return pack;
 }
 inline void store_pack(void* address, const Pack& pack) {
   check_aligned(address);
+  emulation::traffic.stored += sizeof(Pack);
   std::memcpy(address, &pack, sizeof(pack));
 }
 template <class T>
