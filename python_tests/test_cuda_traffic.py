@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from emulation.harness import DTYPES, Plan, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, fresh_emulation, needs_compiler
 from emulation.rows import IMAGE_PATHS, KL_PATHS, SUMMARY_PATHS, forced
 
 pytestmark = needs_compiler
@@ -45,9 +45,7 @@ def test_kl_reads_every_logit_once(emulation, dtype, name):
     assert elements(emulation, a) == (2, 1)
     given = torch.ones(ROWS, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     for need, stores in (((False, True), 1), ((True, True), 2)):
-        emulation.symmetric_kl_backward(
-            given, a, b, need=need, plan=plan("symmetric_kl_backward")
-        )
+        emulation.symmetric_kl_backward(given, a, b, need=need, plan=plan("symmetric_kl_backward"))
         assert elements(emulation, a) == (2, stores)
 
 
