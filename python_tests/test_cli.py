@@ -145,6 +145,9 @@ def test_run_then_report(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "area.csv",
         "learning_curves.png",
         "ldr_vaal.png",
+        "statistics.csv",
+        "statistics.md",
+        "win_matrix.png",
     }
 
 

@@ -21,7 +21,7 @@ from vaal_ext.option_texts import batch_size_of, class_prior_of, fill, numbers
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
-_EXTRAS = ("matplotlib", "sklearn", "torchvision")
+_EXTRAS = ("matplotlib", "scipy", "sklearn", "torchvision")
 
 app = typer.Typer(
     name="vaal-ext",

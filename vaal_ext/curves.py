@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.runs import Run
-
-# Student's t at 97.5% for 1 to 4 degrees of freedom; beyond, its expansion in 1/df is within 0.2%.
-_T_975 = (12.7062, 4.3027, 3.1824, 2.7764)
-_Z_975 = 1.959964
+from vaal_ext.statistics import area_under_curve
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,6 @@ class Curve:
     area: tuple[float, float]
 
 
-def student_t_975(df: int) -> float:
-    """The 97.5% quantile of Student's t with `df` >= 1 degrees of freedom, within 0.2%."""
-    if df <= len(_T_975):
-        return _T_975[df - 1]
-    z = _Z_975
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / df + second / df**2 + third / df**3
-
-
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
@@ -74,13 +61,12 @@ def learning_curves(groups: dict[str, list[Run]]) -> list[Curve]:
             count[position] = len(values)
             mean[position], std[position] = _mean_and_std(values)
             if len(values) > 1:
-                half[position] = student_t_975(len(values) - 1) * std[position] / len(values) ** 0.5
+                quantile = stats.t.ppf(0.975, df=len(values) - 1)
+                half[position] = quantile * std[position] / len(values) ** 0.5
         area = (math.nan, math.nan)
         if len(budget) > 1:
-            width = float(budget[-1] - budget[0])
-            on_budget = [run.accuracy[np.isin(run.labels, budget)] for run in runs]
-            areas = [((a[1:] + a[:-1]) / 2 * np.diff(budget)).sum() / width for a in on_budget]
-            area = _mean_and_std(np.array(areas))
+            on_budget = np.array([run.accuracy[np.isin(run.labels, budget)] for run in runs])
+            area = _mean_and_std(area_under_curve(budget, on_budget))
         every_accuracy = np.concatenate([run.accuracy for run in runs])
         curves.append(
             Curve(name, labels, count, mean, std, mean - half, mean + half, every_accuracy, area)
@@ -126,12 +112,13 @@ def write_tables(curves: Sequence[Curve], out: Path) -> None:
         for i in range(len(curve.labels))
     ]
     header = ("strategy", "labels", "seeds", "mean", "std", "band_low", "band_high")
-    _write_csv(out / "accuracy.csv", header, rows)
+    write_csv(out / "accuracy.csv", header, rows)
     header = ("strategy", "seeds", "area_mean", "area_std")
-    _write_csv(out / "area.csv", header, [(c.name, c.runs.max(), *c.area) for c in curves])
+    write_csv(out / "area.csv", header, [(c.name, c.runs.max(), *c.area) for c in curves])
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table as a CSV file, whole or not at all; NaN and None are empty cells."""
     with write_atomically(path, "w") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(header)

@@ -1,4 +1,4 @@
-"""The pictures of a report: learning curves, the LDR histogram, contact sheets.
+"""The pictures of a report: learning curves, win matrix, LDR histogram, contact sheets.
 
 Every function takes plain arrays and the path of the PNG it writes. matplotlib is imported when a
 picture is drawn, not before, and always with the Agg canvas: no display is needed.
@@ -101,6 +101,32 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     axes.legend(loc="lower right", framealpha=0.9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
+def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: str) -> None:
+    """How often each strategy beats each other one, to the PNG file `path`.
+
+    `wins` is float[K, K], the share (0..1) of seeds and rounds in which the row has the higher
+    accuracy, in the order of the K `names`; the diagonal is left blank.
+    """
+    side = 0.75 * len(names) + 2.4  # inches: a cell's, and the room for the names
+    figure = _figure(side + 0.9, side)
+    axes = figure.subplots()
+    shown = np.ma.masked_array(100 * wins, mask=np.eye(len(names), dtype=bool))
+    image = axes.imshow(shown, cmap="Blues", vmin=0.0, vmax=100.0)
+    for row, column in itertools.product(range(len(names)), repeat=2):
+        if row != column:
+            share = 100 * wins[row, column]
+            colour = "white" if share > 60 else "black"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("… this one")
+    axes.set_ylabel("how often this one beats …")
+    axes.set_title(title, fontsize=10)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="seeds and rounds [%]")
     _write(figure, path)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.comparison import compare
+from vaal_ext.comparison_tables import caveats, strategy_table, write_statistics
 from vaal_ext.curves import accuracy_table, learning_curves, write_tables
 from vaal_ext.datasets import DataSplit, load_dataset
 from vaal_ext.figures import (
@@ -16,6 +18,7 @@ from vaal_ext.figures import (
     draw_contact_sheet,
     draw_ldr_histogram,
     draw_learning_curves,
+    draw_win_matrix,
 )
 from vaal_ext.pool import PoolScores
 from vaal_ext.runs import Run, group_runs, load_run
@@ -88,13 +91,31 @@ def _contact_sheet(run: Run, name: str, path: Path) -> str:
     return f"{path}: the first {_SHEET_COLUMNS} images of each query"
 
 
+def _statistics(groups: dict[str, list[Run]], dataset: str, out: Path) -> Iterator[str]:
+    """Compare the groups seed by seed: tables, the win matrix, and lines to print."""
+    comparison = compare(groups)
+    yield comparison.subset
+    if not comparison.measurements:
+        return
+    yield strategy_table(comparison)
+    yield from caveats(comparison)
+    write_statistics(comparison, dataset, out)
+    yield f"{out / 'statistics.csv'}, {out / 'statistics.md'}: every number, and how to read them"
+    if comparison.wins is not None:
+        path = out / "win_matrix.png"
+        title = f"{dataset}: which strategy is more accurate"
+        draw_win_matrix(path, comparison.names, comparison.wins, title)
+        yield f"{path}: how often each strategy beats each other one"
+
+
 def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     """Compare runs of one data set: tables and pictures into the folder `out`, lines to print.
 
     `out` gets accuracy.csv (a row for each group and number of labels), area.csv,
-    learning_curves.png and, for the first run of each group of seeds, ldr_NAME.png (where LDR was
-    computed) and queried_NAME.png (where the samples are images). Files of an earlier report are
-    replaced, each whole.
+    learning_curves.png; statistics.csv, statistics.md and win_matrix.png where the groups have
+    seeds and numbers of labels in common; and, for the first run of each group of seeds,
+    ldr_NAME.png (where LDR was computed) and queried_NAME.png (where the samples are images).
+    Files of an earlier report are replaced, each whole.
 
     Raises:
         ValueError: a folder that is no run, runs of different data sets, the same run twice.
@@ -118,6 +139,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     path = out / "learning_curves.png"
     draw_learning_curves(path, curves, runs[0].config["dataset"])
     yield f"{path}: accuracy against labels"
+    yield from _statistics(groups, runs[0].config["dataset"], out)
     for name, group in groups.items():
         slug = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")
         scores = group[0].scores()

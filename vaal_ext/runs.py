@@ -26,15 +26,19 @@ _CONFIG = {
     "percentile": int | float,
 }
 
+_QUERY_SECONDS = ("score_seconds", "select_seconds")
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: `labels` int64[R] and `accuracy` float64[R] (0..1) of its finished rounds."""
+    """A run folder: of its R finished rounds `labels` int64[R], `accuracy` float64[R] (0..1) and
+    `query_seconds` float64[R], which scoring and selecting took (none of it in round 0)."""
 
     folder: Path
     config: dict[str, Any]
     labels: np.ndarray
     accuracy: np.ndarray
+    query_seconds: np.ndarray
 
     @property
     def finished(self) -> bool:
@@ -92,17 +96,20 @@ def load_run(folder: Path) -> Run:
     if wrong:
         raise ValueError(f"{path} is not the configuration of a run: {wrong[0]} has the wrong type")
     path = folder / "rounds.csv"
-    rows = _read_csv(path, ("labels", "test_accuracy"))
+    rows = _read_csv(path, ("labels", "test_accuracy", *_QUERY_SECONDS))
     try:
         labels = np.array([int(row["labels"]) for row in rows], dtype=np.int64)
-        accuracy = np.array([float(row["test_accuracy"]) for row in rows], dtype=np.float64)
+        accuracy = np.array([float(row["test_accuracy"]) for row in rows])
+        seconds = np.array([sum(float(row[name]) for name in _QUERY_SECONDS) for row in rows])
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not len(labels):
         raise ValueError(f"{path} holds no finished round")
     if (np.diff(labels) <= 0).any() or not ((accuracy >= 0) & (accuracy <= 1)).all():
         raise ValueError(f"{path} is damaged: labels must grow and accuracies lie in 0..1")
-    return Run(folder, config, labels, accuracy)
+    if not (np.isfinite(seconds) & (seconds >= 0)).all():
+        raise ValueError(f"{path} is damaged: seconds must be finite and at least 0")
+    return Run(folder, config, labels, accuracy, seconds)
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:

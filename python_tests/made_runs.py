@@ -1,0 +1,51 @@
+"""Runs and run folders with accuracies of a test's choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vaal_ext.runs import Run
+
+CONFIG = {"dataset": "digits", "data_root": None, "rounds": 2, "percentile": 90.0, "eps": 0.1}
+
+
+def make_run(
+    folder: Path,
+    accuracy: list[float],
+    *,
+    strategy: str = "random",
+    seed: int = 0,
+    guesses: bool = False,
+    **settings: object,
+) -> Path:
+    """A run folder as `vaal-ext run` leaves it: 20 labels, then queries of 10, each in 3 s."""
+    folder.mkdir(parents=True)
+    config = CONFIG | {"strategy": strategy, "seed": seed} | settings
+    (folder / "config.json").write_text(json.dumps({"config": config}))
+    header = "round,labels,test_accuracy,score_seconds,select_seconds"
+    rows = [
+        f"{i},{20 + 10 * i},{value},{2 * (i > 0)},{i > 0:d}" for i, value in enumerate(accuracy)
+    ]
+    (folder / "rounds.csv").write_text("\n".join([header, *rows]) + "\n")
+    for i in range(len(accuracy)):
+        guess = "3" if guesses and i else ""
+        lines = [f"{20 * i + j},{guess}" for j in range(20 if i == 0 else 10)]
+        (folder / f"query_{i:03d}.csv").write_text("\n".join(["index,pseudo_label", *lines]))
+    return folder
+
+
+def run_of(
+    accuracy: list[float],
+    labels: list[int],
+    *,
+    seed: int = 0,
+    seconds: list[float] | None = None,
+    **settings: object,
+) -> Run:
+    """A run that no folder holds."""
+    config = CONFIG | {"strategy": "random", "seed": seed} | settings
+    seconds = [0.0] * len(labels) if seconds is None else seconds
+    return Run(Path(f"run{seed}"), config, np.array(labels), np.array(accuracy), np.array(seconds))
