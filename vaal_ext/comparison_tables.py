@@ -42,7 +42,8 @@ def _p(row: Measurement) -> str:
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    texts = ["| " + " | ".join(line) + " |" for line in lines]
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    texts = ["| " + " | ".join(line) + " |" for line in escaped]
     return "\n".join([texts[0], "|" + " --- |" * len(lines[0]), *texts[1:]])
 
 
@@ -126,10 +127,11 @@ def write_statistics(comparison: Comparison, dataset: str, out: Path) -> None:
         strategy_table(comparison),
         *(_sentence(note) for note in caveats(comparison)),
         "Accuracies in %. Mean over seeds and, in brackets, its 95% bootstrap interval (seeds are "
-        "resampled; too narrow with few of them). The area is the mean accuracy over the budget. "
-        "Differences are taken seed by seed; p is of Wilcoxon's signed-rank test, two-sided, after "
-        "Holm's correction over the strategies in the column. A query's time is the median over "
-        "the rounds, as the runs recorded it.",
+        "resampled; too narrow with few of them: with 5 it holds the true mean 5 times in 6, not "
+        "19 in 20). The area is the mean accuracy over the budget. Differences are taken seed by "
+        "seed; p is of Wilcoxon's signed-rank test, two-sided, after Holm's correction over the "
+        "strategies in the column (in statistics.csv: of each measure and number of labels, not "
+        "over these). A query's time is the median over the rounds, as the runs recorded it.",
     ]
     if comparison.wins is not None:
         paragraphs += [

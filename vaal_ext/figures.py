@@ -110,8 +110,8 @@ def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: s
     `wins` is float[K, K], the share (0..1) of seeds and rounds in which the row has the higher
     accuracy, in the order of the K `names`; the diagonal is left blank.
     """
-    side = 0.75 * len(names) + 2.4  # inches: a cell's, and the room for the names
-    figure = _figure(side + 0.9, side)
+    cells, room = 0.7 * len(names), 0.08 * max(map(len, names))  # inches, also of the longest name
+    figure = _figure(cells + room + 2.6, cells + 0.6 * room + 1.8)  # which is turned below
     axes = figure.subplots()
     shown = np.ma.masked_array(100 * wins, mask=np.eye(len(names), dtype=bool))
     image = axes.imshow(shown, cmap="Blues", vmin=0.0, vmax=100.0)
