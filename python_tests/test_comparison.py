@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_runs import make_run, run_of
 
+from vaal_ext.cli import main
 from vaal_ext.comparison import Comparison, Measurement, compare
 from vaal_ext.comparison_tables import caveats, strategy_table
 from vaal_ext.report import write_report
@@ -151,11 +153,11 @@ def test_nothing_in_common_is_said() -> None:
 
 
 def test_one_number_of_labels_has_no_area() -> None:
-    runs = [run_of([0.5], [20]), run_of([0.6], [20], strategy="vaal")]
+    runs = [run_of([0.5], [20]), run_of([0.6], [20], strategy="mine|a")]
     comparison = compare(group_runs(runs))
     assert comparison.wins is None
     assert {row.measure for row in comparison.measurements} == {"accuracy"}
-    assert strategy_table(comparison).splitlines()[2] == "| vaal | 60.00 | +10.00 | – |"
+    assert strategy_table(comparison).splitlines()[2] == r"| mine\|a | 60.00 | +10.00 | – |"
 
 
 @pytest.mark.parametrize("strategy", ["vaal", "random"])
@@ -220,3 +222,16 @@ def test_report_without_common_seeds(tmp_path: Path) -> None:
         "area.csv",
         "learning_curves.png",
     }
+
+
+def test_without_scipy_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("report", "curves", "comparison", "comparison_tables", "statistics"):
+        monkeypatch.delitem(sys.modules, f"vaal_ext.{name}")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    run = make_run(tmp_path / "r", [0.5])
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'vaal_ext[experiments]'" in error
+    assert error.count("\n") == 1
