@@ -70,7 +70,8 @@ def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     Given differences of paired runs, this is the paired bootstrap: seeds are drawn, and both runs
     of a seed come along. With few seeds the interval is too narrow, as percentile intervals are:
     tried on normal values, it held the true mean in 74 % of 1500 cases with 3 seeds, in 83 % with
-    5, in 91 % with 10 and in 92 % with 20.
+    5, in 91 % with 10 and in 92 % with 20. Its ends are known as well as 9999 draws tell them, so
+    that those of -values differ from their mirror image by about a hundredth of the width.
 
     Args:
         values: float [S, ...], one row for each seed, S >= 1.
