@@ -17,6 +17,7 @@ _HOME = {
     "ldr_scores": "roughness",
     "posterior_scores": "roughness",
     "select": "selection",
+    "vat_loss": "vat",
 }
 _MODULES = ("ops", "reference")
 __all__ = ["__version__", *_HOME, *_MODULES]

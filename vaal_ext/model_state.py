@@ -1,4 +1,4 @@
-"""A model lent for scoring: eval mode without parameter gradients, then exactly as it was."""
+"""A model used without a trace: lent for scoring, or called with copies of its buffers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-__all__ = ["Model", "borrowed", "home_device"]
+__all__ = ["Model", "borrowed", "home_device", "with_copied_buffers"]
 
 Model = Callable[..., Any]
 
@@ -67,6 +68,31 @@ def borrowed(model: Model, device: torch.device) -> Iterator[None]:
             if tensor.requires_grad and tensor.is_leaf:
                 tensor.requires_grad_(False)
         yield
+
+
+def with_copied_buffers(model: Model, *, detached: bool) -> Model:
+    """`model` as a function of its input that leaves the buffers alone, in the mode it is in.
+
+    Every call runs on fresh copies of the buffers, so batch-norm statistics are used and not
+    updated. Putting saved ones back would count as an in-place change, which spoils a graph that
+    the caller has recorded through them; it also needs no wait for the device. With `detached` the
+    call sees the parameters detached: nothing is recorded for their gradients, and autocast keeps
+    no cast of them. A callable that is no nn.Module is returned as it is.
+
+    Raises:
+        ValueError: see :func:`borrowed`.
+    """
+    if not isinstance(model, nn.Module):
+        return model
+    _check(_tensors(model))
+
+    def call(x: Tensor) -> Any:
+        state = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+        if detached:
+            state |= {name: parameter.detach() for name, parameter in model.named_parameters()}
+        return functional_call(model, state, (x,))
+
+    return call
 
 
 def _check(tensors: list[Tensor]) -> None:

@@ -97,21 +97,38 @@ class PowerIteration:
         waits for the device.
         """
         ops = load_backend(self.backend)
-        xi, eps = float(self.xi), float(self.eps)
         with torch.no_grad():
+            moved = self.start(x, index)
             # Every call gets its own copy of the input: a model may begin with an in-place layer.
-            moved = ops.random_perturb(x, xi, seed=int(self.seed), sample_index=index)
             clean = forward(x.clone())
-            finite = finite_rows(clean)
-            flat = torch.zeros_like(finite)
-            for step in range(1, self.num_iters + 1):
-                radius = eps if step == self.num_iters else xi
-                self._step(forward, clean, x, moved, radius, finite, flat)
-            ldr = ops.symmetric_kl(clean, forward(moved.detach()), **self._divergence)
+            finite, flat = self.ascend(forward, clean, x, moved)
+            ldr = ops.symmetric_kl(clean, forward(moved.detach()), **self.divergence_options)
             # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
             ldr = ldr.masked_fill(flat, 0.0)
             ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
         return Roughness(clean, ldr, flat)
+
+    @torch.no_grad()
+    def start(self, x: Tensor, index: Tensor) -> Tensor:
+        """x + xi·u like x [B, ...], with the random unit u that seed and index int64 [B] give."""
+        ops = load_backend(self.backend)
+        return ops.random_perturb(x, float(self.xi), seed=int(self.seed), sample_index=index)
+
+    @torch.no_grad()
+    def ascend(
+        self, forward: Callable[[Tensor], Tensor], clean: Tensor, x: Tensor, moved: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Takes `moved` [B, ...] in place from :meth:`start` to x + eps·u, u after num_iters steps.
+
+        `clean` [B, C] are the logits of x, detached; `forward` is as in :meth:`run`. Returns bool
+        [B] twice: where every divergence on the way was finite, and where a gradient was 0.
+        """
+        finite = finite_rows(clean)
+        flat = torch.zeros_like(finite)
+        for step in range(1, self.num_iters + 1):
+            radius = float(self.eps if step == self.num_iters else self.xi)
+            self._step(forward, clean, x, moved, radius, finite, flat)
+        return finite, flat
 
     def _step(
         self,
@@ -135,7 +152,7 @@ class PowerIteration:
             moved.requires_grad_()
             logits = forward(moved.clone())
         _same_classes(clean, logits)
-        value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self._divergence)
+        value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self.divergence_options)
         # The gradient takes the place of the point that it was taken at: a batch less is held.
         moved.copy_(_input_gradient(logits, moved, slope))
         result, norm = ops.perturb(x, moved, radius, return_norm=True)
@@ -144,7 +161,8 @@ class PowerIteration:
         finite &= torch.isfinite(value)
 
     @property
-    def _divergence(self) -> dict[str, Any]:
+    def divergence_options(self) -> dict[str, Any]:
+        """The keywords of :func:`vaal_ext.ops.symmetric_kl`."""
         return {"smoothing": float(self.smoothing), "divergence": self.divergence}
 
 

@@ -1,0 +1,191 @@
+"""Virtual adversarial training (VAT): local distributional roughness as a term of the loss."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaal_ext.model_state import Model, with_copied_buffers
+from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
+
+__all__ = ["VatSettings", "VatTerm", "vat_loss"]
+
+
+def vat_loss(
+    model: Model,
+    x: Tensor,
+    *,
+    xi: float,
+    eps: float,
+    num_iters: int = 1,
+    divergence: str = "symmetric",
+    smoothing: float = 0.0,
+    seed: int = 0,
+    sample_index: Tensor | None = None,
+    entropy_weight: float = 0.0,
+    backend: str = "fused",
+    logits_fn: LogitsFn | None = None,
+) -> Tensor:
+    """Mean roughness of a batch, to be minimised: -1/N times the sum of LDS in the paper's Eq. 3.
+
+    mean J(f(x), f(x + r)) + entropy_weight · mean H(p), where r of length `eps` is found as in
+    :func:`vaal_ext.ldr_scores` (Eq. 1) and taken as a constant, p = softmax(f(x)) and H its entropy
+    (section III). Differentiable in the parameters, not in x. The parameters act through both
+    posteriors, as in Eq. 1 and 2, where the same θ stands on both sides: the gradient is that of
+    the number returned, and the symmetric J has no side that could be the target. (Published VAT
+    code takes KL(p‖q) instead and holds p fixed.)
+
+    The model runs in the mode it is in, num_iters + 2 times. In training mode batch norm normalises
+    each pass by that pass's own statistics (a sample's r then serves the whole batch a little; all
+    samples count alike in it), and every pass draws its own dropout mask from torch's global
+    generator, so that J also measures the masks. Buffers (the running statistics) stay
+    as they are, bit for bit: every pass has copies of its own. No pass touches `.grad`; those that
+    search r record no gradient of the parameters. Nothing waits for the device, so a step with this
+    loss can be captured as a CUDA graph.
+
+    Args:
+        model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
+            nn.Module the buffers are not protected.
+        x: floating, [B, ...], B >= 1, labelled and unlabelled samples alike; not modified.
+        xi, eps: lengths per sample in units of the network's input; see
+            :func:`vaal_ext.ldr_scores` for the step xi that rounding allows.
+        num_iters: power iterations (Ip); VAT's usual one.
+        divergence, smoothing, backend, logits_fn: see :func:`vaal_ext.ldr_scores`.
+        seed, sample_index: key each sample's start direction; sample_index is int64 [B] on the
+            device of x, by default arange(B). Change one of them from step to step.
+        entropy_weight: of the mean conditional entropy, finite and >= 0. 0 leaves it out.
+
+    Returns:
+        A scalar in nats, float64 where the logits are, else float32; NaN where any logits are not
+        finite.
+
+    Raises:
+        TypeError: x, sample_index or the logits of a wrong type or dtype.
+        ValueError: a number out of range, wrong shapes, an empty batch, logits that do not depend
+            on x through autograd, a model with inference tensors or lazy parameters.
+        RuntimeError: called under torch.inference_mode(), where nothing can be differentiated; a
+            TorchScript or DataParallel model, which torch.func.functional_call refuses.
+    """
+    settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
+    _require_weight("entropy_weight", entropy_weight, zero=True)
+    check_input(x)
+    if len(x) == 0:
+        raise ValueError("x must hold at least one sample: the mean over none is not defined")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("vat_loss cannot run under torch.inference_mode(): it differentiates")
+    index = _index(sample_index, x)
+    ops = load_backend(backend)
+    recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
+    searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
+    x = x.detach()
+    # Every call gets its own copy of the input: a model may begin with an in-place layer.
+    clean = recorded(x.clone())
+    moved = settings.start(x, index)
+    settings.ascend(searching, clean.detach(), x, moved)
+    perturbed = recorded(moved.detach())
+    loss = ops.symmetric_kl(clean, perturbed, **settings.divergence_options).mean()
+    if entropy_weight:
+        loss = loss + float(entropy_weight) * _entropy(clean).mean()
+    return loss
+
+
+@dataclass(frozen=True)
+class VatSettings:
+    """The settings of the regulariser in Eq. 3, checked when made.
+
+    Attributes:
+        weight: λ, finite and above 0.
+        xi, eps, num_iters, backend: see :func:`vat_loss`.
+    """
+
+    weight: float
+    xi: float
+    eps: float
+    num_iters: int
+    backend: str = "fused"
+
+    def __post_init__(self) -> None:
+        _require_weight("weight", self.weight, zero=False)
+        PowerIteration(self.xi, self.eps, self.num_iters, backend=self.backend)
+
+
+class VatTerm:
+    """The second term of Eq. 3 during one training: λ · vat_loss over batches of `x`.
+
+    Args:
+        settings: of the regulariser.
+        x: float32 [N, ...], all samples, labelled and unlabelled, on the device of the network.
+        seed: of the start directions, 0 <= seed < 2^63; whoever draws the batches may use it too.
+    """
+
+    def __init__(self, settings: VatSettings, x: Tensor, seed: int) -> None:
+        self.x = x
+        self.seed = seed
+        self._settings = settings
+        self._drawn = torch.zeros((), dtype=torch.int64, device=x.device)
+
+    def __call__(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """The term, a scalar, for the positions int64 [B] in `x`.
+
+        The start directions of each call are new ones, keyed by a running number that lives on the
+        device: a replayed CUDA graph counts on where the host would not.
+        """
+        numbers_drawn = self._drawn + torch.arange(len(batch), device=batch.device)
+        settings = self._settings
+        loss = vat_loss(
+            model,
+            self.x[batch],
+            xi=settings.xi,
+            eps=settings.eps,
+            num_iters=settings.num_iters,
+            seed=self.seed,
+            sample_index=numbers_drawn,
+            backend=settings.backend,
+        )
+        self._drawn += len(batch)
+        return settings.weight * loss
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """H(softmax(logits)) [B] in nats, differentiable. A class at -inf adds nothing.
+
+    Measured from the largest logit: H = log1p(R) - Σ w·α / (1 + R) with α = logits - max, w = e^α
+    of the other classes and R their sum. Both parts are >= 0 and nothing cancels on a saturated
+    row, where -Σ p log p loses log p of the largest class.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    largest = logits.argmax(dim=1, keepdim=True)
+    absent = logits == -torch.inf
+    alpha = (logits - logits.gather(1, largest)).masked_fill(absent, 0.0)
+    others = alpha.exp().masked_fill(absent, 0.0).scatter(1, largest, 0.0)
+    rest = others.sum(dim=1)
+    return torch.log1p(rest) - (others * alpha).sum(dim=1) / (1.0 + rest)
+
+
+def _index(sample_index: Any, x: Tensor) -> Tensor:
+    """sample_index, checked without waiting for the device; arange(B) for None."""
+    if sample_index is None:
+        return torch.arange(len(x), device=x.device)
+    if not isinstance(sample_index, Tensor) or sample_index.dtype != torch.int64:
+        came = getattr(sample_index, "dtype", type(sample_index).__name__)
+        raise TypeError(f"sample_index must be an int64 tensor, got {came}")
+    if sample_index.shape != x.shape[:1] or sample_index.device != x.device:
+        raise ValueError(
+            f"sample_index must have shape [{len(x)}] on {x.device}, got "
+            f"{list(sample_index.shape)} on {sample_index.device}"
+        )
+    return sample_index
+
+
+def _require_weight(name: str, value: Any, *, zero: bool) -> None:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        raise ValueError(
+            f"{name} must be finite and {'at least' if zero else 'above'} 0, got {value}"
+        )
