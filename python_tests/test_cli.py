@@ -236,3 +236,17 @@ def test_preset_paper_fills_what_is_not_given(tmp_path, monkeypatch):
         (2.0, 2.0, 5, 90.0),
         (2.0, 0.5, 5, 90.0),
     ]
+
+
+def test_preset_paper_reaches_the_regulariser(tmp_path, monkeypatch):
+    from vaal_ext import experiment
+
+    seen = []
+    monkeypatch.setattr(experiment, "run", lambda config, out: seen.append(config.resolved()))
+    command = ["run", "--dataset", "moons", "--preset", "paper", "--out", str(tmp_path / "run")]
+    assert main([*command, "--strategy", "vaal+vat", "--vat-eps", "0.5"]) == 0
+    assert main([*command, "--strategy", "vaal"]) == 0
+    assert [(c.vat_weight, c.vat_xi, c.vat_eps, c.vat_num_iters) for c in seen] == [
+        (1.0, 2.0, 0.5, 5),
+        (None, None, None, None),
+    ]

@@ -12,6 +12,7 @@ from vaal_ext import training
 from vaal_ext.cuda_graphs import CudaRecorder, Replayed
 from vaal_ext.streams import seeded
 from vaal_ext.training import evaluate, train
+from vaal_ext.vat import VatSettings, VatTerm
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,19 +42,23 @@ def network():
     return model.double().to(DEVICE)
 
 
-def trained(cuda_graph):
+def trained(cuda_graph, vat=None):
     model, (x, y) = network(), data(70)
+    x, y = x.to(DEVICE), y.to(DEVICE)
     settings = {"steps": STEPS, "learning_rate": LEARNING_RATE, "batch_size": 32, "seed": 3}
-    loss = train(model, x.to(DEVICE), y.to(DEVICE), cuda_graph=cuda_graph, **settings)
+    if vat is not None:
+        settings["vat"] = VatTerm(vat, x, 5)
+    loss = train(model, x, y, cuda_graph=cuda_graph, **settings)
     return loss, model.state_dict()
 
 
-def test_graphed_steps_train_as_eager_ones():
+@pytest.mark.parametrize("vat", [None, VatSettings(weight=1.0, xi=0.1, eps=0.5, num_iters=2)])
+def test_graphed_steps_train_as_eager_ones(vat):
     # The same random numbers, dropout's too. In float64 a gradient is off by 1e-15 of the largest.
     # Adam divides by the gradient's own size, so an element 1e-6 of the largest is moved too far by
     # 1e-9 of the learning rate.
-    loss, weights = trained(True)
-    eager_loss, eager = trained(False)
+    loss, weights = trained(True, vat)
+    eager_loss, eager = trained(False, vat)
     assert loss == pytest.approx(eager_loss, rel=1e-9)
     for name, weight in weights.items():
         torch.testing.assert_close(

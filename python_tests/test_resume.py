@@ -191,6 +191,19 @@ def test_a_finished_run_called_again_changes_nothing_and_says_so(whole, tmp_path
     assert capsys.readouterr().out == f"{whole}: finished before, all 2 rounds\n"
 
 
+def test_a_regularised_run_resumes(tmp_path, monkeypatch):
+    config = replace(SMALL, strategy="vaal+vat")
+    run(config, tmp_path / "whole", progress=False)
+    out = tmp_path / "run"
+    for moment in (10, 20, 24):  # in rounds 0, 1 and 2
+        with monkeypatch.context() as patch:
+            kill_at(patch, moment)
+            with pytest.raises(Killed):
+                run(config, out, progress=False)
+    run(config, out, progress=False)
+    assert_same(tmp_path / "whole", out)
+
+
 def test_it_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         kill_at(patch, 20)
@@ -207,6 +220,10 @@ def test_it_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
     [
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"strategy": "random"}, "strategy is 'vaal' there and 'random' here"),
+        (
+            {"strategy": "vaal+vat"},
+            "strategy is 'vaal' there and .*; vat_eps is None there and 0.1 here; ",
+        ),
         (
             {"eps": 0.2, "rounds": 3},
             "eps is .* there and 0.2 here; rounds is 2 there and 3 here",

@@ -173,7 +173,9 @@ def select(
 @app.command()
 def run(
     dataset: Annotated[str, typer.Option(help="moons, circles, digits, mnist or npz:PATH.")],
-    strategy: Annotated[str, typer.Option(help="vaal, random, entropy or margin.")],
+    strategy: Annotated[
+        str, typer.Option(help="vaal, random, entropy or margin; each may have +vat.")
+    ],
     out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
     data_root: _DataRoot = None,
     initial: Annotated[int | None, typer.Option(help="Labels before the first query.")] = None,
@@ -192,6 +194,14 @@ def run(
     ] = None,
     class_prior: _ClassPrior = "uniform",
     order: _Order = "ascending",
+    vat_weight: Annotated[
+        float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
+    ] = None,
+    vat_xi: Annotated[float | None, typer.Option(help="As --xi, of the regulariser.")] = None,
+    vat_eps: Annotated[float | None, typer.Option(help="As --eps, of the regulariser.")] = None,
+    vat_num_iters: Annotated[
+        int | None, typer.Option(help="As --num-iters, of the regulariser.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
@@ -203,6 +213,12 @@ def run(
 
     xi, eps, num_iters, percentile = fill(
         preset, xi=xi, eps=eps, num_iters=num_iters, percentile=percentile
+    )
+    vat_xi, vat_eps, vat_num_iters = fill(
+        preset if strategy.endswith("+vat") else None,
+        vat_xi=vat_xi,
+        vat_eps=vat_eps,
+        vat_num_iters=vat_num_iters,
     )
     config = experiment.RunConfig(
         dataset=dataset,
@@ -219,6 +235,10 @@ def run(
         percentile=percentile,
         class_prior=class_prior_of(class_prior),
         order=order,
+        vat_weight=vat_weight,
+        vat_xi=vat_xi,
+        vat_eps=vat_eps,
+        vat_num_iters=vat_num_iters,
         learning_rate=learning_rate,
         steps=steps,
         batch_size=batch_size,

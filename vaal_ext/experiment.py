@@ -23,6 +23,7 @@ from vaal_ext.run_folder import Round, RunFolder, State
 from vaal_ext.strategies import QueryContext, Strategy
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
+from vaal_ext.vat import VatTerm
 
 __all__ = ["RunConfig", "initial_indices", "run"]
 
@@ -89,6 +90,7 @@ class _Experiment:
         self.strategy = strategy
         self.bars = bars
         self.device = torch.device(config.device)
+        self.vat = config.make_vat()
         self.val = data.val_x.to(self.device), data.val_y.to(self.device)
         self.test = data.test_x.to(self.device), data.test_y.to(self.device)
 
@@ -147,6 +149,7 @@ class _Experiment:
             batch_size=self.config.batch_size,
             seed=self._seed(Stream.LOADER, number),
             progress=self.bars,
+            vat=self._vat_term(number),
         )
         train_seconds = time.perf_counter() - started
         test_accuracy, test_loss = evaluate(model, *self.test)
@@ -166,6 +169,13 @@ class _Experiment:
 
     def _model(self, number: int) -> nn.Module:
         return model_for(self.data, seed=self._seed(Stream.WEIGHTS, number)).to(self.device)
+
+    def _vat_term(self, number: int) -> VatTerm | None:
+        """Over all samples that may be trained on, labelled or not: the D of Eq. 3."""
+        if self.vat is None:
+            return None
+        x = self.data.train_x.to(self.device)
+        return VatTerm(self.vat, x, self._seed(Stream.VAT, number))
 
     def _seed(self, stream: Stream, number: int) -> int:
         return stream_seed(self.config.seed, stream, number)

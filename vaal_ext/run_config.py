@@ -12,8 +12,12 @@ import torch
 from vaal_ext.checks import require_int
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.training import settings_for
+from vaal_ext.vat import VatSettings
 
 __all__ = ["RunConfig"]
+
+# In the order of the fields of VatSettings.
+_VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class RunConfig:
 
     Attributes:
         dataset, data_root: see :func:`~vaal_ext.datasets.load_dataset`.
-        strategy: one of ``strategies.STRATEGIES``.
+        strategy: one of ``strategies.STRATEGIES``, by itself or with ``+vat`` behind it, which
+            trains with the regulariser of Eq. 3.
         seed: of everything that is drawn, >= 0.
         rounds: number of queries.
         initial: number of labels before the first query.
@@ -30,6 +35,8 @@ class RunConfig:
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
         xi, eps, num_iters, percentile, order, class_prior: of the strategy ``vaal``.
+        vat_weight, vat_xi, vat_eps, vat_num_iters: of the regulariser, see
+            :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
         learning_rate, steps, batch_size: of the training.
         device: "cpu" or "cuda", by default "cuda" where there is one.
         backend: "fused" or "reference", see :class:`~vaal_ext.roughness.LDRScorer`.
@@ -49,6 +56,10 @@ class RunConfig:
     percentile: float | None = None
     order: str = "ascending"
     class_prior: Any = "uniform"
+    vat_weight: float | None = None
+    vat_xi: float | None = None
+    vat_eps: float | None = None
+    vat_num_iters: int | None = None
     learning_rate: float | None = None
     steps: int | None = None
     batch_size: int | None = None
@@ -63,6 +74,13 @@ class RunConfig:
         """
         table = asdict(settings_for(self.dataset))
         given = {name: value for name, value in asdict(self).items() if value is not None}
+        if not self._query_and_regulariser()[1]:
+            for name in _VAT:
+                if name in given:
+                    raise ValueError(
+                        f"{name} is for strategies that end in +vat, got {self.strategy!r}"
+                    )
+                del table[name]
         full = replace(self, **table | given)
         if full.device is None:
             full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -91,11 +109,35 @@ class RunConfig:
             raise TypeError(f"learning_rate must be a number, got {full.learning_rate!r}")
         if not 0 < full.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be finite and above 0, got {full.learning_rate}")
+        full.make_vat()
         return full
 
     def make_strategy(self) -> Strategy:
         """The strategy with those of these settings that it has. ValueError if one is bad."""
-        known = STRATEGIES.get(self.strategy)
+        name, _ = self._query_and_regulariser()
+        known = STRATEGIES.get(name)
         names = {field.name for field in fields(known)} if known else set()
         settings = {name: value for name, value in asdict(self).items() if name in names}
-        return make_strategy(self.strategy, **settings)
+        return make_strategy(name, **settings)
+
+    def make_vat(self) -> VatSettings | None:
+        """The regulariser's settings, of a resolved run; None for a strategy without ``+vat``.
+
+        Raises:
+            TypeError, ValueError: a setting of a wrong type or out of its range.
+        """
+        if not self._query_and_regulariser()[1]:
+            return None
+        try:
+            return VatSettings(*(getattr(self, name) for name in _VAT), backend=self.backend)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"of the regulariser: {error}") from error
+
+    def _query_and_regulariser(self) -> tuple[str, bool]:
+        """The name of the query strategy, and whether the training is regularised."""
+        name, plus, regulariser = self.strategy.partition("+")
+        if plus and regulariser != "vat":
+            raise ValueError(
+                f"a strategy may have +vat behind its name and nothing else, got {self.strategy!r}"
+            )
+        return name, bool(plus)

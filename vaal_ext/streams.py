@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     LOADER = 3  # the order of the mini-batches, and dropout
     QUERY = 4
     SUBSAMPLE = 5
+    VAT = 6  # the batches of the regulariser, and its start directions
 
 
 def stream_seed(seed: int, stream: Stream, round_number: int = 0) -> int:

@@ -16,6 +16,7 @@ from vaal_ext.datasets import DATASET_NAMES
 from vaal_ext.model_state import borrowed
 from vaal_ext.streams import seeded
 from vaal_ext.transfers import to_device
+from vaal_ext.vat import VatTerm
 
 __all__ = ["PRESETS", "SETTINGS", "Settings", "evaluate", "settings_for", "train"]
 
@@ -27,7 +28,8 @@ class Settings:
     """What a run uses unless told otherwise. The optimiser is Adam, with torch's other defaults.
 
     ``steps`` is the number of optimiser steps of one training, which starts from fresh weights in
-    every round; ``xi`` and ``eps`` are in the units of the network's input.
+    every round; ``xi`` and ``eps`` are in the units of the network's input. ``vat_weight`` (λ of
+    Eq. 3) and the other ``vat_`` are the regulariser's, for strategies that end in ``+vat``.
     """
 
     learning_rate: float
@@ -39,6 +41,10 @@ class Settings:
     percentile: float
     initial: int
     query_size: int
+    vat_weight: float = 1.0  # paper, IV.C
+    vat_xi: float = 0.01  # a tenth of vat_eps
+    vat_eps: float = 0.1  # as eps: not tuned
+    vat_num_iters: int = 1  # custom in VAT
 
 
 # "paper" names the section of the paper a number comes from; the rest was tried out on validation
@@ -96,7 +102,13 @@ SETTINGS = {
 
 
 # "paper": its one number for both lengths (section III.A), its Ip (IV.B.2) and its PRT (IV.B.1).
-PRESETS = {"paper": {"xi": 2.0, "eps": 2.0, "num_iters": 5, "percentile": 90.0}}
+# The regulariser has the query's lengths and Ip: the paper computes one LDR for both.
+PRESETS = {
+    "paper": {
+        "xi": 2.0, "eps": 2.0, "num_iters": 5, "percentile": 90.0,
+        "vat_xi": 2.0, "vat_eps": 2.0, "vat_num_iters": 5,
+    }
+}  # fmt: skip
 
 
 def settings_for(dataset: str) -> Settings:
@@ -118,8 +130,12 @@ def train(
     seed: int,
     progress: bool = False,
     cuda_graph: bool | str = "auto",
+    vat: VatTerm | None = None,
 ) -> float:
     """Minimise the cross-entropy with Adam for a fixed number of steps, in place.
+
+    With `vat` the loss is that of Eq. 3: its second term is the mean over a batch drawn from all
+    samples, labelled and unlabelled, as large as `batch_size` allows.
 
     Within an epoch the host never waits for the device, and copies nothing to it.
 
@@ -133,10 +149,11 @@ def train(
         progress: whether to show a bar if it takes longer than two seconds.
         cuda_graph: on a CUDA device, replay the step as a CUDA graph; see
             :func:`vaal_ext.cuda_graphs.replayed`. The optimiser and the random numbers are the same
-            with and without.
+            with and without, and so is the regulariser, which is part of the graph.
+        vat: the regulariser; its batches come from its own seed. None trains without.
 
     Returns:
-        The mean training loss (dropout on) of the last tenth of the steps.
+        The mean training loss (dropout on, regulariser included) of the last tenth of the steps.
 
     Raises:
         ValueError: cuda_graph is none of its values, or True without a CUDA device.
@@ -148,7 +165,10 @@ def train(
     model.train()
 
     def step(batch: Tensor) -> tuple[Tensor]:
-        loss = functional.cross_entropy(model(x[batch]), y[batch])
+        labelled = batch[:size]
+        loss = functional.cross_entropy(model(x[labelled]), y[labelled])
+        if vat is not None:
+            loss = loss + vat(model, batch[size:])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -159,6 +179,10 @@ def train(
         # The first steps are eager on purpose; the optimiser takes that for an oversight.
         warnings.filterwarnings("ignore", message=".*constructed with capturable=True")
         batches = _batches(len(y), size, x.device)
+        if vat is not None:
+            generator = torch.Generator().manual_seed(vat.seed)
+            others = _batches(len(vat.x), min(batch_size, len(vat.x)), x.device, generator)
+            batches = map(torch.cat, zip(batches, others, strict=True))
         return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar).item()
 
 
@@ -192,14 +216,17 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return correct.item() / len(y), loss.item() / len(y)
 
 
-def _batches(total: int, size: int, device: torch.device) -> Iterator[Tensor]:
+def _batches(
+    total: int, size: int, device: torch.device, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
     """Endless batches of exactly ``size`` positions, from one random permutation after another.
 
-    The permutations are drawn on the CPU, so that they do not depend on the device.
+    The permutations are drawn on the CPU, so that they do not depend on the device, from
+    `generator` (by default torch's global one).
     """
     left = torch.empty(0, dtype=torch.int64, device=device)
     while True:
         while len(left) < size:
-            left = torch.cat([left, to_device(torch.randperm(total), device)])
+            left = torch.cat([left, to_device(torch.randperm(total, generator=generator), device)])
         yield left[:size]
         left = left[size:]
