@@ -45,7 +45,7 @@ def network(dropout=0.0, seed=0):
         return MLP(2, 2, hidden=16, dropout=dropout)
 
 
-def trained(data, vat, *, dropout=0.0, steps=30):
+def trained(data, vat, *, dropout=0.5, steps=30):
     model = network(dropout)
     x, y = data.train_x[:20], data.train_y[:20]
     loss = train(
@@ -69,8 +69,22 @@ def test_the_term_draws_new_directions_every_time(moons):
         assert torch.equal(term(model, batch), 0.5 * expected)
 
 
+def test_the_term_has_dropout_off_and_puts_it_back(moons):
+    model, batch = network(dropout=0.5).train(), torch.arange(4)
+    model[3].eval()
+    flags = [module.training for module in model.modules()]
+    value = VatTerm(VAT, moons.train_x, 9)(model, batch)
+    assert [module.training for module in model.modules()] == flags
+    assert torch.equal(value, VatTerm(VAT, moons.train_x, 9)(model.eval(), batch))
+    broken = VatTerm(VAT, moons.train_x[:, :1], 9)
+    with pytest.raises(RuntimeError):
+        broken(model.train(), batch)
+    assert all(module.training for module in model.modules())
+
+
 def test_training_minimises_equation_3(moons):
-    _, model = trained(moons, VatTerm(replace(VAT, weight=2.0), moons.train_x, 11), steps=4)
+    term = VatTerm(replace(VAT, weight=2.0), moons.train_x, 11)
+    _, model = trained(moons, term, dropout=0.0, steps=4)
     by_hand = network()
     optimiser = torch.optim.Adam(by_hand.parameters(), lr=0.01)
     everything = torch.randperm(800, generator=torch.Generator().manual_seed(11))
@@ -95,7 +109,7 @@ def test_training_minimises_equation_3(moons):
 
 def test_a_vanishing_weight_is_plain_training(moons):
     # The term is lost in the rounding of the loss and of every gradient; what is drawn for it must
-    # not disturb the labelled batches.
+    # disturb neither the labelled batches nor dropout.
     loss, model = trained(moons, VatTerm(replace(VAT, weight=1e-42), moons.train_x, 11))
     plain_loss, plain = trained(moons, None)
     assert loss == plain_loss
@@ -117,7 +131,7 @@ def test_it_is_reproducible_and_smooths(moons):
 
 def test_a_recorded_step_trains_as_the_plain_one_does(moons, monkeypatch):
     def regularised():
-        return trained(moons, VatTerm(VAT, moons.train_x, 11), dropout=0.5)
+        return trained(moons, VatTerm(VAT, moons.train_x, 11))
 
     plain_loss, plain = regularised()
     recorder = FakeRecorder()
