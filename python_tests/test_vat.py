@@ -143,7 +143,6 @@ def test_in_eval_mode_it_is_the_mean_of_ldr(dtype, backend):
 
 
 def test_autocast_keeps_every_gradient():
-    # Autocast caches its casts of the weights; one made without a gradient must not be used again.
     model = network(nn.BatchNorm1d, dtype=torch.float32).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = vat_loss(model, normal(9, 6, dtype=torch.float32), **LENGTHS)
@@ -239,6 +238,19 @@ def test_no_gradient_of_a_parameter_is_made_before_backward():
     assert all(parameter.requires_grad for parameter in model.parameters())
     loss.backward()
     assert set(made) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("num_iters", [1, 3])
+def test_the_search_records_nothing_for_the_parameters(num_iters):
+    model, passes = network(), []
+
+    def watch(module, inputs):
+        passes.append((module.weight.requires_grad, inputs[0].requires_grad))
+
+    model[0].register_forward_pre_hook(watch)
+    vat_loss(model, normal(8, 6), **LENGTHS, num_iters=num_iters)
+    # Clean, the search, perturbed.
+    assert passes == [(True, False), *[(False, True)] * num_iters, (True, False)]
 
 
 def test_x_is_not_changed_and_gets_no_gradient():

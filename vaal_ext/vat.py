@@ -120,8 +120,8 @@ class VatTerm:
     """The second term of Eq. 3 during one training: λ · vat_loss over batches of `x`.
 
     torch.nn's dropout layers are off in it: with a mask in every pass J would be large without any
-    r, and the search would follow the masks (on digits that costs 2 points of accuracy). The numbers that dropout draws elsewhere in the
-    training are then those of a training without the term.
+    r, and the search would follow the masks (on digits that costs 2 points of accuracy). What
+    dropout draws elsewhere in the training is then what it draws without the term.
 
     Args:
         settings: of the regulariser.
