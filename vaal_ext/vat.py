@@ -160,7 +160,8 @@ class VatTerm:
 
 @contextmanager
 def _dropout_off(model: nn.Module) -> Iterator[None]:
-    layers = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    simple = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+    layers = (*simple, nn.AlphaDropout, nn.FeatureAlphaDropout)
     dropped = [m for m in model.modules() if isinstance(m, layers) and m.training]
     for module in dropped:
         module.training = False
