@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -64,84 +62,6 @@ def test_digits():
     assert torch.equal(data.test_x, load_dataset("digits", seed=9).test_x)
     images = torch.cat([data.train_x, data.val_x, data.test_x]).flatten(1)
     assert len(images.unique(dim=0)) == 1797
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
-
-
-@pytest.fixture
-def small_mnist(tmp_path, monkeypatch):
-    """Four IDX files of the right kind with 60 and 10 images, 50 of them the pool."""
-    monkeypatch.setattr("vaal_ext.datasets._MNIST_POOL", 50)
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for prefix, count in (("train", 60), ("t10k", 10)):
-        write_idx(raw / f"{prefix}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
-        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
-    return raw
-
-
-def test_mnist_from_idx_files(small_mnist):
-    data = load_dataset("mnist", small_mnist.parents[1])
-    assert_well_formed(data)
-    assert (len(data.train_y), len(data.val_y), len(data.test_y)) == (50, 10, 10)
-    assert data.train_x.shape[1:] == (1, 28, 28)
-    stored = np.frombuffer((small_mnist / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8)
-    torch.testing.assert_close(
-        data.train_x.flatten(), torch.from_numpy(stored[: 50 * 784] / 255.0).float()
-    )
-    assert torch.equal(data.val_y, torch.arange(50, 60) % 10)
-
-
-def test_mnist_says_what_is_missing_and_where(small_mnist):
-    (small_mnist / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError) as caught:
-        load_dataset("mnist", small_mnist.parents[1])
-    assert str(small_mnist) in str(caught.value)
-    assert str(caught.value).endswith("missing: t10k-labels-idx1-ubyte")
-    with pytest.raises(ValueError, match="needs a data root"):
-        load_dataset("mnist")
-
-
-@pytest.mark.parametrize("cut", [0, 3, 10, 500])
-def test_a_truncated_idx_file_is_named(small_mnist, cut):
-    path = small_mnist / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte is not a complete IDX file"):
-        load_dataset("mnist", small_mnist.parents[1])
-
-
-def test_mnist_with_fewer_labels_than_images_is_refused(small_mnist):
-    write_idx(small_mnist / "t10k-labels-idx1-ubyte", np.arange(9))
-    with pytest.raises(ValueError, match="10 images but 9 labels"):
-        load_dataset("mnist", small_mnist.parents[1])
-
-
-@pytest.mark.data
-def test_the_real_mnist(tmp_path):
-    default = Path(__file__).parents[2] / "shared" / "data"
-    packed = Path(os.environ.get("VAAL_TEST_DATA", default)) / "mnist"
-    files = sorted(packed.glob("*-ubyte.gz"))
-    if len(files) != 4:
-        pytest.skip(f"MNIST's four IDX files (.gz) are not in {packed} (set VAAL_TEST_DATA)")
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for file in files:
-        (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
-    mnist = load_dataset("mnist", tmp_path)
-    assert_well_formed(mnist)
-    assert (len(mnist.train_y), len(mnist.val_y), len(mnist.test_y)) == (
-        55_000,
-        5_000,
-        10_000,
-    )
-    # The published first labels of the two files, and the mean pixel everybody normalises with.
-    assert mnist.train_y[:5].tolist() == [5, 0, 4, 1, 9]
-    assert mnist.test_y[:5].tolist() == [7, 2, 1, 0, 4]
-    assert torch.cat([mnist.train_x, mnist.val_x]).mean().item() == pytest.approx(0.1307, abs=1e-4)
 
 
 @pytest.fixture
@@ -257,7 +177,7 @@ def test_an_npy_is_no_npz_and_no_file_is_said(tmp_path):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="moons, circles, digits, mnist, npz:PATH, got 'cifar'"):
+    with pytest.raises(ValueError, match="cifar10, npz:PATH, folder:PATH, got 'cifar'"):
         load_dataset("cifar")
 
 

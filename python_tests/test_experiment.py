@@ -162,7 +162,7 @@ def test_the_pool_may_be_used_up(tmp_path):
         (
             {"dataset": "cifar"},
             ValueError,
-            "moons, circles, digits, mnist, npz:PATH, got 'cifar'",
+            "cifar10, npz:PATH, folder:PATH, got 'cifar'",
         ),
         ({"strategy": "best"}, ValueError, "random, entropy, margin, vaal, got 'best'"),
         (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import make_place, refuse, score_arguments
+from real_data import real_data
 from torch import nn
 from torch.utils.data import ConcatDataset
 
@@ -97,7 +98,7 @@ def test_what_cannot_be_mapped_is_refused(place, refused):
         "npy:pickled.npy": "not a complete .npy",
         "npy:cut.npy": "not a complete .npy",
         "npy:zip.npy": "given as npz:PATH",
-        "hdf:x.h5": "npy:PATH, folder:PATH",
+        "hdf:x.h5": "folder:PATH, npy:PATH",
     }.items():
         refused(message, data=data)
     refused("npy:PATH has no test part", data="npy:float.npy", split="test")
@@ -155,10 +156,7 @@ def test_images_that_do_not_do_are_named(place, refused, workers):
 @pytest.mark.data
 def test_real_jpegs(tmp_path):
     pytest.importorskip("torchvision")
-    default = Path(__file__).parents[2] / "shared" / "data"
-    packed = Path(os.environ.get("VAAL_TEST_DATA", default)) / "cifar10-jpeg.tar.xz"
-    if not packed.is_file():
-        pytest.skip(f"{packed} is not there (set VAAL_TEST_DATA)")
+    packed = real_data("cifar10-jpeg.tar.xz")
     with tarfile.open(packed, "r|xz") as archive:  # a stream: the rest is never unpacked
         images = (member for member in archive if member.name.endswith(".jpg"))
         for member in itertools.islice(images, 20):

@@ -32,7 +32,10 @@ app = typer.Typer(
 )
 
 _DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder that holds MNIST/raw, for the data set mnist.")
+    Path | None,
+    typer.Option(
+        help="Folder with MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, or SVHN's .mat files."
+    ),
 ]
 _Preset = Annotated[
     Literal["paper"] | None,
@@ -77,8 +80,8 @@ def score(
     data: Annotated[
         str,
         typer.Option(
-            help="The pool: npz:PATH (array x), npy:PATH (mapped), folder:PATH (images), mnist, "
-            "digits."
+            help="The pool: npz:PATH (array x), npy:PATH (mapped), folder:PATH (images), digits, "
+            "mnist, fashion-mnist, svhn, cifar10."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
@@ -172,7 +175,13 @@ def select(
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Option(help="moons, circles, digits, mnist or npz:PATH.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="moons, circles, digits, mnist, fashion-mnist, svhn, cifar10, npz:PATH or "
+            "folder:PATH (train/CLASS and test/CLASS, or CLASS)."
+        ),
+    ],
     strategy: Annotated[
         str, typer.Option(help="vaal, random, entropy or margin; each may have +vat.")
     ],
@@ -205,6 +214,10 @@ def run(
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
+    warm_start: Annotated[
+        bool,
+        typer.Option("--warm-start", help="Train on from the last round's weights, not afresh."),
+    ] = False,
     device: _Device = None,
     backend: _Backend = "fused",
 ) -> None:
@@ -242,6 +255,7 @@ def run(
         learning_rate=learning_rate,
         steps=steps,
         batch_size=batch_size,
+        warm_start=warm_start,
         device=device,
         backend=backend,
     )

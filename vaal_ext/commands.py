@@ -59,7 +59,7 @@ def score(
     _require_writable(out)
     pool = load_pool(data, data_root, split)
     if xi is None or eps is None:
-        settings = settings_for(re.sub("^(npy|folder):", "npz:", data))
+        settings = settings_for(re.sub("^npy:", "npz:", data))
         xi = settings.xi if xi is None else xi
         eps = settings.eps if eps is None else eps
     place = _device(device)

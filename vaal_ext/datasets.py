@@ -1,12 +1,18 @@
 """Labelled data by name, split into a pool, a validation set and a test set.
 
-============ ===================================================================================
-``moons``    two interleaved half circles in the plane (paper section IV.A): 1000 points
-``circles``  two concentric circles in the plane (paper section IV.A): 1000 points
-``digits``   scikit-learn's 1797 handwritten digits, 8 x 8 pixels
-``mnist``    MNIST's four IDX files under DATA_ROOT/MNIST/raw
-``npz:PATH`` arrays x and y of your own; x_val, y_val, x_test and y_test if it has them
-============ ===================================================================================
+================= ==============================================================================
+``moons``         two interleaved half circles in the plane (paper section IV.A): 1000 points
+``circles``       two concentric circles in the plane (paper section IV.A): 1000 points
+``digits``        scikit-learn's 1797 handwritten digits, 8 x 8 pixels: 1000 in the pool, 297 for
+                  validation, 500 to test on
+``mnist``         see :mod:`vaal_ext.image_datasets` for the files; 55,000, 5,000 and 10,000 images
+``fashion-mnist`` the same numbers
+``svhn``          68,257, 5,000 and 26,032 (the paper's pool is all 73,257; the extra set is unused)
+``cifar10``       45,000, 5,000 and 10,000 (the paper's pool is all 50,000)
+``npz:PATH``      arrays x and y of your own; x_val, y_val, x_test and y_test if it has them
+``folder:PATH``   images of your own and of one size, in PATH/train/CLASS and PATH/test/CLASS (a
+                  tenth of train is for validation), or all in PATH/CLASS
+================= ==============================================================================
 """
 
 from __future__ import annotations
@@ -19,21 +25,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vaal_ext.image_folder import ImageFolderPool
+from vaal_ext.image_datasets import IMAGE_DATASETS, read_images
+from vaal_ext.image_folder import ImageFolderPool, labelled_parts
 from vaal_ext.npz_arrays import labelled_samples, mapped_samples, read_npz, samples
 
 __all__ = ["DATASET_NAMES", "POOL_NAMES", "DataSplit", "load_dataset", "load_pool"]
 
-DATASET_NAMES = ("moons", "circles", "digits", "mnist", "npz:PATH")
-POOL_NAMES = (*DATASET_NAMES, "npy:PATH", "folder:PATH")
+DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
+POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
 
-_MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-_MNIST_POOL = 55_000  # the paper's Table I; the last 5,000 training images are for validation
+# The last of the training images are for validation: as many as the paper's Table I leaves out.
+_IMAGES_VAL = 5_000
 
 _DIGITS_POOL, _DIGITS_VAL = 1000, 297  # and 500 to test on
 _DIGITS_SPLIT_SEED = 1797  # fixed: every run on the digits is measured on the same test images
@@ -45,8 +47,10 @@ _TOY_POOL, _TOY_TEST, _TOY_VAL = (
 )  # 800/200 is the paper's; validation is extra
 _INNER_RADIUS = 0.8  # as in scikit-learn's make_circles; the paper gives no number
 
-# Shares of an .npz that brings no test or validation set of its own.
-_NPZ_TEST, _NPZ_VAL = 0.2, 0.1
+# Shares of data that bring no test or validation set of their own.
+_TEST_SHARE, _VAL_SHARE = 0.2, 0.1
+
+_FOLDER_SPLIT_SEED = 0  # fixed: every run on a folder is measured on the same test images
 
 
 @dataclass(frozen=True)
@@ -72,22 +76,26 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
 
     Args:
         name: one of :data:`DATASET_NAMES`.
-        data_root: the folder that holds ``MNIST/raw``; only ``mnist`` reads it.
+        data_root: the folder that :mod:`vaal_ext.image_datasets` reads; the others need none.
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
-            validation set. ``digits`` and ``mnist`` have one fixed split.
+            validation set. All others have one fixed split.
 
     Raises:
         ValueError: an unknown name, or a file that does not hold what it should.
         FileNotFoundError: naming the files that are wanted and where.
+        OSError: an image that cannot be read, or a folder without images.
     """
     if name.startswith("npz:"):
         return _npz(Path(name.removeprefix("npz:")), seed, name)
+    if name.startswith("folder:"):
+        path = Path(name.removeprefix("folder:"))
+        return _with_held_out(labelled_parts(path), _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
         return _toy(name, seed)
     if name == "digits":
         return _digits()
-    if name == "mnist":
-        return _mnist(data_root)
+    if name in IMAGE_DATASETS:
+        return _images(name, data_root)
     raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {name!r}")
 
 
@@ -150,81 +158,68 @@ def _digits() -> DataSplit:
     return _cut(x[shuffled], y[shuffled], [_DIGITS_POOL, _DIGITS_VAL, test], 10, "digits")
 
 
-def _mnist(data_root: str | Path | None) -> DataSplit:
-    if data_root is None:
-        raise ValueError("mnist needs a data root: the folder that holds MNIST/raw, got none")
-    raw = Path(data_root) / "MNIST" / "raw"
-    missing = [file for file in _MNIST_FILES if not (raw / file).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"mnist wants the files {', '.join(_MNIST_FILES)} (unpacked) in {raw}; "
-            f"missing: {', '.join(missing)}"
+def _images(name: str, data_root: str | Path | None) -> DataSplit:
+    """The published training and test images; the last of the former are for validation."""
+    (train_x, train_y), test = read_images(name, data_root)
+    pool = len(train_y) - _IMAGES_VAL
+    if pool <= 0:
+        raise ValueError(
+            f"{name} in {data_root} has {len(train_y)} training images; the last {_IMAGES_VAL} are "
+            "for validation, which leaves none for the pool"
         )
-    train_x, train_y, test_x, test_y = (_idx(raw / file) for file in _MNIST_FILES)
-    for images, labels, which in (
-        (train_x, train_y, "train"),
-        (test_x, test_y, "t10k"),
-    ):
-        if len(images) != len(labels):
-            raise ValueError(f"{raw}: {which} has {len(images)} images but {len(labels)} labels")
-    if len(train_y) <= _MNIST_POOL:
-        raise ValueError(f"{raw}: expected 60000 training images, got {len(train_y)}")
-    train = _cut(train_x, train_y, [_MNIST_POOL, len(train_y) - _MNIST_POOL, 0], 10, "mnist")
-    return DataSplit(
-        train.train_x,
-        train.train_y,
-        train.val_x,
-        train.val_y,
-        test_x,
-        test_y,
-        10,
-        "mnist",
-    )
-
-
-def _idx(path: Path) -> Tensor:
-    """One IDX file: images as float32 [N, 1, H, W] in [0, 1], labels as int64 [N]."""
-    from torchvision.datasets import mnist
-
-    try:
-        if "images" in path.name:
-            return mnist.read_image_file(str(path)).unsqueeze(1).float().div_(255.0)
-        return mnist.read_label_file(str(path))
-    except OSError:
-        raise
-    # A damaged file ends in whatever its header leads torchvision to: assertion, key, shape, type.
-    except Exception as error:
-        raise ValueError(f"{path} is not a complete IDX file: {error}") from error
+    train, val = (train_x[:pool], train_y[:pool]), (train_x[pool:], train_y[pool:])
+    return _data_split(train, val, test, name)
 
 
 def _npz(path: Path, seed: int, name: str) -> DataSplit:
     arrays = read_npz(path)
-    train = labelled_samples(arrays, "x", "y", path)
-    pairs = {
-        part: labelled_samples(arrays, f"x_{part}", f"y_{part}", path)
-        for part in ("val", "test")
-        if f"x_{part}" in arrays or f"y_{part}" in arrays
-    }
-    for part, (x, _) in pairs.items():
-        if x.shape[1:] != train[0].shape[1:]:
+    parts = {"train": labelled_samples(arrays, "x", "y", path)}
+    for part in ("val", "test"):
+        if f"x_{part}" in arrays or f"y_{part}" in arrays:
+            parts[part] = labelled_samples(arrays, f"x_{part}", f"y_{part}", path)
+    return _with_held_out(parts, seed, path, name)
+
+
+def _with_held_out(
+    parts: dict[str, tuple[Tensor, Tensor]], seed: int, path: Path, name: str
+) -> DataSplit:
+    """The parts "train", "val" and "test"; of the latter two those not given are drawn from train.
+
+    The pool keeps the order of train, so that its indices mean something to the user.
+    """
+    x, y = parts["train"]
+    for part, (other, _) in parts.items():
+        if other.shape[1:] != x.shape[1:]:
             raise ValueError(
-                f"{path}: x and x_{part} must hold samples of one shape, "
-                f"got {tuple(train[0].shape[1:])} and {tuple(x.shape[1:])}"
+                f"{path}: train and {part} must hold samples of one shape, "
+                f"got {tuple(x.shape[1:])} and {tuple(other.shape[1:])}"
             )
-    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(train[1])))
-    for part, share in (("test", _NPZ_TEST), ("val", _NPZ_VAL)):
-        if part not in pairs:
-            held_out = max(1, round(share * len(shuffled)))
-            chosen, shuffled = shuffled[:held_out], shuffled[held_out:]
-            pairs[part] = train[0][chosen], train[1][chosen]
-    # The pool keeps the order of the file, so that its indices mean something to the user.
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(y)))
+    held_out = {}
+    for part, share in (("test", _TEST_SHARE), ("val", _VAL_SHARE)):
+        if part not in parts:
+            number = max(1, round(share * len(shuffled)))
+            chosen, shuffled = shuffled[:number], shuffled[number:]
+            held_out[part] = x[chosen], y[chosen]
     kept = shuffled.sort().values
     if len(kept) == 0:
-        raise ValueError(f"{path}: {len(train[1])} samples leave none for the pool")
-    x, y = train[0][kept], train[1][kept]
-    (val_x, val_y), (test_x, test_y) = pairs["val"], pairs["test"]
-    num_classes = int(max(y.max(), val_y.max(), test_y.max())) + 1
-    return DataSplit(x, y, val_x, val_y, test_x, test_y, num_classes, name)
+        raise ValueError(f"{path}: {len(y)} samples leave none for the pool")
+    parts = parts | held_out
+    return _data_split((x[kept], y[kept]), parts["val"], parts["test"], name)
+
+
+def _data_split(
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    name: str,
+) -> DataSplit:
+    """Samples and labels as they are; bytes are pixels, and become numbers in [0, 1]."""
+    scaled = [
+        (x.float().div_(255.0) if x.dtype == torch.uint8 else x, y) for x, y in (train, val, test)
+    ]
+    num_classes = 1 + max(int(y.max()) for _, y in scaled)
+    return DataSplit(*scaled[0], *scaled[1], *scaled[2], num_classes, name)
 
 
 def _cut(x: Tensor, y: Tensor, sizes: list[int], num_classes: int, name: str) -> DataSplit:

@@ -99,7 +99,7 @@ class _Experiment:
         if before is None:
             labels = self.data.train_y.numpy()
             labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
-            return self._learn((), labelled, 0.0, 0.0), None
+            return self._learn(None, labelled, 0.0, 0.0), None
         started = time.perf_counter()
         pool, context = self._pool(before)
         model = self._model(before.rounds[-1].round)
@@ -109,7 +109,7 @@ class _Experiment:
         pool_index = self.strategy.pick(scores, self.config.query_size, context)
         selected = time.perf_counter()
         labelled = np.concatenate([before.labelled, context.sample_index[pool_index]])
-        after = self._learn(before.rounds, labelled, scored - started, selected - scored)
+        after = self._learn(before, labelled, scored - started, selected - scored)
         return after, scores
 
     def _pool(self, before: State) -> tuple[Tensor, QueryContext]:
@@ -130,15 +130,18 @@ class _Experiment:
 
     def _learn(
         self,
-        rounds: tuple[Round, ...],
+        before: State | None,
         labelled: np.ndarray,
         score_seconds: float,
         select_seconds: float,
     ) -> State:
-        """Train a fresh network on the labelled samples and evaluate it."""
+        """Train a fresh network, or the one before, on the labelled samples and evaluate it."""
+        rounds = () if before is None else before.rounds
         number = len(rounds)
         started = time.perf_counter()
         model = self._model(number)
+        if before is not None and self.config.warm_start:
+            _load_weights(model, before.weights)
         index = torch.from_numpy(labelled)
         train_loss = train(
             model,

@@ -31,13 +31,16 @@ class RunConfig:
         seed: of everything that is drawn, >= 0.
         rounds: number of queries.
         initial: number of labels before the first query.
-        query_size: number of labels each query adds.
+        query_size: number of labels each query adds. The pool must have ``initial`` and ``rounds``
+            times this many samples; it may be used up to the last one.
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
         xi, eps, num_iters, percentile, order, class_prior: of the strategy ``vaal``.
         vat_weight, vat_xi, vat_eps, vat_num_iters: of the regulariser, see
             :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
         learning_rate, steps, batch_size: of the training.
+        warm_start: every round trains on from the weights of the round before (with a fresh
+            optimiser), not from fresh weights.
         device: "cpu" or "cuda", by default "cuda" where there is one.
         backend: "fused" or "reference", see :class:`~vaal_ext.roughness.LDRScorer`.
     """
@@ -63,6 +66,7 @@ class RunConfig:
     learning_rate: float | None = None
     steps: int | None = None
     batch_size: int | None = None
+    warm_start: bool = False
     device: str | None = None
     backend: str = "fused"
 
@@ -90,9 +94,11 @@ class RunConfig:
             raise ValueError("device must be 'cpu': this torch sees no CUDA device")
         if full.data_root is not None:
             full = replace(full, data_root=str(Path(full.data_root).resolve()))
-        if full.dataset.startswith("npz:"):  # absolute, so that `report` finds it from anywhere
-            path = Path(full.dataset.removeprefix("npz:")).resolve()
-            full = replace(full, dataset=f"npz:{path}")
+        kind, colon, path = full.dataset.partition(":")
+        if colon:  # absolute, so that `report` finds it from anywhere
+            full = replace(full, dataset=f"{kind}:{Path(path).resolve()}")
+        if not isinstance(full.warm_start, bool):
+            raise TypeError(f"warm_start must be True or False, got {full.warm_start!r}")
         if not isinstance(full.class_prior, str | None):
             full = replace(full, class_prior=[float(weight) for weight in full.class_prior])
         require_int("seed", full.seed, 0, 2**63 - 1)

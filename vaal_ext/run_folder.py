@@ -45,7 +45,8 @@ class Round:
     """One row of ``rounds.csv``. Accuracies lie in [0, 1], losses are in nats, times in seconds.
 
     Round 0 trains on the initial labels. Every other round queries with the network of the round
-    before, then trains a fresh one: ``labels`` counts what the network of this round was given.
+    before, then trains a fresh one (with ``warm_start`` that one further): ``labels`` counts what
+    the network of this round was given.
     """
 
     round: int
