@@ -1,0 +1,69 @@
+"""How a command ends: its status, and one line on stderr where it went wrong.
+
+Errors that are none of the user's keep their traceback; with VAAL_TRACEBACK=1 in the environment
+every error does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+__all__ = ["exit_status"]
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+_EXTRAS = ("matplotlib", "scipy", "sklearn", "torchvision")
+
+
+def exit_status(command: Any, arguments: Sequence[str] | None) -> int:
+    """Runs a typer command on `arguments` (None: the process's) and says on stderr what went wrong.
+
+    Returns:
+        0; 2 when what the command was given is bad; 130 when it was interrupted; or what the
+        command itself asked for.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        try:
+            status = command.main(arguments, prog_name="vaal-ext", standalone_mode=False) or 0
+            sys.stdout.flush()
+        except (KeyboardInterrupt, typer.Abort):
+            status = _INTERRUPTED
+        except BrokenPipeError:
+            # The reader has what it wanted. Python flushes stdout at exit: into nothing, then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1  # as typer does where it meets this first
+        except Exception as error:
+            text = _explanation(error)
+            if text is None or os.environ.get("VAAL_TRACEBACK"):
+                raise
+            _say(f"vaal-ext: {text}")
+            return _BAD_INPUT
+    if status == _INTERRUPTED:  # which typer 0.26 and later return
+        _say("vaal-ext: interrupted")
+    return status
+
+
+def _explanation(error: Exception) -> str | None:
+    """What was wrong with the input, in a line; None for an error that is not the input's."""
+    if hasattr(error, "format_message"):  # of typer, or of click before typer 0.26
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "vaal-ext"
+        return f"{error.format_message().rstrip('.')}. Try: {path} --help"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"{error}: pip install 'vaal_ext[experiments]'"
+    if isinstance(error, ValueError | TypeError | OSError | ImportError):
+        return str(error) or type(error).__name__
+    return None
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
