@@ -222,6 +222,8 @@ def test_report_without_common_seeds(tmp_path: Path) -> None:
         make_run(tmp_path / "a", [0.5, 0.6], dataset="moons"),
         make_run(tmp_path / "b", [0.5, 0.6], dataset="moons", strategy="vaal", seed=1),
     ]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "statistics.md").write_text("an earlier report's, on other runs")
     text = "\n".join(write_report(folders, tmp_path / "out"))
     assert "no statistics: there is no seed that all strategies have" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

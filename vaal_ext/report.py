@@ -96,6 +96,8 @@ def _statistics(groups: dict[str, list[Run]], dataset: str, out: Path) -> Iterat
     comparison = compare(groups)
     yield comparison.subset
     if not comparison.measurements:
+        for name in ("statistics.csv", "statistics.md", "win_matrix.png"):
+            (out / name).unlink(missing_ok=True)  # an earlier report's, on other runs
         return
     yield strategy_table(comparison)
     yield from caveats(comparison)
