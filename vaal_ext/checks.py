@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
-__all__ = ["require_int"]
+import torch
+from torch import Tensor
+
+__all__ = ["require_int", "require_number", "require_positive", "require_sample_index"]
 
 
 def require_int(name: str, value: Any, low: int, high: int | None = None) -> None:
@@ -15,3 +19,32 @@ def require_int(name: str, value: Any, low: int, high: int | None = None) -> Non
     if value < low or (high is not None and value > high):
         span = f"at least {low}" if high is None else f"in {low}..{high}"
         raise ValueError(f"{name} must be {span}, got {value}")
+
+
+def require_number(name: str, value: Any) -> None:
+    """TypeError unless value is a real number (and no bool)."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def require_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
+    """TypeError unless value is a number, ValueError unless it is finite and above 0 (or 0)."""
+    require_number(name, value)
+    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+        least = "at least" if or_zero else "above"
+        raise ValueError(f"{name} must be finite and {least} 0, got {value}")
+
+
+def require_sample_index(sample_index: Any, x: Tensor) -> None:
+    """TypeError unless sample_index is an int64 tensor, ValueError unless [B], where x [B, ...] is.
+
+    Its values are not looked at, so nothing waits for the device.
+    """
+    if not isinstance(sample_index, Tensor) or sample_index.dtype != torch.int64:
+        came = getattr(sample_index, "dtype", type(sample_index).__name__)
+        raise TypeError(f"sample_index must be an int64 tensor, got {came}")
+    if sample_index.shape != x.shape[:1] or sample_index.device != x.device:
+        raise ValueError(
+            f"sample_index must have shape [{x.shape[0]}] on {x.device}, got "
+            f"{list(sample_index.shape)} on {sample_index.device}"
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaal_ext.checks import require_int
+from vaal_ext.checks import require_int, require_number, require_positive
 from vaal_ext.model_state import Model
 
 __all__ = [
@@ -70,13 +68,9 @@ class PowerIteration:
 
     def __post_init__(self) -> None:
         for name in ("xi", "eps", "smoothing"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number, got {value!r}")
+            require_number(name, getattr(self, name))
         for name in ("xi", "eps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be finite and above 0, got {value}")
+            require_positive(name, getattr(self, name))
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
         require_int("num_iters", self.num_iters, 1)

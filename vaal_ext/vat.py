@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vaal_ext.checks import require_positive, require_sample_index
 from vaal_ext.model_state import Model, with_copied_buffers
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
 
@@ -74,20 +72,22 @@ def vat_loss(
             TorchScript or DataParallel model, which torch.func.functional_call refuses.
     """
     settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
-    _require_weight("entropy_weight", entropy_weight, zero=True)
+    require_positive("entropy_weight", entropy_weight, or_zero=True)
     check_input(x)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample: the mean over none is not defined")
     if torch.is_inference_mode_enabled():
         raise RuntimeError("vat_loss cannot run under torch.inference_mode(): it differentiates")
-    index = _index(sample_index, x)
+    if sample_index is None:
+        sample_index = torch.arange(len(x), device=x.device)
+    require_sample_index(sample_index, x)
     ops = load_backend(backend)
     recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
     searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
     x = x.detach()
     # Every call gets its own copy of the input: a model may begin with an in-place layer.
     clean = recorded(x.clone())
-    moved = settings.start(x, index)
+    moved = settings.start(x, sample_index)
     settings.ascend(searching, clean.detach(), x, moved)
     perturbed = recorded(moved.detach())
     loss = ops.symmetric_kl(clean, perturbed, **settings.divergence_options).mean()
@@ -112,7 +112,7 @@ class VatSettings:
     backend: str = "fused"
 
     def __post_init__(self) -> None:
-        _require_weight("weight", self.weight, zero=False)
+        require_positive("weight", self.weight)
         PowerIteration(self.xi, self.eps, self.num_iters, backend=self.backend)
 
 
@@ -186,27 +186,3 @@ def _entropy(logits: Tensor) -> Tensor:
     others = alpha.exp().masked_fill(absent, 0.0).scatter(1, largest, 0.0)
     rest = others.sum(dim=1)
     return torch.log1p(rest) - (others * alpha).sum(dim=1) / (1.0 + rest)
-
-
-def _index(sample_index: Any, x: Tensor) -> Tensor:
-    """sample_index, checked without waiting for the device; arange(B) for None."""
-    if sample_index is None:
-        return torch.arange(len(x), device=x.device)
-    if not isinstance(sample_index, Tensor) or sample_index.dtype != torch.int64:
-        came = getattr(sample_index, "dtype", type(sample_index).__name__)
-        raise TypeError(f"sample_index must be an int64 tensor, got {came}")
-    if sample_index.shape != x.shape[:1] or sample_index.device != x.device:
-        raise ValueError(
-            f"sample_index must have shape [{len(x)}] on {x.device}, got "
-            f"{list(sample_index.shape)} on {sample_index.device}"
-        )
-    return sample_index
-
-
-def _require_weight(name: str, value: Any, *, zero: bool) -> None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
-        raise ValueError(
-            f"{name} must be finite and {'at least' if zero else 'above'} 0, got {value}"
-        )

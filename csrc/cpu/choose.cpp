@@ -8,19 +8,6 @@
 #include "tensors.h"
 
 namespace vaal {
-
-namespace portable {
-extern const Kernels kernels;
-}
-#if defined(VAAL_X86)
-namespace avx2 {
-extern const Kernels kernels;
-}
-namespace avx512 {
-extern const Kernels kernels;
-}
-#endif
-
 namespace {
 
 // The widest set that this processor runs; VAAL_CPU_ISA=portable|avx2|avx512 asks for a narrower

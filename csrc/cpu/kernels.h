@@ -66,6 +66,19 @@ struct Kernels {
                              double factor, Storage);
 };
 
+// Every instruction set's, from its own compilation of table.cpp.
+namespace portable {
+extern const Kernels kernels;
+}
+#if defined(VAAL_X86)
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
 // Calls F<storage type, type of the arithmetic>; the half types are the namespace's own.
 #define VAAL_DISPATCH_STORAGE(storage, F, ...)                          \
   switch (storage) {                                                    \

@@ -20,7 +20,7 @@ struct Along {
   static constexpr int kRows = 1;
   static constexpr int kStep = R::kLanes;
 
-  static constexpr S kUnseen = 80;  // e^−80 beside 1
+  static constexpr S kUnseen = sizeof(S) == 4 ? 80 : 700;  // e^−kUnseen is nothing beside 1
 
   const T* row;
   int64_t cols;

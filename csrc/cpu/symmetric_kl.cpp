@@ -2,10 +2,11 @@
 //
 //   p, q [rows, cols] logits a, b          value [rows]          grad_p, grad_q [rows, cols]
 //
-// Pass 1 finds the pivot, pass 2 the sums, pass 3 the value and the gradient; where the gradient is
-// scaled to its peak, pass 4 does that. w, d and δ stay in scratch between the passes: two
-// exponentials an element in all. The formulas are in csrc/math/pivot_kl.h, here with m = 0, which
-// serves every row but the rare ones that guarded_row.h is for.
+// Pass 1 finds the pivot, pass 2 the sums, pass 3 the value and the gradient; pass 4 scales the
+// gradient, by its peak or what comes from upstream, and writes it. w, d and δ stay in scratch
+// between the passes, then the gradient in their place: two exponentials an element in all. The
+// formulas are in csrc/math/pivot_kl.h, here with m = 0, which serves every row but the rare ones
+// that guarded_row.h is for.
 
 #include "guarded_row.h"
 
@@ -13,10 +14,10 @@ namespace vaal::VAAL_ISA {
 namespace {
 
 // Below this a value or a gradient may feel that weights are clamped from below (plain_term), or
-// that the padding of a row, e^−80 beside the pivot, moves by the roundings of its logits: a row
-// of one class has nothing else to show.
+// that the padding of a row (kUnseen) moves by the roundings of its logits: a row of one class has
+// nothing else to show.
 template <class S>
-constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-40);
+constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
 // No logit may move farther than this against the pivot, for e^δ to be finite.
 template <class S>
 constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);

@@ -8,19 +8,6 @@
 #include "runner.h"
 
 namespace vaal {
-
-namespace portable {
-extern const Kernels kernels;
-}
-#if defined(VAAL_X86)
-namespace avx2 {
-extern const Kernels kernels;
-}
-namespace avx512 {
-extern const Kernels kernels;
-}
-#endif
-
 namespace testing {
 namespace {
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vaal_ext.checks import require_sample_index
+
 from ._checks import check_radius, check_samples, refuse_gradient
 
 
@@ -36,18 +38,8 @@ def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor)
         raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit 64 bits, got {seed}")
-    if not isinstance(sample_index, Tensor) or sample_index.dtype != torch.int64:
-        raise TypeError(f"sample_index must be an int64 tensor, got {_kind(sample_index)}")
-    if sample_index.shape != x.shape[:1] or sample_index.device != x.device:
-        raise ValueError(
-            f"sample_index must be [B] = [{x.shape[0]}] on {x.device}, "
-            f"got {list(sample_index.shape)} on {sample_index.device}"
-        )
+    require_sample_index(sample_index, x)
     return torch.ops.vaal.random_perturb.default(x, float(radius), seed, sample_index)
-
-
-def _kind(value) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 @torch.library.register_fake("vaal::random_perturb")
