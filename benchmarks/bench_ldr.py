@@ -41,7 +41,7 @@ import vat_loops
 from timing import about, quantiles, timed, write_csv
 from torch import Tensor, nn
 
-from vaal_ext.cuda_graphs import CudaRecorder
+from vaal_ext.device.graphs import CudaRecorder
 from vaal_ext.models import PaperCNN
 from vaal_ext.reference import random_perturb
 from vaal_ext.roughness import LDRScorer

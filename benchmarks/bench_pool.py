@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vaal_ext.pool_batches import pool_size
+from vaal_ext.pool.batches import pool_size
 from vaal_ext.roughness import LDRScorer
 
 SHAPE = (3, 32, 32)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.provenance import commit, versions
+from vaal_ext.experiment.provenance import commit, versions
 
 SHORTEST_TURN = 2e-4  # seconds: a shorter call is repeated within its turn
 FEWEST_TURNS = 5

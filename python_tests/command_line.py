@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.cli import main
+from vaal_ext.cli.app import main
 
 FACTORIES = """
 import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.runs import Run
+from vaal_ext.report.runs import Run
 
 CONFIG = {"dataset": "digits", "data_root": None, "rounds": 2, "percentile": 90.0, "eps": 0.1}
 

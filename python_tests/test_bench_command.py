@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import NOT_A_FOLDER, refuse
 
-from vaal_ext import bench
-from vaal_ext.cli import main
+from vaal_ext.cli import bench
+from vaal_ext.cli.app import main
 
 # Stands in for a benchmark: says what it was given, and writes a table (or fails).
 SCRIPT = """

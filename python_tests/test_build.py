@@ -93,9 +93,9 @@ def test_import_is_light():
 @pytest.fixture
 def unbuilt(tmp_path):
     """A copy of the package without its libraries."""
-    (tmp_path / "vaal_ext" / "ops").mkdir(parents=True)
     for source in Path(vaal_ext.__file__).parent.rglob("*.py"):
         target = tmp_path / "vaal_ext" / source.relative_to(Path(vaal_ext.__file__).parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
     return tmp_path
 

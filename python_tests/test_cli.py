@@ -15,8 +15,8 @@ import torch
 from command_line import make_place, run_arguments, score_arguments
 from torch import nn
 
-from vaal_ext.cli import main
-from vaal_ext.pool import PoolScores
+from vaal_ext.cli.app import main
+from vaal_ext.pool.scores import PoolScores
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_info_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_on_a_broken_build(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vaal_ext.info._PACKAGE", tmp_path)
+    monkeypatch.setattr("vaal_ext.cli.info._PACKAGE", tmp_path)
     for name in ("vaal_ext._C", "vaal_ext.ops._library"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["info"]) == 0
@@ -174,7 +174,7 @@ def test_info_on_a_broken_build(
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; from vaal_ext.cli import main; status = main(['run', '--help']);"
+        "import sys; from vaal_ext.cli.app import main; status = main(['run', '--help']);"
         "heavy = {'torch', 'matplotlib', 'sklearn', 'torchvision', 'scipy'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(status)"
     )
@@ -208,7 +208,7 @@ def test_bugs_keep_their_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     def bug(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("vaal_ext.commands.score", bug)
+    monkeypatch.setattr("vaal_ext.cli.commands.score", bug)
     with pytest.raises(AssertionError, match="a bug"):
         main(score_arguments())
 
@@ -231,10 +231,10 @@ def test_reader_that_goes_away() -> None:
 
 def test_preset_paper_fills_what_is_not_given(tmp_path, monkeypatch):
     """The paper's xi = eps = 2, Ip = 5, PRT = 90; a number that is given wins."""
-    from vaal_ext import experiment
+    from vaal_ext.experiment import loop
 
     seen = []
-    monkeypatch.setattr(experiment, "run", lambda config, out: seen.append(config))
+    monkeypatch.setattr(loop, "run", lambda config, out: seen.append(config))
     command = ["run", "--dataset", "moons", "--strategy", "vaal", "--out", str(tmp_path / "run")]
     for extra in (["--preset", "paper"], ["--preset", "paper", "--eps", "0.5"]):
         assert main([*command, *extra]) == 0
@@ -245,10 +245,11 @@ def test_preset_paper_fills_what_is_not_given(tmp_path, monkeypatch):
 
 
 def test_preset_paper_reaches_the_regulariser(tmp_path, monkeypatch):
-    from vaal_ext import experiment
+
+    from vaal_ext.experiment import loop
 
     seen = []
-    monkeypatch.setattr(experiment, "run", lambda config, out: seen.append(config.resolved()))
+    monkeypatch.setattr(loop, "run", lambda config, out: seen.append(config.resolved()))
     command = ["run", "--dataset", "moons", "--preset", "paper", "--out", str(tmp_path / "run")]
     assert main([*command, "--strategy", "vaal+vat", "--vat-eps", "0.5"]) == 0
     assert main([*command, "--strategy", "vaal"]) == 0

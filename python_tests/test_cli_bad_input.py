@@ -16,7 +16,7 @@ import pytest
 import torch
 from command_line import NOT_A_FOLDER, make_place, refuse, run_arguments, score_arguments
 
-from vaal_ext.cli import main
+from vaal_ext.cli.app import main
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from made_runs import make_run, run_of
 
-from vaal_ext.cli import main
-from vaal_ext.comparison import Comparison, Measurement, compare
-from vaal_ext.comparison_tables import caveats, strategy_table
-from vaal_ext.report import write_report
-from vaal_ext.runs import Run, group_runs
+from vaal_ext.cli.app import main
+from vaal_ext.report.comparison import Comparison, Measurement, compare
+from vaal_ext.report.runs import Run, group_runs
+from vaal_ext.report.tables import caveats, strategy_table
+from vaal_ext.report.write import write_report
 
 LABELS = [20, 30, 40]
 # Gains over random that grow with the seed: six, all positive, all different.
@@ -236,8 +236,8 @@ def test_report_without_common_seeds(tmp_path: Path) -> None:
 def test_without_scipy_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("report", "curves", "comparison", "comparison_tables", "statistics"):
-        monkeypatch.delitem(sys.modules, f"vaal_ext.{name}")
+    for name in ("write", "curves", "comparison", "tables", "statistics"):
+        monkeypatch.delitem(sys.modules, f"vaal_ext.report.{name}")
     monkeypatch.setitem(sys.modules, "scipy", None)
     run = make_run(tmp_path / "r", [0.5])
     assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 2

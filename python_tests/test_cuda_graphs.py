@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import scoring
-from vaal_ext.cuda_graphs import CudaRecorder
+from vaal_ext.device.graphs import CudaRecorder
+from vaal_ext.device.transfers import device_batches, to_device, to_host
+from vaal_ext.pool import scoring
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.transfers import device_batches, to_device, to_host
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vaal_ext import training
-from vaal_ext.cuda_graphs import CudaRecorder, Replayed
+from vaal_ext.device.graphs import CudaRecorder, Replayed
 from vaal_ext.streams import seeded
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatSettings, VatTerm

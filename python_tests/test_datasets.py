@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaal_ext.datasets import load_dataset, load_pool
+from vaal_ext.datasets.load import load_dataset, load_pool
 from vaal_ext.models import MLP, PaperCNN, model_for
 
 

@@ -7,10 +7,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import ops
-from vaal_ext.execution import BatchRun
+from vaal_ext.pool.execution import BatchRun
+from vaal_ext.pool.trial import Mode
 from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import LDRScorer, posterior_scores
-from vaal_ext.trial import Mode
 
 CPU = torch.device("cpu")
 STEP = {"xi": 0.5, "eps": 2.0, "num_iters": 2}

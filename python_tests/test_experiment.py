@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vaal_ext.datasets import load_dataset
-from vaal_ext.experiment import RunConfig, initial_indices, run
-from vaal_ext.pool import PoolScores
-from vaal_ext.run_folder import Round
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.folder import Round
+from vaal_ext.experiment.loop import RunConfig, initial_indices, run
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import SETTINGS, evaluate

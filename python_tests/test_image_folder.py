@@ -14,8 +14,8 @@ import torch
 from real_data import real_data
 from test_datasets import assert_well_formed
 
-from vaal_ext.datasets import load_dataset
-from vaal_ext.experiment import RunConfig, run
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import PaperCNN, model_for
 from vaal_ext.training import settings_for
 

@@ -14,10 +14,10 @@ from real_data import real_data
 from torch import nn
 from torch.utils.data import ConcatDataset
 
-from vaal_ext.cli import main
-from vaal_ext.image_folder import ImageFolderPool
-from vaal_ext.memory import MemoryGrowth
-from vaal_ext.pool import PoolScores
+from vaal_ext.cli.app import main
+from vaal_ext.datasets.folder import ImageFolderPool
+from vaal_ext.pool.memory import MemoryGrowth
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import LDRScorer
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.pool import PoolScores, ScoreTable
+from vaal_ext.pool.scores import PoolScores, ScoreTable
 
 # --- atomic files -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from vaal_ext.pool_batches import first_samples, pool_batches, pool_size
+from vaal_ext.pool.batches import first_samples, pool_batches, pool_size
 
 
 class Together(Dataset):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from made_runs import make_run, run_of
 
-from vaal_ext.curves import accuracy_table, learning_curves, write_tables
-from vaal_ext.pool import PoolScores
-from vaal_ext.report import write_report
-from vaal_ext.runs import group_runs, load_run
+from vaal_ext.pool.scores import PoolScores
+from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
+from vaal_ext.report.runs import group_runs, load_run
+from vaal_ext.report.write import write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HEADER = b"round,labels,test_accuracy,score_seconds,select_seconds\n"
@@ -161,7 +161,7 @@ def test_report_of_a_run_with_one_round(tmp_path: Path) -> None:
 
 
 def test_every_ldr_equal_is_drawn(tmp_path: Path) -> None:
-    from vaal_ext.figures import draw_ldr_histogram
+    from vaal_ext.report.figures import draw_ldr_histogram
 
     path = tmp_path / "ldr.png"
     draw_ldr_histogram(path, np.zeros(10, np.float32), np.zeros(10, bool), 90.0, "all zero")
@@ -169,7 +169,7 @@ def test_every_ldr_equal_is_drawn(tmp_path: Path) -> None:
 
 
 def test_more_curves_than_colours(tmp_path: Path) -> None:
-    from vaal_ext.figures import draw_learning_curves
+    from vaal_ext.report.figures import draw_learning_curves
 
     runs = [run_of([0.1 * i, 0.9], [20, 30], strategy=f"s{i}") for i in range(9)]
     draw_learning_curves(tmp_path / "c.png", learning_curves(group_runs(runs)), "digits")

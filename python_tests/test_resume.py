@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaal_ext import experiment, provenance
-from vaal_ext.experiment import RunConfig, run
+from vaal_ext.experiment import loop, provenance
+from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import MLP
 from vaal_ext.strategies import Vaal
 from vaal_ext.streams import seeded
@@ -43,7 +43,7 @@ def small_models():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "model_for", small_model)
+        patch.setattr(loop, "model_for", small_model)
         yield
     torch.set_num_threads(threads)
 
@@ -94,8 +94,8 @@ def kill_at(monkeypatch, moment: int) -> list[str]:
 
     watch(Vaal, "score")
     watch(Vaal, "pick")
-    watch(experiment, "train")
-    watch(experiment, "evaluate")
+    watch(loop, "train")
+    watch(loop, "evaluate")
     watch(os, "replace")
     return names
 
@@ -135,11 +135,11 @@ def test_killed_again_and_again(tmp_path, whole, monkeypatch):
 _SCRIPT = """
 import os, signal, sys, torch
 sys.path.insert(0, "python_tests")
-from vaal_ext import experiment
-from vaal_ext.experiment import RunConfig, run
+from vaal_ext.experiment import loop
+from vaal_ext.experiment.loop import RunConfig, run
 from test_resume import small_model
 
-experiment.model_for = small_model
+loop.model_for = small_model
 torch.set_num_threads(int(sys.argv[3]))
 name, moment, after = sys.argv[4], int(sys.argv[5]), sys.argv[6] == "after"
 real, calls = getattr(os, name), 0

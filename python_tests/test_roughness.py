@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import reference
 from vaal_ext.models import PaperCNN
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
 
 

@@ -14,10 +14,10 @@ import torch
 from command_line import run_arguments
 from test_resume import Killed, assert_same, kill_at, small_model
 
-from vaal_ext import experiment
-from vaal_ext.cli import main
-from vaal_ext.experiment import RunConfig, run
-from vaal_ext.pool import PoolScores
+from vaal_ext.cli.app import main
+from vaal_ext.experiment import loop
+from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import select
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import train
@@ -37,7 +37,7 @@ def small_models():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "model_for", small_model)
+        patch.setattr(loop, "model_for", small_model)
         yield
     torch.set_num_threads(threads)
 
@@ -95,7 +95,7 @@ def test_a_warm_start_trains_on_from_the_last_weights(tmp_path):
     config = replace(SMALL, strategy="random", warm_start=True)
     run(replace(config, rounds=1), tmp_path / "one", progress=False)
     run(replace(config, rounds=2), tmp_path / "two", progress=False)
-    data = experiment.load_dataset("moons", None, stream_seed(0, Stream.SPLIT))
+    data = loop.load_dataset("moons", None, stream_seed(0, Stream.SPLIT))
     model = small_model(data, seed=0)
     model.load_state_dict(weights_of(tmp_path / "one"))
     labelled = torch.load(tmp_path / "two" / "state.pt", weights_only=True)["labelled"]
@@ -190,7 +190,7 @@ def three_classes(tmp_path, monkeypatch):
             torch.manual_seed(seed)
             return torch.nn.Linear(2, dataset.num_classes)
 
-    monkeypatch.setattr(experiment, "model_for", model_for)
+    monkeypatch.setattr(loop, "model_for", model_for)
     dataset = write_three_classes(tmp_path / "data.npz")
     return replace(SMALL, dataset=dataset, pool_size=None, initial=3, query_size=3)
 

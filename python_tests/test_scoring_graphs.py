@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import power_iteration, scoring
-from vaal_ext.cuda_graphs import Replayed
+from vaal_ext import power_iteration
+from vaal_ext.device.graphs import Replayed
 from vaal_ext.ops import _library
+from vaal_ext.pool import scoring
 from vaal_ext.roughness import LDRScorer
 
 COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")

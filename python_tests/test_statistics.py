@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, rankdata
 
-from vaal_ext.statistics import (
+from vaal_ext.report.statistics import (
     area_under_curve,
     holm,
     mean_and_interval,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import ldr_scores
 from vaal_ext.selection import select
 from vaal_ext.strategies import STRATEGIES, QueryContext, Strategy, make_strategy

@@ -10,8 +10,8 @@ from fake_recorder import FakeRecorder
 from torch import nn
 
 from vaal_ext import training
-from vaal_ext.cuda_graphs import Replayed
-from vaal_ext.datasets import load_dataset
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.device.graphs import Replayed
 from vaal_ext.streams import Stream, seeded, stream_seed
 from vaal_ext.training import evaluate, train
 

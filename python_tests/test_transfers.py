@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from vaal_ext import transfers
-from vaal_ext.transfers import delayed, device_batches, to_device, to_host
+from vaal_ext.device import transfers
+from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 
 CPU = torch.device("cpu")
 

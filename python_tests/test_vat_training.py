@@ -10,10 +10,11 @@ import torch
 from fake_recorder import FakeRecorder
 from torch import nn
 
-from vaal_ext import experiment, training
-from vaal_ext.cuda_graphs import Replayed
-from vaal_ext.datasets import load_dataset
-from vaal_ext.experiment import RunConfig, run
+from vaal_ext import training
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.device.graphs import Replayed
+from vaal_ext.experiment import loop
+from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import MLP
 from vaal_ext.roughness import ldr_scores
 from vaal_ext.streams import Stream, seeded, stream_seed
@@ -159,8 +160,8 @@ def test_random_with_and_without_begin_from_the_same_labels_and_weights(tmp_path
         begun.append(({k: v.clone() for k, v in model.state_dict().items()}, x, y, settings))
         return train(model, x, y, **settings)
 
-    monkeypatch.setattr(experiment, "train", watched)
-    monkeypatch.setattr(experiment, "model_for", lambda data, seed: network(0.5, seed))
+    monkeypatch.setattr(loop, "train", watched)
+    monkeypatch.setattr(loop, "model_for", lambda data, seed: network(0.5, seed))
     for strategy in ("random", "random+vat"):
         run(replace(SMALL, strategy=strategy), tmp_path / strategy, progress=False)
     plain, other = tmp_path / "random", tmp_path / "random+vat"
@@ -187,7 +188,7 @@ def test_the_regulariser_has_a_seed_of_its_own_in_every_round(tmp_path, monkeypa
         seeds.append(vat.seed)
         return train(*arguments, vat=vat, **settings)
 
-    monkeypatch.setattr(experiment, "train", watched)
+    monkeypatch.setattr(loop, "train", watched)
     run(replace(SMALL, strategy="entropy+vat"), tmp_path / "run", progress=False)
     assert seeds == [stream_seed(0, Stream.VAT, number) for number in (0, 1)]
 

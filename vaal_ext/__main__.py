@@ -2,6 +2,6 @@
 
 import sys
 
-from vaal_ext.cli import main
+from vaal_ext.cli.app import main
 
 sys.exit(main())

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.datasets import DataSplit
+from vaal_ext.datasets.load import DataSplit
 
 __all__ = ["MLP", "PaperCNN", "model_for"]
 

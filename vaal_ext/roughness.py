@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaal_ext.execution import Execution
 from vaal_ext.model_state import Model, borrowed
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.execution import Execution
+from vaal_ext.pool.scores import PoolScores
+from vaal_ext.pool.scoring import PoolRun, index_array
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
-from vaal_ext.scoring import PoolRun, index_array
 
 __all__ = ["LDRScorer", "ldr_scores", "posterior_scores"]
 

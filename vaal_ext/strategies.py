@@ -2,7 +2,7 @@
 
 A pool is a tensor of unlabelled samples. Two kinds of index never mix: ``pool_index`` counts in
 the pool as it is now, ``sample_index`` counts in the data set (it keys the start vector of the
-power iteration and is what :class:`~vaal_ext.pool.PoolScores` calls ``index``).
+power iteration and is what :class:`~vaal_ext.pool.scores.PoolScores` calls ``index``).
 
 To add a strategy, subclass :class:`Strategy` as a frozen dataclass whose fields are its settings,
 and enter it in ``STRATEGIES``.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import PowerIteration, require_backend
 from vaal_ext.roughness import LDRScorer, posterior_scores
 from vaal_ext.selection import Order, select

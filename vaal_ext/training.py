@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from vaal_ext.cuda_graphs import replayed, require_cuda_graph
-from vaal_ext.datasets import DATASET_NAMES
+from vaal_ext.datasets.load import DATASET_NAMES
+from vaal_ext.device.graphs import replayed, require_cuda_graph
+from vaal_ext.device.transfers import to_device
 from vaal_ext.model_state import borrowed
 from vaal_ext.streams import seeded
-from vaal_ext.transfers import to_device
 from vaal_ext.vat import VatTerm
 
 __all__ = ["PRESETS", "SETTINGS", "Settings", "evaluate", "settings_for", "train"]
@@ -182,8 +182,8 @@ def train(
         seed: of the order of the batches and of dropout; torch's global generators are left alone.
         progress: whether to show a bar if it takes longer than two seconds.
         cuda_graph: on a CUDA device, replay the step as a CUDA graph; see
-            :func:`vaal_ext.cuda_graphs.replayed`. The optimiser and the random numbers are the same
-            with and without, and so is the regulariser, which is part of the graph.
+            :func:`vaal_ext.device.graphs.replayed`. The optimiser and the random numbers are the
+            same with and without, and so is the regulariser, which is part of the graph.
         vat: the regulariser; its batches come from its own seed. None trains without.
 
     Returns:

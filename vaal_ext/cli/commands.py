@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.datasets import load_pool
-from vaal_ext.pixels import PixelScale
-from vaal_ext.pool import PoolScores
-from vaal_ext.pool_batches import first_samples
+from vaal_ext.cli.user_model import load_model
+from vaal_ext.datasets.load import load_pool
+from vaal_ext.pool.batches import first_samples
+from vaal_ext.pool.pixels import PixelScale
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import percentile_rank, select
 from vaal_ext.training import settings_for
-from vaal_ext.user_model import load_model
 
 __all__ = ["score", "select_query"]
 

@@ -5,7 +5,7 @@
 ``circles``       two concentric circles in the plane (paper section IV.A): 1000 points
 ``digits``        scikit-learn's 1797 handwritten digits, 8 x 8 pixels: 1000 in the pool, 297 for
                   validation, 500 to test on
-``mnist``         see :mod:`vaal_ext.image_datasets` for the files; 55,000, 5,000 and 10,000 images
+``mnist``         see :mod:`vaal_ext.datasets.images` for the files; 55,000, 5,000 and 10,000 images
 ``fashion-mnist`` the same numbers
 ``svhn``          68,257, 5,000 and 26,032 (the paper's pool is all 73,257; the extra set is unused)
 ``cifar10``       45,000, 5,000 and 10,000 (the paper's pool is all 50,000)
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vaal_ext.image_datasets import IMAGE_DATASETS, read_images
-from vaal_ext.image_folder import ImageFolderPool, labelled_parts
-from vaal_ext.npz_arrays import labelled_samples, mapped_samples, read_npz, samples
+from vaal_ext.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
+from vaal_ext.datasets.folder import ImageFolderPool, labelled_parts
+from vaal_ext.datasets.images import IMAGE_DATASETS, read_images
 
 __all__ = ["DATASET_NAMES", "POOL_NAMES", "DataSplit", "load_dataset", "load_pool"]
 
@@ -76,7 +76,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
 
     Args:
         name: one of :data:`DATASET_NAMES`.
-        data_root: the folder that :mod:`vaal_ext.image_datasets` reads; the others need none.
+        data_root: the folder that :mod:`vaal_ext.datasets.images` reads; the others need none.
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
             validation set. All others have one fixed split.
 
@@ -108,7 +108,7 @@ def load_pool(
     float32 [N, ...]; of an ``npz`` all of ``x`` or of ``x_test``, without labels. Two kinds are
     read while they are scored, and may be larger than memory: ``npy:PATH`` is one array, float32
     or uint8 [N, ...], mapped from its file, and ``folder:PATH`` an
-    :class:`~vaal_ext.image_folder.ImageFolderPool`. They have no test part.
+    :class:`~vaal_ext.datasets.folder.ImageFolderPool`. They have no test part.
 
     Raises:
         ValueError, FileNotFoundError: see :func:`load_dataset`; another split.

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.comparison import compare
-from vaal_ext.comparison_tables import caveats, strategy_table, write_statistics
-from vaal_ext.curves import accuracy_table, learning_curves, write_tables
-from vaal_ext.datasets import DataSplit, load_dataset
-from vaal_ext.figures import (
+from vaal_ext.datasets.load import DataSplit, load_dataset
+from vaal_ext.pool.scores import PoolScores
+from vaal_ext.report.comparison import compare
+from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
+from vaal_ext.report.figures import (
     Thumbnail,
     draw_contact_sheet,
     draw_ldr_histogram,
     draw_learning_curves,
     draw_win_matrix,
 )
-from vaal_ext.pool import PoolScores
-from vaal_ext.runs import Run, group_runs, load_run
+from vaal_ext.report.runs import Run, group_runs, load_run
+from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 from vaal_ext.streams import Stream, stream_seed
 
 # A contact sheet shows this many images of a query and, evenly spaced, this many queries.

@@ -2,7 +2,7 @@
 
 ``config.json``    "config": every setting of the run; "data_sha256", "versions" and "commit"
 ``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked
-``scores.npz``     :class:`~vaal_ext.pool.PoolScores` of the pool that the last query chose from
+``scores.npz``     :class:`~vaal_ext.pool.scores.PoolScores` of the pool of the last query
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict)
 ``rounds.csv``     one row for every finished round
 
@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext import provenance
 from vaal_ext.atomic import write_atomically
-from vaal_ext.pool import PoolScores
+from vaal_ext.experiment import provenance
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
 __all__ = ["Round", "RunFolder", "State"]

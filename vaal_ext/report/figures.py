@@ -19,7 +19,7 @@ from vaal_ext.atomic import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from vaal_ext.curves import Curve
+    from vaal_ext.report.curves import Curve
 
 # Okabe and Ito's palette: told apart also by readers with a colour vision deficiency. A strategy
 # of ours has the same colour in every report; the others take what is left.

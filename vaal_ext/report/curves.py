@@ -13,8 +13,8 @@ import numpy as np
 from scipy import stats
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.runs import Run
-from vaal_ext.statistics import area_under_curve
+from vaal_ext.report.runs import Run
+from vaal_ext.report.statistics import area_under_curve
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
 
 
 def learning_curves(groups: dict[str, list[Run]]) -> list[Curve]:
-    """One curve per group of runs (as :func:`vaal_ext.runs.group_runs` gives them)."""
+    """One curve per group of runs (as :func:`vaal_ext.report.runs.group_runs` gives them)."""
     every = [run for runs in groups.values() for run in runs]
     shared = set(every[0].labels.tolist()).intersection(*(run.labels.tolist() for run in every))
     budget = np.array(sorted(shared))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaal_ext.runs import Run
-from vaal_ext.statistics import (
+from vaal_ext.report.runs import Run
+from vaal_ext.report.statistics import (
     area_under_curve,
     holm,
     mean_and_interval,
@@ -56,8 +56,8 @@ class Comparison:
     Attributes:
         names: the K strategies; baselines: those of them that the others are held against.
         seeds, labels: int64 [S] and [L], which the runs of all strategies have.
-        wins: float64 [K, K], see :func:`vaal_ext.statistics.win_matrix`, over the rounds that a
-            query led to; None where there is no such round, or one strategy alone.
+        wins: float64 [K, K], see :func:`vaal_ext.report.statistics.win_matrix`, over the rounds
+            that a query led to; None where there is no such round, or one strategy alone.
         measurements: every number.
         subset: a line that says what was compared, and how much was left out.
     """
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(groups: dict[str, list[Run]]) -> Comparison:
-    """Compare groups of runs (as :func:`vaal_ext.runs.group_runs` gives them) seed by seed.
+    """Compare groups of runs (as :func:`vaal_ext.report.runs.group_runs` gives them) seed by seed.
 
     Seeds and numbers of labels that not all groups have are left out. There may be none left:
     then there are no measurements.

@@ -16,7 +16,7 @@ __all__ = ["NAMES", "device_named", "run"]
 
 NAMES = ("accuracy", "ops", "ldr", "pool")
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent.parent
 _BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
 _QUICK = {
     "accuracy": (),

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vaal_ext.checks import require_int
-from vaal_ext.cuda_graphs import BatchFn, replayed, require_cuda_graph
-from vaal_ext.execution import BatchRun, Execution, choose_execution
+from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
+from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.model_state import Model, borrowed, home_device
-from vaal_ext.pixels import PixelScale
-from vaal_ext.pool import PoolScores, ScoreTable
-from vaal_ext.pool_batches import pool_batches, pool_size
+from vaal_ext.pool.batches import pool_batches, pool_size
+from vaal_ext.pool.execution import BatchRun, Execution, choose_execution
+from vaal_ext.pool.pixels import PixelScale
+from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.power_iteration import (
     LogitsFn,
     PowerIteration,
@@ -30,7 +31,6 @@ from vaal_ext.power_iteration import (
     load_backend,
     require_backend,
 )
-from vaal_ext.transfers import delayed, device_batches, to_device, to_host
 
 __all__ = ["PoolRun", "index_array"]
 

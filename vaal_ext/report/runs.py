@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.scores import PoolScores
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")

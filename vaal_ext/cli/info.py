@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vaal_ext import __version__
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARIES = ("_ops_cpu", "_ops_cuda", "_C")
 
 

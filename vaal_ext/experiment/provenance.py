@@ -16,7 +16,7 @@ import vaal_ext
 
 __all__ = ["commit", "fingerprint", "versions"]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def versions() -> dict[str, str]:

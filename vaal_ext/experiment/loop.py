@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaal_ext import provenance
-from vaal_ext.datasets import DataSplit, load_dataset
+from vaal_ext.datasets.load import DataSplit, load_dataset
+from vaal_ext.experiment import provenance
+from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.folder import Round, RunFolder, State
 from vaal_ext.models import model_for
-from vaal_ext.pool import PoolScores
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import load_backend
-from vaal_ext.run_config import RunConfig
-from vaal_ext.run_folder import Round, RunFolder, State
 from vaal_ext.strategies import QueryContext, Strategy
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
@@ -31,9 +31,9 @@ __all__ = ["RunConfig", "initial_indices", "run"]
 def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
     """Run active learning to the end, or take it up where it was killed.
 
-    All files are described in :mod:`vaal_ext.run_folder`. A run that was killed, at any instant,
-    goes on from its last finished round when this is called again with the same arguments, and
-    ends bit for bit (apart from the seconds) where an undisturbed run ends; that holds on one
+    All files are described in :mod:`vaal_ext.experiment.folder`. A run that was killed, at any
+    instant, goes on from its last finished round when this is called again with the same arguments,
+    and ends bit for bit (apart from the seconds) where an undisturbed run ends; that holds on one
     machine, device and number of torch threads.
 
     Args:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext.memory import MemoryGrowth, available_memory
 from vaal_ext.model_state import Model
-from vaal_ext.pixels import PixelScale
-from vaal_ext.pool_batches import first_samples
+from vaal_ext.pool.batches import first_samples
+from vaal_ext.pool.memory import MemoryGrowth, available_memory
+from vaal_ext.pool.pixels import PixelScale
+from vaal_ext.pool.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
-from vaal_ext.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
 
 __all__ = ["AMP", "BatchRun", "Execution", "choose_execution"]
 

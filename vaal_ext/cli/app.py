@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaal_ext.exit_status import exit_status
-from vaal_ext.option_texts import batch_size_of, class_prior_of, fill, numbers
+from vaal_ext.cli.exit_status import exit_status
+from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
 
 app = typer.Typer(
     name="vaal-ext",
@@ -59,7 +59,7 @@ _Backend = Annotated[
 @app.command()
 def info() -> None:
     """Print versions, libraries, architectures and devices."""
-    from vaal_ext.info import describe
+    from vaal_ext.cli.info import describe
 
     for what, value in describe():
         print(f"{what + ':':<28}{value}")
@@ -115,7 +115,7 @@ def score(
     ] = "raise",
 ) -> None:
     """Compute the Local Distributional Roughness of every sample of a pool."""
-    from vaal_ext import commands
+    from vaal_ext.cli import commands
 
     xi, eps = fill(preset, xi=xi, eps=eps)
     print(
@@ -155,7 +155,7 @@ def select(
     seed: Annotated[int, typer.Option(help="For --order random.")] = 0,
 ) -> None:
     """Choose a class-balanced query from the scores of a pool."""
-    from vaal_ext import commands
+    from vaal_ext.cli import commands
 
     prior = class_prior_of(class_prior)
     print(
@@ -214,7 +214,7 @@ def run(
     backend: _Backend = "fused",
 ) -> None:
     """Run active learning on labelled data. What is not given depends on the data set."""
-    from vaal_ext import experiment
+    from vaal_ext.experiment import loop
 
     xi, eps, num_iters, percentile = fill(
         preset, xi=xi, eps=eps, num_iters=num_iters, percentile=percentile
@@ -225,7 +225,7 @@ def run(
         vat_eps=vat_eps,
         vat_num_iters=vat_num_iters,
     )
-    config = experiment.RunConfig(
+    config = loop.RunConfig(
         dataset=dataset,
         strategy=strategy,
         data_root=None if data_root is None else str(data_root),
@@ -251,7 +251,7 @@ def run(
         device=device,
         backend=backend,
     )
-    experiment.run(config, out)
+    loop.run(config, out)
 
 
 @app.command()
@@ -260,7 +260,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The folder for tables and pictures.")],
 ) -> None:
     """Compare runs: learning curves, table, LDR histogram, the images queried."""
-    from vaal_ext.report import write_report
+    from vaal_ext.report.write import write_report
 
     for line in write_report(runs, out):
         print(line, flush=True)
@@ -283,7 +283,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer turns, float32 only.")] = False,
 ) -> None:
     """Measure accuracy and speed against plain PyTorch. Needs a clone of the repository."""
-    from vaal_ext import bench
+    from vaal_ext.cli import bench
 
     names = bench.NAMES if name is None else (name,)
     raise typer.Exit(bench.run(names, device, threads, out, quick=quick))

@@ -25,7 +25,7 @@ class RunConfig:
     """One run. What is None is taken from the table of the data set, ``training.SETTINGS``.
 
     Attributes:
-        dataset, data_root: see :func:`~vaal_ext.datasets.load_dataset`.
+        dataset, data_root: see :func:`~vaal_ext.datasets.load.load_dataset`.
         strategy: one of ``strategies.STRATEGIES``, by itself or with ``+vat`` behind it, which
             trains with the regulariser of Eq. 3.
         seed: of everything that is drawn, >= 0.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.comparison import Comparison, Measurement
-from vaal_ext.curves import write_csv
-from vaal_ext.statistics import MIN_PAIRS
+from vaal_ext.report.comparison import Comparison, Measurement
+from vaal_ext.report.curves import write_csv
+from vaal_ext.report.statistics import MIN_PAIRS
 
 __all__ = ["caveats", "strategy_table", "write_statistics"]
 
@@ -118,7 +118,7 @@ def write_statistics(comparison: Comparison, dataset: str, out: Path) -> None:
     """statistics.csv (a row for each number) and statistics.md into the folder `out`.
 
     The comparison must have measurements. The columns of the CSV file are the fields of
-    :class:`vaal_ext.comparison.Measurement`.
+    :class:`vaal_ext.report.comparison.Measurement`.
     """
     write_csv(out / "statistics.csv", Measurement._fields, comparison.measurements)
     paragraphs = [

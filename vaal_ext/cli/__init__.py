@@ -1,0 +1,1 @@
+"""The commands `vaal-ext NAME`: their options, what they print, how they end."""

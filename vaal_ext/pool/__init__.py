@@ -1,0 +1,1 @@
+"""A pool: read in batches, run through the network, its scores."""

@@ -1,0 +1,1 @@
+"""Finished runs compared: curves, statistics, tables, pictures."""
