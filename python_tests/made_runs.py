@@ -25,9 +25,12 @@ def make_run(
     folder.mkdir(parents=True)
     config = CONFIG | {"strategy": strategy, "seed": seed} | settings
     (folder / "config.json").write_text(json.dumps({"config": config}))
-    header = "round,labels,test_accuracy,score_seconds,select_seconds"
+    header = (
+        "round,labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds"
+    )
     rows = [
-        f"{i},{20 + 10 * i},{value},{2 * (i > 0)},{i > 0:d}" for i, value in enumerate(accuracy)
+        f"{i},{20 + 10 * i},{value},{1 - value},{value},0.1,{2 * (i > 0)},{i > 0:d}"
+        for i, value in enumerate(accuracy)
     ]
     (folder / "rounds.csv").write_text("\n".join([header, *rows]) + "\n")
     for i in range(len(accuracy)):
@@ -45,7 +48,11 @@ def run_of(
     seconds: list[float] | None = None,
     **settings: object,
 ) -> Run:
-    """A run that no folder holds."""
+    """A run that no folder holds; it is as good on the validation set as on the test set."""
     config = CONFIG | {"strategy": "random", "seed": seed} | settings
     seconds = [0.0] * len(labels) if seconds is None else seconds
-    return Run(Path(f"run{seed}"), config, np.array(labels), np.array(accuracy), np.array(seconds))
+    values = np.array(accuracy)
+    loss = 1 - values
+    return Run(
+        Path(f"run{seed}"), config, np.array(labels), values, values, loss, loss, np.array(seconds)
+    )

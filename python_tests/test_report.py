@@ -16,7 +16,7 @@ from vaal_ext.report.runs import group_runs, load_run
 from vaal_ext.report.write import write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
-HEADER = b"round,labels,test_accuracy,score_seconds,select_seconds\n"
+HEADER = b"labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds\n"
 
 
 def add_scores(folder: Path, index: np.ndarray) -> None:
@@ -192,12 +192,16 @@ def damage(folder: Path, name: str, content: bytes | None) -> None:
         ("rounds.csv", None, "has no rounds.csv"),
         ("rounds.csv", HEADER, "holds no finished round"),
         ("rounds.csv", b"labels,score_seconds,select_seconds\n", "lacks the column test_accuracy"),
-        ("rounds.csv", b"labels,test_accuracy\n", "lacks the column score_seconds, select_seconds"),
-        ("rounds.csv", HEADER + b"0,20,0.5,0\n", "damaged: a line has too few"),
-        ("rounds.csv", HEADER + b"0,20,nan,0,0\n", "damaged: labels must grow and accuracies"),
-        ("rounds.csv", HEADER + b"0,x,0.5,0,0\n", "damaged: invalid literal"),
-        ("rounds.csv", HEADER + b"0,20,0.5,0,nan\n", "damaged: seconds must be finite"),
-        ("rounds.csv", HEADER + b"0,20,0.5,-1,0\n", "damaged: seconds must be finite"),
+        ("rounds.csv", b"labels,test_accuracy\n", "lacks the column val_accuracy, test_loss"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0\n", "damaged: a line has too few"),
+        (
+            "rounds.csv",
+            HEADER + b"20,nan,1,0.5,1,0,0\n",
+            "damaged: labels must grow and accuracies",
+        ),
+        ("rounds.csv", HEADER + b"x,0.5,1,0.5,1,0,0\n", "damaged: invalid literal"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0,nan\n", "damaged: seconds must be finite"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,-1,0\n", "damaged: seconds must be finite"),
         ("rounds.csv", b"\xff\xfe\x00", "not a CSV file"),
     ],
 )

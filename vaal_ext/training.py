@@ -165,13 +165,15 @@ def train(
     progress: bool = False,
     cuda_graph: bool | str = "auto",
     vat: VatTerm | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> float:
     """Minimise the cross-entropy with Adam for a fixed number of steps, in place.
 
     With `vat` the loss is that of Eq. 3: its second term is the mean over a batch drawn from all
     samples, labelled and unlabelled, as large as `batch_size` allows.
 
-    Within an epoch the host never waits for the device, and copies nothing to it.
+    Within an epoch the host never waits for the device, and copies nothing to it, unless `on_step`
+    does.
 
     Args:
         model: the network, on the device of ``x``; it is left in training mode.
@@ -185,6 +187,7 @@ def train(
             :func:`vaal_ext.device.graphs.replayed`. The optimiser and the random numbers are the
             same with and without, and so is the regulariser, which is part of the graph.
         vat: the regulariser; its batches come from its own seed. None trains without.
+        on_step: called after every step with the number of steps taken, to watch the network.
 
     Returns:
         The mean training loss (dropout on, regulariser included) of the last tenth of the steps.
@@ -217,11 +220,14 @@ def train(
             generator = torch.Generator().manual_seed(vat.seed)
             others = _batches(len(vat.x), min(batch_size, len(vat.x)), x.device, generator)
             batches = map(torch.cat, zip(batches, others, strict=True))
-        return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar).item()
+        return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar, on_step).item()
 
 
 def _last_tenth(
-    step: Callable[[Tensor], tuple[Tensor]], batches: Iterator[Tensor], bar: tqdm
+    step: Callable[[Tensor], tuple[Tensor]],
+    batches: Iterator[Tensor],
+    bar: tqdm,
+    on_step: Callable[[int], None] | None,
 ) -> Tensor:
     """Takes all the steps; the mean loss of the last tenth, on the device, nothing waited for."""
     counted = max(1, bar.total // 10)
@@ -230,6 +236,8 @@ def _last_tenth(
         (loss,) = step(next(batches))
         if number >= bar.total - counted:
             losses.append(loss.clone())  # a graph writes every loss to the same place
+        if on_step is not None:
+            on_step(number + 1)
     return torch.stack(losses).mean()
 
 

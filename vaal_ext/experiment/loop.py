@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from vaal_ext.experiment.folder import Round, RunFolder, State
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import load_backend
-from vaal_ext.strategies import QueryContext, Strategy
+from vaal_ext.strategies import QueryContext
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
 
-__all__ = ["RunConfig", "initial_indices", "run"]
+__all__ = ["Experiment", "RunConfig", "initial_indices", "run"]
 
 
 def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
@@ -47,7 +48,7 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
     config = config.resolved()
-    strategy = config.make_strategy()
+    config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
     data = load_dataset(config.dataset, config.data_root, split_seed)
@@ -60,7 +61,7 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
         last = state.rounds[-1].round
         done = f"finished before, all {last} rounds"
         print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
-    experiment = _Experiment(config, data, strategy, bars=progress and sys.stderr.isatty())
+    experiment = Experiment(config, data, bars=progress and sys.stderr.isatty())
     with _deterministic_cudnn():
         while state is None or len(state.rounds) <= config.rounds:
             state, scores = experiment.next_round(state)
@@ -81,13 +82,14 @@ def initial_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.concatenate([shuffled[first], np.delete(shuffled, first)])[:n]
 
 
-class _Experiment:
+class Experiment:
     """What stays the same from round to round, and how one round follows from another."""
 
-    def __init__(self, config: RunConfig, data: DataSplit, strategy: Strategy, bars: bool) -> None:
+    def __init__(self, config: RunConfig, data: DataSplit, *, bars: bool) -> None:
+        """`config` is resolved and fits `data`, which is what it names."""
         self.config = config
         self.data = data
-        self.strategy = strategy
+        self.strategy = config.make_strategy()
         self.bars = bars
         self.device = torch.device(config.device)
         self.vat = config.make_vat()
@@ -111,6 +113,37 @@ class _Experiment:
         labelled = np.concatenate([before.labelled, context.sample_index[pool_index]])
         after = self._learn(before, labelled, scored - started, selected - scored)
         return after, scores
+
+    def train(
+        self,
+        number: int,
+        labelled: np.ndarray,
+        weights: dict[str, Tensor] | None = None,
+        on_step: Callable[[nn.Module, int], None] | None = None,
+    ) -> tuple[nn.Module, float]:
+        """The network of round `number`, trained on the samples labelled by then, and its loss.
+
+        It is the same network every time, on one machine. `labelled` is int64 [labels], indices in
+        the data set's pool; `weights` are what it starts from, by default fresh ones; `on_step` is
+        called after every step with the network and the number of steps taken.
+        """
+        model = self._model(number)
+        if weights is not None:
+            _load_weights(model, weights)
+        index = torch.from_numpy(labelled)
+        loss = train(
+            model,
+            self.data.train_x[index].to(self.device),
+            self.data.train_y[index].to(self.device),
+            steps=self.config.steps,
+            learning_rate=self.config.learning_rate,
+            batch_size=self.config.batch_size,
+            seed=self._seed(Stream.LOADER, number),
+            progress=self.bars,
+            vat=self._vat_term(number),
+            on_step=None if on_step is None else partial(on_step, model),
+        )
+        return model, loss
 
     def _pool(self, before: State) -> tuple[Tensor, QueryContext]:
         """The unlabelled samples, or a part of them, in the order of the data set."""
@@ -139,21 +172,8 @@ class _Experiment:
         rounds = () if before is None else before.rounds
         number = len(rounds)
         started = time.perf_counter()
-        model = self._model(number)
-        if before is not None and self.config.warm_start:
-            _load_weights(model, before.weights)
-        index = torch.from_numpy(labelled)
-        train_loss = train(
-            model,
-            self.data.train_x[index].to(self.device),
-            self.data.train_y[index].to(self.device),
-            steps=self.config.steps,
-            learning_rate=self.config.learning_rate,
-            batch_size=self.config.batch_size,
-            seed=self._seed(Stream.LOADER, number),
-            progress=self.bars,
-            vat=self._vat_term(number),
-        )
+        weights = before.weights if before is not None and self.config.warm_start else None
+        model, train_loss = self.train(number, labelled, weights)
         train_seconds = time.perf_counter() - started
         test_accuracy, test_loss = evaluate(model, *self.test)
         val_accuracy, _ = evaluate(model, *self.val)

@@ -26,18 +26,29 @@ _CONFIG = {
     "percentile": int | float,
 }
 
+_ACCURACIES = ("test_accuracy", "val_accuracy")
+_LOSSES = ("test_loss", "train_loss")
 _QUERY_SECONDS = ("score_seconds", "select_seconds")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: of its R finished rounds `labels` int64[R], `accuracy` float64[R] (0..1) and
-    `query_seconds` float64[R], which scoring and selecting took (none of it in round 0)."""
+    """A run folder, and of its R finished rounds what rounds.csv says.
+
+    Attributes:
+        labels: int64 [R].
+        accuracy, val_accuracy: float64 [R] in 0..1, on the test set and on the validation set.
+        test_loss, train_loss: float64 [R], in nats.
+        query_seconds: float64 [R], what scoring and selecting took (none of it in round 0).
+    """
 
     folder: Path
     config: dict[str, Any]
     labels: np.ndarray
     accuracy: np.ndarray
+    val_accuracy: np.ndarray
+    test_loss: np.ndarray
+    train_loss: np.ndarray
     query_seconds: np.ndarray
 
     @property
@@ -96,11 +107,13 @@ def load_run(folder: Path) -> Run:
     if wrong:
         raise ValueError(f"{path} is not the configuration of a run: {wrong[0]} has the wrong type")
     path = folder / "rounds.csv"
-    rows = _read_csv(path, ("labels", "test_accuracy", *_QUERY_SECONDS))
+    rows = _read_csv(path, ("labels", *_ACCURACIES, *_LOSSES, *_QUERY_SECONDS))
     try:
         labels = np.array([int(row["labels"]) for row in rows], dtype=np.int64)
-        accuracy = np.array([float(row["test_accuracy"]) for row in rows])
-        seconds = np.array([sum(float(row[name]) for name in _QUERY_SECONDS) for row in rows])
+        accuracy, losses, seconds = (
+            np.array([[float(row[name]) for row in rows] for name in names])
+            for names in (_ACCURACIES, _LOSSES, _QUERY_SECONDS)
+        )
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not len(labels):
@@ -109,7 +122,7 @@ def load_run(folder: Path) -> Run:
         raise ValueError(f"{path} is damaged: labels must grow and accuracies lie in 0..1")
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError(f"{path} is damaged: seconds must be finite and at least 0")
-    return Run(folder, config, labels, accuracy, seconds)
+    return Run(folder, config, labels, *accuracy, *losses, seconds.sum(axis=0))
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
