@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import os
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.folder import Round
+from vaal_ext.experiment.folder import Round, RunInUseError
 from vaal_ext.experiment.loop import RunConfig, initial_indices, run
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
@@ -48,7 +50,7 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
     run(SMALL, out)
     files = ["query_000.csv", "query_001.csv", "query_002.csv"]
     assert sorted(p.name for p in out.iterdir()) == (
-        ["config.json", *files, "rounds.csv", "scores.npz", "state.pt"]
+        [".lock", "config.json", *files, "rounds.csv", "scores.npz", "state.pt"]
     )
     rounds = read(out / "rounds.csv")
     assert list(rounds[0]) == [field.name for field in fields(Round)]
@@ -127,6 +129,25 @@ def test_seeds_change_everything(tmp_path):
     zero, one = tmp_path / "0", tmp_path / "1"
     for name in ("query_000.csv", "query_001.csv", "rounds.csv"):
         assert (zero / name).read_bytes() != (one / name).read_bytes()
+
+
+def test_a_run_that_another_process_is_at_is_refused(tmp_path):
+    run(SMALL, tmp_path / "run", progress=False)
+    code = (
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "run" / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(RunInUseError, match="another process is at the run"):
+            run(SMALL, tmp_path / "run", progress=False)
+        other.kill()  # which lets go of it
+    run(SMALL, tmp_path / "run", progress=False)
 
 
 def test_the_global_generators_are_left_alone(tmp_path):
@@ -237,6 +258,7 @@ def test_a_full_disk_ends_in_a_clear_error_and_loses_one_round(tmp_path, monkeyp
     assert caught.value.errno == errno.ENOSPC
     names = {path.name for path in out.iterdir()}
     assert names == {
+        ".lock",
         "config.json",
         "query_000.csv",
         "state.pt",

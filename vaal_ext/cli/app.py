@@ -1,4 +1,4 @@
-"""The commands: `vaal-ext info | score | select | run | report | bench` (or `python -m vaal_ext`).
+"""The commands: `vaal-ext info | score | select | run | report | reproduce | bench`.
 
 What a command needs (torch, matplotlib) is imported when it runs, so that `--help` is fast.
 """
@@ -14,6 +14,7 @@ import typer
 
 from vaal_ext.cli.exit_status import exit_status
 from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
+from vaal_ext.cli.reproduce import reproduce
 
 app = typer.Typer(
     name="vaal-ext",
@@ -264,6 +265,9 @@ def report(
 
     for line in write_report(runs, out):
         print(line, flush=True)
+
+
+app.command()(reproduce)
 
 
 @app.command()

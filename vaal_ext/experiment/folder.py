@@ -5,6 +5,7 @@
 ``scores.npz``     :class:`~vaal_ext.pool.scores.PoolScores` of the pool of the last query
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict)
 ``rounds.csv``     one row for every finished round
+``.lock``          held by the process that is at the run
 
 Every file is replaced by an atomic rename. The rename of ``state.pt`` commits a round: what was
 written before it is written again, the same, if the run is killed in between, and ``rounds.csv``,
@@ -25,6 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
@@ -32,7 +34,7 @@ from vaal_ext.experiment import provenance
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["Round", "RunFolder", "State"]
+__all__ = ["Round", "RunFolder", "RunInUseError", "State"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
 
@@ -72,6 +74,10 @@ class State:
     weights: dict[str, Tensor]
 
 
+class RunInUseError(ValueError):
+    """Another process is at this run."""
+
+
 class RunFolder:
     """A run's folder, new or taken up again; see the module's text for the files."""
 
@@ -101,6 +107,23 @@ class RunFolder:
         with self._writing("config.json", "w") as file:
             json.dump(identity | about, file, indent=2)
             file.write("\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process can be at this run inside the block; a killed process lets go.
+
+        Raises:
+            RunInUseError: one is.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunInUseError(f"another process is at the run {self.path}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def load_state(self) -> State | None:
         """The last committed state, or None before the first; brings ``rounds.csv`` up to it.

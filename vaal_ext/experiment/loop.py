@@ -26,7 +26,7 @@ from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
 
-__all__ = ["Experiment", "RunConfig", "initial_indices", "run"]
+__all__ = ["Experiment", "RunConfig", "check_fits", "initial_indices", "run"]
 
 
 def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
@@ -44,7 +44,7 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
 
     Raises:
         TypeError, ValueError: a bad setting, data that do not suffice, or a folder that belongs to
-            a different run; before any work is done.
+            a different run, or that another process is at; before any work is done.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
     config = config.resolved()
@@ -52,17 +52,17 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
     data = load_dataset(config.dataset, config.data_root, split_seed)
-    _check_fits(config, data)
+    check_fits(config, data)
     parts = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
     sha256 = provenance.fingerprint(getattr(data, part) for part in parts)
     folder = RunFolder(Path(out), asdict(config), sha256)
-    state = folder.load_state()
-    if state is not None and progress:
-        last = state.rounds[-1].round
-        done = f"finished before, all {last} rounds"
-        print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
     experiment = Experiment(config, data, bars=progress and sys.stderr.isatty())
-    with _deterministic_cudnn():
+    with folder.locked(), _deterministic_cudnn():
+        state = folder.load_state()
+        if state is not None and progress:
+            last = state.rounds[-1].round
+            done = f"finished before, all {last} rounds"
+            print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
         while state is None or len(state.rounds) <= config.rounds:
             state, scores = experiment.next_round(state)
             folder.commit(state, scores)
@@ -211,7 +211,8 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise ValueError(f"the saved state does not fit the network: {error}") from error
 
 
-def _check_fits(config: RunConfig, data: DataSplit) -> None:
+def check_fits(config: RunConfig, data: DataSplit) -> None:
+    """ValueError unless the data suffice for the budget of a resolved run, and fit its prior."""
     pool = len(data.train_y)
     budget = config.initial + config.rounds * config.query_size
     if budget > pool:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart also by readers with a colour vision deficiency. A strategy
 # of ours has the same colour in every report; the others take what is left.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_OWN_COLOUR = {"vaal": 0, "random": 1, "entropy": 2, "margin": 3}
+_OWN_COLOUR = {"vaal": 0, "random": 1, "entropy": 2, "margin": 3, "dfal": 4}
 _MARKERS = "osD^vPX"
 _GREY = "#707070"
+
+
+class Style(NamedTuple):
+    """How matplotlib draws a curve."""
+
+    colour: str
+    marker: str
+    line: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Thumbnail:
     marked: bool
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,16 +55,27 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
     with write_atomically(path, "wb") as handle:
         figure.savefig(handle, format="png")
 
 
-def _styles(names: Sequence[str]) -> list[int]:
-    """A number for each name into the colours and markers, distinct for up to seven names."""
-    own = {name: _OWN_COLOUR[name] for name in names if name in _OWN_COLOUR}
-    rest = (n for n in itertools.count() if n >= len(_COLOURS) or n not in own.values())
-    return [own[name] if name in own else next(rest) for name in names]
+def styles(names: Sequence[str]) -> list[Style]:
+    """A style for each name, all distinct for up to fourteen names.
+
+    A strategy that trains with the regulariser has the colour of the one without, dashed.
+    """
+    base = [name.removesuffix("+vat") for name in names]
+    numbers = {}
+    for name, plain in zip(names, base, strict=True):
+        if plain in _OWN_COLOUR:
+            numbers[name] = _OWN_COLOUR[plain] + len(_COLOURS) * (name != plain)
+    rest = (n for n in itertools.count() if n not in numbers.values())
+    chosen = [numbers[name] if name in numbers else next(rest) for name in names]
+    return [
+        Style(_COLOURS[n % len(_COLOURS)], _MARKERS[n % len(_MARKERS)], "--" if n >= 7 else "-")
+        for n in chosen
+    ]
 
 
 def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
@@ -68,10 +87,10 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = figure.subplots()
-    for curve, style in zip(curves, _styles([curve.name for curve in curves]), strict=True):
-        colour, runs = _COLOURS[style % len(_COLOURS)], int(curve.runs.max())
+    for curve, style in zip(curves, styles([curve.name for curve in curves]), strict=True):
+        colour, runs = style.colour, int(curve.runs.max())
         low, high = 100 * curve.low, 100 * curve.high
         axes.fill_between(curve.labels, low, high, color=colour, alpha=0.12, linewidth=0)
         for edge in (low, high):
@@ -80,7 +99,8 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
             curve.labels,
             100 * curve.mean,
             color=colour,
-            marker=_MARKERS[style % len(_MARKERS)],
+            marker=style.marker,
+            linestyle=style.line,
             markersize=4.5,
             linewidth=2.0,
             label=f"{curve.name} ({runs} seed{'s' if runs > 1 else ''})",
@@ -101,7 +121,7 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     axes.legend(loc="lower right", framealpha=0.9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: str) -> None:
@@ -111,7 +131,7 @@ def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: s
     accuracy, in the order of the K `names`; the diagonal is left blank.
     """
     cells, room = 0.7 * len(names), 0.08 * max(map(len, names))  # inches, also of the longest name
-    figure = _figure(cells + room + 2.6, cells + 0.6 * room + 1.8)  # which is turned below
+    figure = new_figure(cells + room + 2.6, cells + 0.6 * room + 1.8)  # which is turned below
     axes = figure.subplots()
     shown = np.ma.masked_array(100 * wins, mask=np.eye(len(names), dtype=bool))
     image = axes.imshow(shown, cmap="Blues", vmin=0.0, vmax=100.0)
@@ -127,7 +147,7 @@ def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: s
     axes.set_title(title, fontsize=10)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="seeds and rounds [%]")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_ldr_histogram(
@@ -150,7 +170,7 @@ def draw_ldr_histogram(
     width = max(np.log(shown.max() / shown.min()) / bins, 0.01)
     first, last = np.log(np.array([shown.min(), shown.max()]) / edge) / width
     edges = edge * np.exp(width * np.arange(np.floor(first - 1e-9), np.floor(last) + 2))
-    figure = _figure(7.2, 4.2)
+    figure = new_figure(7.2, 4.2)
     axes = figure.subplots()
     parts = (
         (~candidate & ~queried, "#B8C7D6", "below the threshold"),
@@ -177,7 +197,7 @@ def draw_ldr_histogram(
     axes.set_title(title)
     axes.legend(loc="best", framealpha=0.9)
     axes.spines[["top", "right"]].set_visible(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_contact_sheet(
@@ -190,7 +210,7 @@ def draw_contact_sheet(
     """
     columns = max(len(images) for _, images in rows)
     side = 0.58  # of an image, in inches
-    figure = _figure(max(side * (1.08 * columns + 1.6), 5.0), side * 1.4 * len(rows) + 0.6)
+    figure = new_figure(max(side * (1.08 * columns + 1.6), 5.0), side * 1.4 * len(rows) + 0.6)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(note, fontsize=8, color="#404040")
     axes = figure.subplots()
@@ -214,4 +234,4 @@ def draw_contact_sheet(
             axes.text(left + 0.5, top - 0.06, image.caption, ha="center", fontsize=7, color=colour)
     axes.set_xlim(-1.6, 1.08 * columns)
     axes.set_ylim(1.4 * len(rows) - 0.3, -0.4)
-    _write(figure, path)
+    write_figure(figure, path)

@@ -1,0 +1,239 @@
+"""`vaal-ext reproduce`: what is planned, what is run, what is written."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import run_of
+from PIL import Image
+
+from vaal_ext.cli.app import main
+from vaal_ext.experiment.config import RunConfig
+from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
+from vaal_ext.reproduce.plan import EXHIBITS, exhibits_named
+from vaal_ext.reproduce.runner import Overrides, plan_runs, run_missing
+from vaal_ext.reproduce.tables import markdown_table, table_cells
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+
+SMALL = ["--seeds", "1", "--rounds", "2", "--steps", "2", "--pool-size", "150"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Random images with labels that their brightest row tells: enough for 100 + 2 x 100 labels."""
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    y = np.arange(500) % 10
+    x = rng.random((500, 1, 10, 10), dtype=np.float32)
+    x[np.arange(500), 0, y] += 1
+    np.savez(path, x=x, y=y)
+    return f"npz:{path}"
+
+
+def planned(names: list[str], data: str, out: Path, **settings: object) -> list:
+    overrides = Overrides(data=data, **{"seeds": 1, "rounds": 2, **settings})
+    return plan_runs(list(exhibits_named(names).values()), overrides, out)
+
+
+def test_exhibits_share_the_runs_they_have_in_common(images, tmp_path):
+    """PRT 90, Ip 5 and uniform sampling are VAAL as it is in Table II."""
+    names = {
+        name: {item.folder for item in planned([name], images, tmp_path)}
+        for name in ("fig6", "fig7", "fig9", "fig10", "table2")
+    }
+    common = set.intersection(*names.values())
+    assert len(common) == 1
+    assert common.pop().parts[-2].startswith("vaal,rounds=2")
+    together = planned(list(names), images, tmp_path)
+    assert {item.folder for item in together} == set.union(*names.values())
+    assert len(together) == len({item.folder for item in together})
+
+
+def test_a_folder_is_named_after_what_differs(images, tmp_path):
+    items = planned(["fig6"], images, tmp_path, pool_size=150)
+    names = {item.label: item.folder.parts[-2] for item in items}
+    assert names["PRT 70"] == "vaal,rounds=2,pool_size=150,percentile=70.0"
+    assert names["PRT 90"] == "vaal,rounds=2,pool_size=150"
+    items = plan_runs([EXHIBITS["digits"]], Overrides(seeds=1), tmp_path)
+    names = {item.label: item.folder.parts[-2] for item in items}
+    assert names["vaal"] == "vaal"
+    assert names["vaal (paper)"] == "vaal,xi=2.0,eps=2.0"
+
+
+def test_the_paper_s_settings_are_the_plan():
+    """Sections IV.A and IV.B: 10 + 10 labels, PRT 70 on the toys; 100 + 10 x 100, Ip 1 to 6."""
+    for name in ("fig3", "fig4", "fig5"):
+        (exhibit,) = exhibits_named([name]).values()
+        assert exhibit.rounds == 1
+    assert [v["percentile"] for v in EXHIBITS["fig6"].variants.values()] == [70, 80, 90, 99]
+    assert [v["num_iters"] for v in EXHIBITS["fig7"].variants.values()] == [1, 2, 3, 4, 5, 6]
+    assert [v["class_prior"] for v in EXHIBITS["fig9"].variants.values()] == [None, "uniform"]
+    for name, dataset in (("table2", "mnist"), ("table3", "svhn"), ("table4", "cifar10")):
+        exhibit = EXHIBITS[name]
+        assert exhibit.datasets == (dataset,)
+        assert exhibit.rounds == 10
+        assert set(PRINTED[dataset]) - {"dfal"} <= set(exhibit.variants)
+        assert all(len(row) == len(ANNOTATIONS) for row in PRINTED[dataset].values())
+    assert EXHIBITS["table2"].variants["vaal (paper)"]["eps"] == 2.0
+
+
+def test_the_toy_figures(tmp_path, capsys):
+    command = ["reproduce", "fig3", "fig5", "--out", str(tmp_path), "--seeds", "2", "--steps", "3"]
+    assert main(command) == 0
+    for name in ("fig3/fig3.png", "fig5/fig5.png"):
+        assert Image.open(tmp_path / name).size[0] > 500
+    rows = read(tmp_path / "fig5" / "fig5.csv")
+    assert len(rows) == 2 * 2 * 2 * 3  # data sets, strategies, seeds, updates
+    # The network that is watched is the run's: after the last update its error is the run's.
+    for row in rows:
+        if row["update"] == "3":
+            name = f"{row['strategy']},rounds=1,steps=3"
+            folder = tmp_path / "runs" / row["dataset"] / name / f"seed_{row['seed']}"
+            accuracy = float(read(folder / "rounds.csv")[1]["test_accuracy"])
+            assert float(row["test_error"]) == pytest.approx(1 - accuracy, abs=1e-6)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/state.pt")}
+    capsys.readouterr()
+    assert main(command) == 0  # nothing is run again
+    assert "8 of 8 runs are finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/state.pt")}
+
+
+def test_the_image_exhibits(images, tmp_path, capsys):
+    names = ["fig6", "fig9", "fig10", "table2"]
+    assert main(["reproduce", *names, "--out", str(tmp_path), "--data", images, *SMALL]) == 0
+    for name in names:
+        assert Image.open(tmp_path / name / f"{name}.png").size[0] > 500
+    cells = read(tmp_path / "table2" / "table2.csv")
+    variants = EXHIBITS["table2"].variants
+    assert [cell["strategy"] for cell in cells] == list(variants)  # 100 annotations each
+    by_name = {cell["strategy"]: cell for cell in cells}
+    assert by_name["vaal"]["paper"] == by_name["vaal (paper)"]["paper"] == "91.16"
+    assert by_name["margin"]["paper"] == ""
+    text = (tmp_path / "table2" / "table2.md").read_text()
+    assert "150 samples of the pool, drawn anew" in text
+    assert "2 steps a training" in text
+    assert text in capsys.readouterr().out
+
+
+def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
+    out = tmp_path / "out"
+    for arguments, message in (
+        (["fig8"], "exhibit must be one of all, fig3"),
+        (["table2"], "mnist"),  # and which files it wants where
+        (["table2", "--data", images], "are 1100 labels; the pool of npz:"),
+        (["fig3", "--data", images], "data cannot replace it"),
+        (["fig3", "--seeds", "0"], "seeds must be at least 1"),
+        (["table2", "--data", images, *SMALL[:-1], "50"], "query_size must be at most pool_size"),
+    ):
+        assert main(["reproduce", *arguments, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_a_folder_with_other_settings_is_refused_naming_them(images, tmp_path):
+    items = planned(["fig9"], images, tmp_path, steps=2)
+    run_missing(items[:1], progress=False)
+    path = items[0].folder / "config.json"
+    path.write_text(path.read_text().replace('"batch_size": 32', '"batch_size": 16'))
+    (items[0].folder / "rounds.csv").unlink()
+    with pytest.raises(ValueError, match="batch_size is 16 there and 32 here"):
+        run_missing(items, progress=False)
+
+
+def test_killed_and_started_again_it_goes_on(images, tmp_path):
+    """SIGKILL in the second round: the first is kept, and the end is that of an undisturbed one."""
+    command = [sys.executable, "-m", "vaal_ext", "reproduce", "fig9", "--data", images, *SMALL]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, "--out", killed], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("round 0/2"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    (kept,) = killed.glob("runs/**/rounds.csv")
+    first = kept.read_text()
+    subprocess.run([*command, "--out", killed], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--out", whole], check=True, stdout=subprocess.DEVNULL)
+    assert kept.read_text().startswith(first)
+    for path in whole.glob("runs/**/query_*.csv"):
+        assert path.read_bytes() == (killed / path.relative_to(whole)).read_bytes()
+    assert (killed / "fig9/fig9.csv").read_bytes() == (whole / "fig9/fig9.csv").read_bytes()
+
+
+def test_two_processes_share_the_runs(images, tmp_path):
+    """While another process is at a run, the rest is done and that one is waited for."""
+    items = planned(["fig9"], images, tmp_path, steps=2)
+    items[0].folder.mkdir(parents=True)
+    code = (
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, items[0].folder / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == b"locked\n"
+        child = os.fork()
+        if child == 0:
+            run_missing(items, progress=False)
+            os._exit(0)
+        deadline = time.monotonic() + 60
+        while not items[1].finished and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert items[1].finished
+        assert not items[0].finished
+        other.kill()
+        assert os.waitpid(child, 0)[1] == 0
+    assert items[0].finished
+
+
+def test_table_cells_by_hand():
+    """Columns are the paper's; the mean and the paper's number stand side by side."""
+    labels = [100, 200, 300, 400]
+    groups = {
+        "vaal": [run_of([0.5, 0.92, 0.9, 0.96], labels, seed=s) for s in range(3)],
+        "margin": [run_of([0.5, 0.8, 0.9, 0.95], labels)],
+    }
+    cells = table_cells(groups, "mnist")
+    assert [(c.variant, c.annotations, c.seeds) for c in cells] == [
+        ("vaal", 100, 3), ("vaal", 300, 3), ("margin", 100, 1), ("margin", 300, 1)
+    ]  # fmt: skip
+    assert [c.mean for c in cells] == pytest.approx([92, 96, 80, 95])
+    assert [c.paper for c in cells[:2]] == [91.16, 95.50]
+    assert all(math.isnan(c.paper) for c in cells[2:])
+    text = markdown_table(cells, "Table", ["a note"])
+    assert "| vaal | **92.00 [92.00, 92.00]** (91.16) | **96.00 [96.00, 96.00]** (95.50) |" in text
+    assert "| margin | 80.00 | 95.00 |" in text
+    below = table_cells({"vaal": [run_of([0.5, 0.9116], [100, 200])]}, "mnist")
+    assert "| vaal | 91.16 (91.16) |" in markdown_table(below, "Table", [])  # equal is not above
+
+
+def test_runs_that_query_otherwise_have_their_own_columns():
+    cells = table_cells({"vaal": [run_of([0.5, 0.6, 0.7], [20, 40, 60])]}, "digits")
+    assert [c.annotations for c in cells] == [20, 40]
+
+
+def test_a_planned_run_is_the_one_that_vaal_ext_run_makes(images, tmp_path):
+    """No setting is lost on the way: a plan without overrides is the data set's own run."""
+    items = plan_runs([EXHIBITS["digits"]], Overrides(seeds=1), tmp_path)
+    config = next(item.config for item in items if item.label == "vaal+vat")
+    assert config == RunConfig(dataset="digits", strategy="vaal+vat").resolved()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))

@@ -1,0 +1,55 @@
+"""`vaal-ext reproduce`: the paper's figures and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    exhibits: Annotated[
+        list[str],
+        typer.Argument(
+            help="fig3 fig4 fig5 fig6 fig7 fig9 fig10 table2 table3 table4 (the paper's); toys "
+            "digits fashion (beside it); or all, which is the paper's."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and figures.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder with the data, as for vaal-ext run.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Run on folder:PATH or npz:PATH, with the settings of the exhibit's."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many, from 0 upward.")] = None,
+    pool_size: Annotated[
+        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Queries of a run; fig3 to fig5 are about one.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")
+    ] = None,
+) -> None:
+    """Make figures and tables of the paper: run what is missing, go on where it was cut off.
+
+    Started several times with the same options, the processes share the runs among them.
+    """
+    from vaal_ext.reproduce.plan import exhibits_named
+    from vaal_ext.reproduce.runner import Overrides, plan_runs, results, run_missing
+    from vaal_ext.reproduce.show import show
+
+    chosen = exhibits_named(exhibits)
+    root = None if data_root is None else str(data_root)
+    overrides = Overrides(root, data, seeds, rounds, pool_size, steps, device)
+    run_missing(plan_runs(list(chosen.values()), overrides, out))
+    for name, exhibit in chosen.items():
+        for line in show(name, exhibit, results(exhibit, overrides, out), out / name):
+            print(line, flush=True)

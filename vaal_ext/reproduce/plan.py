@@ -1,0 +1,114 @@
+"""What is run for every figure and table: one entry each, on one page.
+
+An exhibit (a figure or a table) needs runs: variants on a data set, all over the same seeds. A
+variant names what differs from the data set's own settings (``training.SETTINGS``); "(paper)" marks
+the paper's one number for both lengths, xi = eps = 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaal_ext.training import PRESETS
+
+__all__ = ["EXHIBITS", "Exhibit", "Variant", "exhibits_named"]
+
+Variant = dict[str, Any]
+
+_PAPER_QUERY = {key: PRESETS["paper"][key] for key in ("xi", "eps", "num_iters")}
+_PAPER_VAT = {key: PRESETS["paper"][key] for key in ("vat_xi", "vat_eps", "vat_num_iters")}
+
+# The strategies that every data set is tried with: the paper's five, the regulariser with other
+# queries (so that its gain is not credited to the query), and margin, which the paper lacks.
+_STRATEGIES: dict[str, Variant] = {
+    name: {"strategy": name}
+    for name in (
+        "random", "entropy", "margin", "vaal", "random+vat", "entropy+vat", "vaal+vat"
+    )
+}  # fmt: skip
+_WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
+    "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
+    "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
+}
+_TOY = {"random": {"strategy": "random"}, "vaal": {"strategy": "vaal"}}
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What one figure or table needs.
+
+    Attributes:
+        shows: what is drawn: "contours", "updates", "curves", "losses" or "table".
+        datasets: each is run with all variants.
+        variants: label -> fields of :class:`~vaal_ext.experiment.config.RunConfig`.
+        seeds: how many, unless told otherwise.
+        rounds: queries of a run.
+        one_query: whether the figure is about a single query, so that `rounds` stands.
+        title: for the tables and figures.
+    """
+
+    shows: str
+    title: str
+    datasets: tuple[str, ...]
+    variants: dict[str, Variant] = field(default_factory=lambda: dict(_WITH_PAPERS_LENGTHS))
+    seeds: int = 5
+    rounds: int = 10
+    one_query: bool = False
+
+
+def _vaal(**settings: Any) -> Variant:
+    return {"strategy": "vaal", **settings}
+
+
+EXHIBITS: dict[str, Exhibit] = {
+    "fig3": Exhibit("contours", "Circles before and after a query", ("circles",), _TOY, 1, 1, True),
+    "fig4": Exhibit("contours", "Moons before and after a query", ("moons",), _TOY, 1, 1, True),
+    "fig5": Exhibit(
+        "updates", "Test error against updates, 10 + 10 labels", ("circles", "moons"), _TOY, 20, 1,
+        True,
+    ),
+    "fig6": Exhibit(
+        "curves", "Percentile rank threshold (PRT)", ("mnist",),
+        {f"PRT {prt}": _vaal(percentile=float(prt)) for prt in (70, 80, 90, 99)},
+    ),
+    "fig7": Exhibit(
+        "curves", "Iterations of the power method (Ip)", ("mnist",),
+        {f"Ip {number}": _vaal(num_iters=number) for number in range(1, 7)},
+    ),
+    "fig9": Exhibit(
+        "losses", "Losses and accuracy without and with uniform sampling", ("mnist",),
+        {"without": _vaal(class_prior=None), "uniform": _vaal(class_prior="uniform")},
+    ),
+    "fig10": Exhibit(
+        "curves", "Without and with uniform sampling", ("mnist",),
+        {"without": _vaal(class_prior=None), "uniform": _vaal(class_prior="uniform")},
+    ),
+    "table2": Exhibit("table", "Table II: MNIST", ("mnist",)),
+    "table3": Exhibit("table", "Table III: SVHN", ("svhn",)),
+    "table4": Exhibit("table", "Table IV: CIFAR-10", ("cifar10",)),
+    # Beside the paper, and not among "all".
+    "toys": Exhibit("table", "Circles and moons", ("circles", "moons"), seeds=20),
+    "digits": Exhibit("table", "Digits", ("digits",), seeds=20),
+    "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
+}  # fmt: skip
+
+_BESIDE = ("toys", "digits", "fashion")
+
+
+def exhibits_named(names: Sequence[str]) -> dict[str, Exhibit]:
+    """The exhibits of these names, in their order; "all" are the paper's.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    chosen: dict[str, Exhibit] = {}
+    for name in names:
+        if name == "all":
+            chosen |= {key: value for key, value in EXHIBITS.items() if key not in _BESIDE}
+        elif name in EXHIBITS:
+            chosen[name] = EXHIBITS[name]
+        else:
+            raise ValueError(f"exhibit must be one of all, {', '.join(EXHIBITS)}, got {name!r}")
+    return chosen

@@ -1,0 +1,174 @@
+"""The runs behind an exhibit: which they are, which are missing, and running those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vaal_ext.checks import require_int
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.folder import RunInUseError
+from vaal_ext.experiment.loop import check_fits, run
+from vaal_ext.report.runs import Run, load_run
+from vaal_ext.reproduce.plan import Exhibit
+from vaal_ext.training import settings_for
+
+__all__ = ["Overrides", "PlannedRun", "plan_runs", "results", "run_missing"]
+
+# How often to look whether a run that another process is at has ended.
+_POLL_SECONDS = 5.0
+
+# What the name of a run's folder does not tell: it stands elsewhere in the path, or is no part of
+# what is run.
+_NOT_IN_NAME = ("dataset", "data_root", "strategy", "seed", "device")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user asked for in place of an exhibit's own numbers; None: as the exhibit has it.
+
+    Attributes:
+        data_root: see :func:`vaal_ext.datasets.load.load_dataset`.
+        data: a data set to run on instead, with the settings of the exhibit's (CIFAR-10 saved as
+            images: ``folder:PATH``); not for the exhibits that are about one query.
+        seeds: how many, from 0 upward.
+        rounds: queries of a run; not for the exhibits that are about one query.
+        pool_size, steps, device: see :class:`~vaal_ext.experiment.config.RunConfig`.
+    """
+
+    data_root: str | None = None
+    data: str | None = None
+    seeds: int | None = None
+    rounds: int | None = None
+    pool_size: int | None = None
+    steps: int | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "rounds", "pool_size", "steps"):
+            if getattr(self, name) is not None:
+                require_int(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: the data set and the variant it belongs to, its settings (resolved), its folder."""
+
+    dataset: str
+    label: str
+    config: RunConfig
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds all rounds. ValueError if it holds something damaged."""
+        return (self.folder / "rounds.csv").is_file() and load_run(self.folder).finished
+
+
+def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> list[PlannedRun]:
+    """The runs that the exhibits need, each once, seed by seed; everything is checked first.
+
+    The folder of a run is named after what differs from its data set's settings, so exhibits
+    share the runs that they have in common.
+
+    Raises:
+        TypeError, ValueError, OSError: a bad setting, or data that are missing or do not suffice;
+            see :func:`vaal_ext.experiment.loop.run`.
+    """
+    planned: dict[Path, PlannedRun] = {}
+    for exhibit in exhibits:
+        for item in _runs_of(exhibit, overrides, out):
+            planned.setdefault(item.folder, item)
+    checked: set[tuple[str, str]] = set()
+    loaded = None
+    for item in sorted(planned.values(), key=lambda item: item.config.dataset):
+        if loaded is None or loaded.name != item.config.dataset:
+            loaded = load_dataset(item.config.dataset, item.config.data_root)
+        if (item.dataset, item.label) not in checked:
+            checked.add((item.dataset, item.label))
+            item.config.make_strategy()
+            check_fits(item.config, loaded)
+    return sorted(planned.values(), key=lambda item: item.config.seed)
+
+
+def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[PlannedRun]:
+    given = {
+        name: getattr(overrides, name)
+        for name in ("data_root", "pool_size", "steps", "device")
+        if getattr(overrides, name) is not None
+    }
+    if overrides.data is not None and exhibit.one_query:
+        raise ValueError(
+            f"{exhibit.title!r} is about {exhibit.datasets[0]}: data cannot replace it"
+        )
+    rounds = exhibit.rounds
+    if overrides.rounds is not None and not exhibit.one_query:
+        rounds = overrides.rounds
+    for dataset in exhibit.datasets:
+        table = asdict(settings_for(dataset))
+        for label, variant in exhibit.variants.items():
+            own = {k: v for k, v in table.items() if "+" in variant["strategy"] or "vat_" not in k}
+            plain = RunConfig(
+                dataset=overrides.data or dataset, strategy=variant["strategy"], **own, rounds=10
+            ).resolved()
+            config = replace(plain, rounds=rounds, **given, **variant).resolved()
+            name = _folder_name(config, plain)
+            where = dataset
+            if overrides.data is not None:
+                kind, _, path = overrides.data.partition(":")
+                where += f"={kind}-{Path(path).name}"
+            for seed in range(overrides.seeds or exhibit.seeds):
+                folder = out / "runs" / where / name / f"seed_{seed}"
+                yield PlannedRun(dataset, label, replace(config, seed=seed), folder)
+
+
+def _folder_name(config: RunConfig, plain: RunConfig) -> str:
+    """The strategy and the settings in which `config` is not the `plain` run of its data set."""
+    usual = asdict(plain)
+    different = [
+        f"{key}={value}"
+        for key, value in asdict(config).items()
+        if key not in _NOT_IN_NAME and value != usual[key]
+    ]
+    return ",".join([config.strategy, *different])
+
+
+def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None:
+    """Run what is not finished, one after the other; a run that was cut off goes on.
+
+    Several processes may do this at once with the same folder: each run is done by one of them,
+    and every process waits until all are done.
+
+    Raises:
+        ValueError: a folder that holds another run, naming the difference; or a damaged one.
+        OSError: a file that cannot be read or written.
+    """
+    left = [item for item in planned if not item.finished]
+    if progress and len(left) < len(planned):
+        print(f"{len(planned) - len(left)} of {len(planned)} runs are finished", flush=True)
+    while left:
+        elsewhere = []
+        for item in left:
+            if item.finished:
+                continue
+            if progress:
+                print(f"{item.folder}: {item.config.rounds} queries", flush=True)
+            try:
+                run(item.config, item.folder, progress=progress)
+            except RunInUseError:
+                elsewhere.append(item)
+        if len(elsewhere) == len(left):
+            time.sleep(_POLL_SECONDS)
+        left = elsewhere
+
+
+def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict[str, list[Run]]]:
+    """The finished runs of an exhibit: data set -> variant -> one for each seed."""
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for item in _runs_of(exhibit, overrides, out):
+        variants = groups.setdefault(item.dataset, {})
+        variants.setdefault(item.label, []).append(load_run(item.folder))
+    return groups

@@ -1,0 +1,158 @@
+"""From finished runs to the files of an exhibit: the figure or table, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vaal_ext.report.comparison import compare
+from vaal_ext.report.curves import learning_curves, write_csv, write_tables
+from vaal_ext.report.figures import draw_learning_curves, draw_win_matrix
+from vaal_ext.report.runs import Run
+from vaal_ext.report.tables import caveats, strategy_table, write_statistics
+from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
+from vaal_ext.reproduce.plan import Exhibit
+from vaal_ext.reproduce.tables import markdown_table, table_cells, write_table
+from vaal_ext.reproduce.toys import before_and_after, error_after_updates
+
+__all__ = ["show"]
+
+Results = dict[str, dict[str, list[Run]]]  # data set -> variant -> a run for each seed
+
+
+def show(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    """Write the files of an exhibit into the folder `out`; lines to print.
+
+    Files of an earlier call are replaced, each whole.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    yield from _SHOW[exhibit.shows](name, exhibit, results, out)
+
+
+def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for groups in results.values():
+        rows = [before_and_after(runs[0], label) for label, runs in groups.items()]
+        path = out / f"{name}.png"
+        draw_contours(path, rows, exhibit.title)
+        yield f"{path}: p(y = 1 | x) before and after a query, seed 0"
+
+
+def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    runs = [run for groups in results.values() for group in groups.values() for run in group]
+    bar = tqdm(runs, "training once more", leave=False, delay=2, unit="network", disable=None)
+    errors = {run.folder: error_after_updates(run) for run in bar}
+    curves = {
+        dataset: {
+            label: np.array([errors[run.folder] for run in group])
+            for label, group in groups.items()
+        }
+        for dataset, groups in results.items()
+    }
+    path = out / f"{name}.png"
+    draw_updates(path, curves, exhibit.title)
+    yield f"{path}: test error against updates"
+    rows = [
+        (dataset, label, group[seed].config["seed"], update + 1, round(float(error), 6))
+        for dataset, groups in results.items()
+        for label, group in groups.items()
+        for seed, values in enumerate(curves[dataset][label])
+        for update, error in enumerate(values)
+    ]
+    write_csv(out / f"{name}.csv", ("dataset", "strategy", "seed", "update", "test_error"), rows)
+    yield f"{out / name}.csv: the same in numbers"
+    for dataset, groups in results.items():
+        yield from _statistics(dataset, groups, out)
+
+
+def _curves(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for dataset, groups in results.items():
+        path = out / f"{name}.png"
+        curves = learning_curves(groups)
+        draw_learning_curves(path, curves, f"{dataset}, {exhibit.title}")
+        yield f"{path}: accuracy against labels"
+        write_tables(curves, out)
+        yield f"{out / 'accuracy.csv'}, {out / 'area.csv'}: the same in numbers"
+        yield from _statistics(dataset, groups, out)
+
+
+def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for dataset, groups in results.items():
+        labels = next(iter(groups.values()))[0].labels
+        panels = {
+            label: {
+                "test loss": np.mean([run.test_loss for run in runs], axis=0),
+                "training loss": np.mean([run.train_loss for run in runs], axis=0),
+                "test accuracy": np.mean([run.accuracy for run in runs], axis=0),
+            }
+            for label, runs in groups.items()
+        }
+        path = out / f"{name}.png"
+        seeds = len(next(iter(groups.values())))
+        draw_losses(path, panels, labels, f"{dataset}: {exhibit.title} ({seeds} seeds)")
+        yield f"{path}: losses and accuracy against labels"
+        rows = [
+            (label, int(labels[i]), *(round(float(values[i]), 6) for values in columns.values()))
+            for label, columns in panels.items()
+            for i in range(len(labels))
+        ]
+        header = ("variant", "labels", "test_loss", "train_loss", "test_accuracy")
+        write_csv(out / f"{name}.csv", header, rows)
+        yield f"{out / name}.csv: the same in numbers"
+
+
+def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for dataset, groups in results.items():
+        stem = name if len(results) == 1 else f"{name}_{dataset}"
+        curves = learning_curves(groups)
+        draw_learning_curves(out / f"{stem}.png", curves, dataset)
+        yield f"{out / stem}.png: accuracy against labels (the paper's Fig. 8)"
+        cells = table_cells(groups, dataset)
+        title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
+        text = markdown_table(cells, title, _notes(groups))
+        write_table(cells, text, out / stem)
+        yield text
+        yield from _statistics(dataset, groups, out)
+
+
+def _notes(groups: dict[str, list[Run]]) -> list[str]:
+    """What a reader of a table must know of how it was made."""
+    some = next(iter(groups.values()))
+    config = some[0].config
+    pool = config["pool_size"]
+    scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
+    return [
+        f"Test accuracy in percent, mean over {len(some)} seed{'s' if len(some) > 1 else ''} "
+        "[95% bootstrap interval] (the paper's number); bold: above the paper. Data: "
+        f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
+        f"{config['query_size']} from {scored}; {config['steps']} steps a training."
+    ]
+
+
+def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterator[str]:
+    """Every strategy against random and entropy, seed by seed, into a folder of the data set's."""
+    comparison = compare(groups)
+    yield comparison.subset
+    if not comparison.measurements:
+        return
+    folder = out / f"statistics_{dataset}"
+    folder.mkdir(exist_ok=True)
+    yield strategy_table(comparison)
+    yield from caveats(comparison)
+    write_statistics(comparison, dataset, folder)
+    if comparison.wins is not None:
+        path = folder / "win_matrix.png"
+        title = f"{dataset}: which is more accurate"
+        draw_win_matrix(path, comparison.names, comparison.wins, title)
+    yield f"{folder}: differences, intervals, p-values, wins"
+
+
+_SHOW: dict[str, Callable[[str, Exhibit, Results, Path], Iterator[str]]] = {
+    "contours": _contours,
+    "updates": _updates,
+    "curves": _curves,
+    "losses": _losses,
+    "table": _table,
+}

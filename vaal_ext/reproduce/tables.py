@@ -1,0 +1,99 @@
+"""Tables II to IV in the paper's form, with the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vaal_ext.atomic import write_atomically
+from vaal_ext.report.curves import write_csv
+from vaal_ext.report.runs import Run
+from vaal_ext.report.statistics import mean_and_interval
+from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
+
+__all__ = ["Cell", "markdown_table", "table_cells", "write_table"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Test accuracy in percent after `annotations` queried samples: mean over `seeds` seeds, its
+    95% bootstrap interval (NaN for one seed), and what the paper printed (NaN where nothing)."""
+
+    variant: str
+    annotations: int
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    paper: float
+
+
+def table_cells(groups: dict[str, list[Run]], dataset: str) -> list[Cell]:
+    """A cell for each variant and number of annotations that all its runs have come to.
+
+    The columns are the paper's; where the runs queried otherwise, every query is a column.
+    """
+    cells = []
+    for variant, runs in groups.items():
+        annotations = [run.labels - run.labels[0] for run in runs]
+        reached = sorted(set.intersection(*(set(a.tolist()) for a in annotations)))
+        columns = [n for n in reached if n in ANNOTATIONS] if 100 in reached else reached[1:]
+        row = PRINTED.get(dataset, {}).get(variant.removesuffix(" (paper)"))
+        printed = dict(zip(ANNOTATIONS, row, strict=True)) if row else {}
+        for column in columns:
+            values = [
+                run.accuracy[a == column][0] for run, a in zip(runs, annotations, strict=True)
+            ]
+            mean, low, high = (100 * float(v) for v in mean_and_interval(np.array(values)))
+            paper = printed.get(column, math.nan)
+            cells.append(Cell(variant, column, mean, low, high, len(runs), paper))
+    return cells
+
+
+def markdown_table(cells: Sequence[Cell], title: str, notes: Sequence[str]) -> str:
+    """Rows are variants, columns annotations; a cell is ours, and in parentheses the paper's."""
+    columns = sorted({cell.annotations for cell in cells})
+    found = {(cell.variant, cell.annotations): cell for cell in cells}
+    header = ["# annotations", *(f"{n:,}" for n in columns)]
+    lines = [header, ["---"] * len(header)]
+    for variant in dict.fromkeys(cell.variant for cell in cells):
+        row = [variant]
+        for column in columns:
+            cell = found.get((variant, column))
+            row.append("" if cell is None else _text(cell))
+        lines.append(row)
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([f"## {title}", table, *notes]) + "\n"
+
+
+def _text(cell: Cell) -> str:
+    text = f"{cell.mean:.2f}"
+    if not math.isnan(cell.low):
+        text += f" [{cell.low:.2f}, {cell.high:.2f}]"
+    if not math.isnan(cell.paper):
+        # Bold where we are above the paper.
+        text = f"**{text}**" if cell.mean > cell.paper else text
+        text += f" ({cell.paper:.2f})"
+    return text
+
+
+def write_table(cells: Sequence[Cell], text: str, stem: Path) -> None:
+    """`stem`.csv, a row for each cell, and `stem`.md, which is `text`; each whole or not at all."""
+    header = ("strategy", "annotations", "mean", "low", "high", "seeds", "paper")
+    rows = [
+        (
+            c.variant,
+            c.annotations,
+            *(round(v, 3) for v in (c.mean, c.low, c.high)),
+            c.seeds,
+            c.paper,
+        )
+        for c in cells
+    ]
+    write_csv(stem.with_suffix(".csv"), header, rows)
+    with write_atomically(stem.with_suffix(".md"), "w") as handle:
+        handle.write(text)
