@@ -14,8 +14,8 @@ def reproduce(
     exhibits: Annotated[
         list[str],
         typer.Argument(
-            help="fig3 fig4 fig5 fig6 fig7 fig9 fig10 table2 table3 table4 (the paper's); toys "
-            "digits fashion (beside it); or all, which is the paper's."
+            help="fig3 fig4 fig5 fig6 fig7 fig9 fig10 table2 table3 table4 (the paper's, or all); "
+            "beside it toys digits fashion what-ldr-is what-ldr-is-mnist radius-digits."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and figures.")],
@@ -26,7 +26,7 @@ def reproduce(
         str | None,
         typer.Option(help="Run on folder:PATH or npz:PATH, with the settings of the exhibit's."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many, from 0 upward.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many.")] = None,
     pool_size: Annotated[
         int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
     ] = None,

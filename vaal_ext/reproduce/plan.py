@@ -40,10 +40,12 @@ class Exhibit:
     """What one figure or table needs.
 
     Attributes:
-        shows: what is drawn: "contours", "updates", "curves", "losses" or "table".
+        shows: what is drawn: "contours", "updates", "curves", "losses", "table", "sweep" (areas on
+            the validation set) or "roughness" (LDR beside other scores).
         datasets: each is run with all variants.
         variants: label -> fields of :class:`~vaal_ext.experiment.config.RunConfig`.
-        seeds: how many, unless told otherwise.
+        seeds: how many, unless told otherwise, from `first_seed` upward. Settings are chosen on
+            seeds that no result is reported on.
         rounds: queries of a run.
         one_query: whether the figure is about a single query, so that `rounds` stands.
         title: for the tables and figures.
@@ -56,11 +58,20 @@ class Exhibit:
     seeds: int = 5
     rounds: int = 10
     one_query: bool = False
+    first_seed: int = 0
 
 
 def _vaal(**settings: Any) -> Variant:
     return {"strategy": "vaal", **settings}
 
+
+def _radii(*lengths: float) -> dict[str, Variant]:
+    """VAAL with radius eps and a tenth of it as step."""
+    return {f"vaal, eps {eps:g}": _vaal(eps=eps, xi=eps / 10) for eps in lengths}
+
+
+_BASELINES = {name: _STRATEGIES[name] for name in ("random", "entropy", "margin")}
+_RADII = _radii(0.1) | {"vaal, eps 2 (paper)": _vaal(**_PAPER_QUERY)}
 
 EXHIBITS: dict[str, Exhibit] = {
     "fig3": Exhibit("contours", "Circles before and after a query", ("circles",), _TOY, 1, 1, True),
@@ -89,12 +100,20 @@ EXHIBITS: dict[str, Exhibit] = {
     "table3": Exhibit("table", "Table III: SVHN", ("svhn",)),
     "table4": Exhibit("table", "Table IV: CIFAR-10", ("cifar10",)),
     # Beside the paper, and not among "all".
-    "toys": Exhibit("table", "Circles and moons", ("circles", "moons"), seeds=20),
+    "toys": Exhibit(
+        "updates", "Test error against updates, 10 + 10 labels", ("circles", "moons"),
+        _WITH_PAPERS_LENGTHS, 20, 1, True,
+    ),
     "digits": Exhibit("table", "Digits", ("digits",), seeds=20),
     "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
+    "what-ldr-is": Exhibit("roughness", "what LDR measures", ("digits",), _RADII, 1, 4),
+    "what-ldr-is-mnist": Exhibit("roughness", "what LDR measures", ("mnist",), _RADII, 1, 4),
+    # How settings were chosen.
+    "radius-digits": Exhibit(
+        "sweep", "length of the perturbation", ("digits",),
+        _BASELINES | _radii(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0), 8, first_seed=100,
+    ),
 }  # fmt: skip
-
-_BESIDE = ("toys", "digits", "fashion")
 
 
 def exhibits_named(names: Sequence[str]) -> dict[str, Exhibit]:
@@ -106,7 +125,9 @@ def exhibits_named(names: Sequence[str]) -> dict[str, Exhibit]:
     chosen: dict[str, Exhibit] = {}
     for name in names:
         if name == "all":
-            chosen |= {key: value for key, value in EXHIBITS.items() if key not in _BESIDE}
+            chosen |= {
+                key: value for key, value in EXHIBITS.items() if key.startswith(("fig", "table"))
+            }
         elif name in EXHIBITS:
             chosen[name] = EXHIBITS[name]
         else:

@@ -34,7 +34,7 @@ class Overrides:
         data_root: see :func:`vaal_ext.datasets.load.load_dataset`.
         data: a data set to run on instead, with the settings of the exhibit's (CIFAR-10 saved as
             images: ``folder:PATH``); not for the exhibits that are about one query.
-        seeds: how many, from 0 upward.
+        seeds: how many, from the exhibit's first upward.
         rounds: queries of a run; not for the exhibits that are about one query.
         pool_size, steps, device: see :class:`~vaal_ext.experiment.config.RunConfig`.
     """
@@ -104,6 +104,7 @@ def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plan
         raise ValueError(
             f"{exhibit.title!r} is about {exhibit.datasets[0]}: data cannot replace it"
         )
+    seeds = overrides.seeds or exhibit.seeds
     rounds = exhibit.rounds
     if overrides.rounds is not None and not exhibit.one_query:
         rounds = overrides.rounds
@@ -120,7 +121,7 @@ def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plan
             if overrides.data is not None:
                 kind, _, path = overrides.data.partition(":")
                 where += f"={kind}-{Path(path).name}"
-            for seed in range(overrides.seeds or exhibit.seeds):
+            for seed in range(exhibit.first_seed, exhibit.first_seed + seeds):
                 folder = out / "runs" / where / name / f"seed_{seed}"
                 yield PlannedRun(dataset, label, replace(config, seed=seed), folder)
 

@@ -15,8 +15,10 @@ from vaal_ext.report.runs import Run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
 from vaal_ext.reproduce.plan import Exhibit
+from vaal_ext.reproduce.sweeps import draw_sweep, sweep_rows, write_sweep
 from vaal_ext.reproduce.tables import markdown_table, table_cells, write_table
 from vaal_ext.reproduce.toys import before_and_after, error_after_updates
+from vaal_ext.reproduce.what_ldr_is import BANDS, draw_roughness, scored_pool, wrong_per_band
 
 __all__ = ["show"]
 
@@ -117,6 +119,40 @@ def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
         yield from _statistics(dataset, groups, out)
 
 
+def _sweep(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for dataset, groups in results.items():
+        rows = sweep_rows(groups)
+        stem = out / f"{name}_{dataset}"
+        write_sweep(stem.with_suffix(".csv"), rows)
+        draw_sweep(stem.with_suffix(".png"), rows, f"{dataset}: {exhibit.title}")
+        for row in rows:
+            interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+            yield f"{dataset}  {row.variant:<34} {row.val:.2f}{interval}  (test {row.test:.2f})"
+        yield f"{stem}.csv, {stem}.png: area under the budget curve on the validation set"
+
+
+def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    for dataset, groups in results.items():
+        pools = {label: scored_pool(runs[0]) for label, runs in groups.items()}
+        stem = out / f"{name}_{dataset}"
+        title = f"{dataset}: {exhibit.title}"
+        draw_roughness(stem.with_suffix(".png"), pools, title)
+        yield f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, seed 0"
+        rows = [
+            (label, score, low, high, round(float(share), 5))
+            for label, pool in pools.items()
+            for score, values in (
+                ("ldr", pool.ldr), ("entropy", pool.entropy), ("margin", -pool.margin)
+            )
+            for low, high, share in zip(
+                BANDS[:-1], BANDS[1:], wrong_per_band(values, pool.wrong), strict=True
+            )
+        ]  # fmt: skip
+        header = ("variant", "score", "rank_above", "rank_to", "wrong_pseudo_labels")
+        write_csv(stem.with_suffix(".csv"), header, rows)
+        yield f"{stem}.csv: wrong pseudo labels in each percentile band"
+
+
 def _notes(groups: dict[str, list[Run]]) -> list[str]:
     """What a reader of a table must know of how it was made."""
     some = next(iter(groups.values()))
@@ -155,4 +191,6 @@ _SHOW: dict[str, Callable[[str, Exhibit, Results, Path], Iterator[str]]] = {
     "curves": _curves,
     "losses": _losses,
     "table": _table,
+    "sweep": _sweep,
+    "roughness": _roughness,
 }
