@@ -134,6 +134,7 @@ def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
         (["table2", "--data", images], "are 1100 labels; the pool of npz:"),
         (["fig3", "--data", images], "data cannot replace it"),
         (["fig3", "--seeds", "0"], "seeds must be at least 1"),
+        (["fig3", "--variants", "margin"], "are random, vaal, got 'margin'"),
         (["table2", "--data", images, *SMALL[:-1], "50"], "query_size must be at most pool_size"),
     ):
         assert main(["reproduce", *arguments, "--out", str(out)]) == 2
@@ -146,9 +147,10 @@ def test_a_folder_with_other_settings_is_refused_naming_them(images, tmp_path):
     run_missing(items[:1], progress=False)
     path = items[0].folder / "config.json"
     path.write_text(path.read_text().replace('"batch_size": 32', '"batch_size": 16'))
-    (items[0].folder / "rounds.csv").unlink()
-    with pytest.raises(ValueError, match="batch_size is 16 there and 32 here"):
-        run_missing(items, progress=False)
+    for _ in range(2):  # a finished run, and one that would go on
+        with pytest.raises(ValueError, match="batch_size is 16 there and 32 here"):
+            run_missing(items, progress=False)
+        (items[0].folder / "rounds.csv").unlink(missing_ok=True)
 
 
 def test_killed_and_started_again_it_goes_on(images, tmp_path):

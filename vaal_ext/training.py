@@ -115,6 +115,10 @@ SETTINGS = {
         percentile=90.0,  # paper, IV.B.1
         initial=100,  # paper, Table I
         query_size=100,  # paper, IV.B.1
+        # 200 random labels, 500 steps, one seed: 97.5 % on the validation set; 95.8 with 2, 93.2
+        # without the term. 250 steps: 95.9.
+        vat_xi=0.1,
+        vat_eps=1.0,
     ),
     "fashion-mnist": _UNTRIED_IMAGES,
     "svhn": _UNTRIED_IMAGES,

@@ -26,6 +26,10 @@ def reproduce(
         str | None,
         typer.Option(help="Run on folder:PATH or npz:PATH, with the settings of the exhibit's."),
     ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(help="Only these rows or curves, with commas between: random,vaal."),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many.")] = None,
     pool_size: Annotated[
         int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
@@ -48,7 +52,8 @@ def reproduce(
 
     chosen = exhibits_named(exhibits)
     root = None if data_root is None else str(data_root)
-    overrides = Overrides(root, data, seeds, rounds, pool_size, steps, device)
+    labels = None if variants is None else tuple(variants.split(","))
+    overrides = Overrides(root, data, labels, seeds, rounds, pool_size, steps, device)
     run_missing(plan_runs(list(chosen.values()), overrides, out))
     for name, exhibit in chosen.items():
         for line in show(name, exhibit, results(exhibit, overrides, out), out / name):

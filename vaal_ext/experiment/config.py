@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.training import settings_for
 from vaal_ext.vat import VatSettings
 
-__all__ = ["RunConfig"]
+__all__ = ["RunConfig", "config_differences"]
 
 # In the order of the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters")
+
+# Where the data lies is no part of a run: their content is compared instead.
+_NOT_COMPARED = ("data_root",)
 
 
 @dataclass(frozen=True)
@@ -147,3 +151,17 @@ class RunConfig:
                 f"a strategy may have +vat behind its name and nothing else, got {self.strategy!r}"
             )
         return name, bool(plus)
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting.
+
+    A setting that a run of an earlier version does not have had its default then.
+    """
+    defaults = {field.name: field.default for field in fields(RunConfig)}
+    old, new = defaults | dict(old), defaults | dict(new)
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if key not in _NOT_COMPARED and old.get(key) != new.get(key)
+    ]

@@ -31,15 +31,13 @@ from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.experiment import provenance
+from vaal_ext.experiment.config import config_differences
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
 __all__ = ["Round", "RunFolder", "RunInUseError", "State"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
-
-# Where the data lies is no part of the run: the content is compared instead.
-_NOT_COMPARED = ("data_root",)
 
 
 @dataclass(frozen=True)
@@ -174,11 +172,7 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not the configuration of a run: {error}") from error
         new = json.loads(json.dumps(identity["config"]))
-        differences = [
-            f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-            for key in sorted(old.keys() | new.keys())
-            if key not in _NOT_COMPARED and old.get(key) != new.get(key)
-        ]
+        differences = config_differences(old, new)
         if not differences and old_data != identity["data_sha256"]:
             differences = ["the data it was made from are not the data here"]
         if differences:

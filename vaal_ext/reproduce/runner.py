@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from vaal_ext.checks import require_int
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.config import RunConfig, config_differences
 from vaal_ext.experiment.folder import RunInUseError
 from vaal_ext.experiment.loop import check_fits, run
 from vaal_ext.report.runs import Run, load_run
@@ -36,11 +37,13 @@ class Overrides:
             images: ``folder:PATH``); not for the exhibits that are about one query.
         seeds: how many, from the exhibit's first upward.
         rounds: queries of a run; not for the exhibits that are about one query.
+        variants: the labels of those to run; None: all.
         pool_size, steps, device: see :class:`~vaal_ext.experiment.config.RunConfig`.
     """
 
     data_root: str | None = None
     data: str | None = None
+    variants: tuple[str, ...] | None = None
     seeds: int | None = None
     rounds: int | None = None
     pool_size: int | None = None
@@ -64,8 +67,15 @@ class PlannedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds all rounds. ValueError if it holds something damaged."""
-        return (self.folder / "rounds.csv").is_file() and load_run(self.folder).finished
+        """Whether the folder holds all rounds. ValueError if they are another run's, or damaged."""
+        if not (self.folder / "rounds.csv").is_file():
+            return False
+        found = load_run(self.folder)
+        wanted = json.loads(json.dumps(asdict(self.config)))  # as config.json would have it
+        differences = config_differences(found.config, wanted)
+        if differences:
+            raise ValueError(f"{self.folder} holds a different run: {'; '.join(differences)}")
+        return found.finished
 
 
 def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> list[PlannedRun]:
@@ -110,7 +120,11 @@ def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plan
         rounds = overrides.rounds
     for dataset in exhibit.datasets:
         table = asdict(settings_for(dataset))
-        for label, variant in exhibit.variants.items():
+        for label in overrides.variants or exhibit.variants:
+            if label not in exhibit.variants:
+                known = ", ".join(exhibit.variants)
+                raise ValueError(f"variants of {exhibit.title!r} are {known}, got {label!r}")
+            variant = exhibit.variants[label]
             own = {k: v for k, v in table.items() if "+" in variant["strategy"] or "vat_" not in k}
             plain = RunConfig(
                 dataset=overrides.data or dataset, strategy=variant["strategy"], **own, rounds=10
