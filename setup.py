@@ -147,7 +147,8 @@ class Plan:
         stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-isystem {self.include}", f"-I{csrc}"]
         x86 = ["-DVAAL_X86"] if "avx2" in self.isas else []
         objects = []
-        for source in ("ops", "cpu/choose", "cpu/logits_ops", "cpu/sample_ops"):
+        hosts = ("choose", "logits_ops", "sample_ops", "deepfool_ops")
+        for source in ("ops", *(f"cpu/{name}" for name in hosts)):
             objects.append(f"{Path(source).name}.o")
             edge("cxx", objects[-1], [csrc / f"{source}.cpp"], CXX_FLAGS + stable + x86)
         for isa in self.isas:

@@ -22,4 +22,9 @@ STABLE_TORCH_LIBRARY(vaal, m) {
   m.def("random_perturb(Tensor x, float radius, int seed, Tensor sample_index) -> Tensor");
   // logits [B, C] -> pseudo_label int64[B], entropy A[B], margin A[B]
   m.def("posterior_summary(Tensor logits) -> (Tensor, Tensor, Tensor)");
+  // logits [B, C], gradients [B, K, ...], reference int64[B], candidates int64[B, K]
+  // -> nearest int64[B], distance A[B], step [B, ...]
+  m.def(
+      "deepfool_step(Tensor logits, Tensor gradients, Tensor reference, Tensor candidates) "
+      "-> (Tensor, Tensor, Tensor)");
 }

@@ -152,7 +152,7 @@ def test_a_batch_never_leaves_the_device(monkeypatch, backend):
     # On tensors that have a CUDA device but no memory; asking for a value would raise. The engine
     # of the backward pass wants a real device, so its result, like x in any case, is made here.
     monkeypatch.setattr(
-        power_iteration, "_input_gradient", lambda logits, x, slope: torch.empty_like(x)
+        power_iteration, "input_gradient", lambda logits, x, slope: torch.empty_like(x)
     )
     with FakeTensorMode():
         with torch.device("cuda"):

@@ -21,6 +21,7 @@ __all__ = [
     "check_input",
     "finite_rows",
     "forward_of",
+    "input_gradient",
     "load_backend",
     "require_backend",
 ]
@@ -148,7 +149,7 @@ class PowerIteration:
         _same_classes(clean, logits)
         value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self.divergence_options)
         # The gradient takes the place of the point that it was taken at: a batch less is held.
-        moved.copy_(_input_gradient(logits, moved, slope))
+        moved.copy_(input_gradient(logits, moved, slope))
         result, norm = ops.perturb(x, moved, radius, return_norm=True)
         moved.copy_(result)
         flat |= (norm == 0).to(flat.device)
@@ -173,10 +174,17 @@ def _same_classes(clean: Tensor, logits: Tensor) -> None:
         )
 
 
-def _input_gradient(logits: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+def input_gradient(logits: Tensor, x: Tensor, slope: Tensor, *, batched: bool = False) -> Tensor:
+    """The gradient of the sum of slope·logits by x, like x; slope like logits.
+
+    With `batched` slope is [K, B, C] and the K gradients [K, B, ...] come from one backward under
+    torch.vmap. ValueError where the logits do not depend on x.
+    """
     gradient = None
     if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(logits, x, slope, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            logits, x, slope, allow_unused=True, is_grads_batched=batched
+        )
     if gradient is None:
         raise ValueError(
             "the logits do not depend on the input through autograd: the model must not detach, "

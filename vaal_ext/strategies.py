@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaal_ext.deepfool import DeepFool, deepfool, deepfool_scores
+from vaal_ext.model_state import home_device
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import PowerIteration, require_backend
 from vaal_ext.roughness import LDRScorer, posterior_scores
@@ -25,6 +27,7 @@ from vaal_ext.selection import Order, select
 
 __all__ = [
     "STRATEGIES",
+    "Dfal",
     "Entropy",
     "Margin",
     "QueryContext",
@@ -65,6 +68,17 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
         """``pool_index`` int64 [n], distinct. ValueError if the pool has fewer than n to give."""
+
+    def make_twins(
+        self, model: torch.nn.Module, queried: Tensor, context: QueryContext
+    ) -> tuple[Tensor, Tensor] | None:
+        """Samples to train on besides the queried ones [n, ...], which take no label of their own.
+
+        Made with the model that queried: float32 [T, ...] on the CPU, and int64 [T] on the CPU,
+        the place in `queried` of the sample whose label each has. None where the strategy makes
+        none.
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -178,8 +192,63 @@ class Vaal(Strategy):
         )
 
 
+@dataclass(frozen=True)
+class Dfal(Strategy):
+    """The n samples nearest to a decision boundary, by DeepFool (DFAL, Ducoffe and Precioso 2018).
+
+    As there, the adversarial twin of each queried sample, x + r with the overshoot, joins the
+    training set with the label of its original, unless `twins` is False; a sample from which
+    DeepFool reached no other class has none. The other settings are those of
+    :func:`~vaal_ext.deepfool.deepfool`.
+    """
+
+    overshoot: float = 0.02
+    max_iter: int = 50
+    num_candidates: int | None = None
+    twins: bool = True
+    backend: str = "fused"
+
+    name: ClassVar[str] = "dfal"
+
+    def __post_init__(self) -> None:
+        DeepFool(**self._deepfool())
+        if not isinstance(self.twins, bool):
+            raise TypeError(f"twins must be True or False, got {self.twins!r}")
+
+    def _deepfool(self) -> dict[str, Any]:
+        names = ("overshoot", "max_iter", "num_candidates", "backend")
+        return {name: getattr(self, name) for name in names}
+
+    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+        return deepfool_scores(
+            model,
+            pool,
+            **self._deepfool(),
+            sample_index=torch.from_numpy(context.sample_index),
+            batch_size=context.batch_size,
+            progress=context.progress,
+        )
+
+    def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        return _smallest(scores.perturbation_norm, n)
+
+    def make_twins(
+        self, model: torch.nn.Module, queried: Tensor, context: QueryContext
+    ) -> tuple[Tensor, Tensor] | None:
+        if not self.twins:
+            return None
+        device = home_device(model) or queried.device
+        parts = []
+        for x in queried.split(context.batch_size):
+            found = deepfool(model, x.to(device), **self._deepfool())
+            parts.append(((x.to(device) + found.perturbation).cpu(), found.reached.cpu()))
+        moved, reached = (torch.cat(column) for column in zip(*parts, strict=True))
+        of = (reached >= 0).nonzero().squeeze(1)
+        return moved[of], of
+
+
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Random, Entropy, Margin, Vaal)
+    strategy.name: strategy for strategy in (Random, Entropy, Margin, Vaal, Dfal)
 }
 
 

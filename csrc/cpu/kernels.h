@@ -59,6 +59,8 @@ struct Kernels {
   // out = x + factor·direction, elementwise; factor may lie outside float's range.
   void (*add_scaled)(const void* x, const void* direction, void* out, int64_t count, double factor,
                      Storage);
+  // out = (from·2^−exponent)·factor, elementwise; 2^−exponent may lie outside float's range.
+  void (*scaled)(const void* from, void* out, int64_t count, int exponent, double factor, Storage);
   // Normals in the type of the arithmetic: double for kFloat64, else float.
   void (*normals)(const NormalArguments&, void* out);
   // As add_scaled, for a direction in the type of the arithmetic.

@@ -1,10 +1,11 @@
-// The pieces of perturb and random_perturb: a norm, a scaled addition, and normals on demand.
+// The pieces of the ops over samples: a norm, a scaled addition, a scaling, and normals on demand.
 //
 //   perturb:         out = x + radius · d/‖d‖₂            per sample, d given
 //   random_perturb:  out = x + radius · n/‖n‖₂            per sample, n ~ N(0, I) from Philox
+//   deepfool_step:   out = distance · w/‖w‖₂              per sample, w chosen
 //
-// sample_ops.cpp cuts long samples into chunks of fixed size, so the result does not depend on the
-// number of threads.
+// sample_ops.cpp and deepfool_ops.cpp cut long samples into chunks of fixed size (samples.h), so
+// the result does not depend on the number of threads.
 
 #include <math.h>
 
@@ -126,6 +127,21 @@ void add_normals_to(const void* x, const void* normals, void* out, int64_t count
                count, factor);
 }
 
+// The power of two is split, so that neither half leaves S's range.
+template <class T, class S>
+void scale_to(const void* from, void* to, int64_t count, int exponent, double factor) {
+  using R = Register<S>;
+  const T* in = static_cast<const T*>(from);
+  T* out = static_cast<T*>(to);
+  const S first = S(ldexp(1.0, -exponent / 2)), second = S(ldexp(1.0, -exponent - -exponent / 2));
+  int64_t i = 0;
+  for (; i + R::kLanes <= count; i += R::kLanes)
+    store(out + i, load(in + i) * first * second * S(factor));
+  if (i < count)
+    store_some<S>(out + i, load_some<S>(in + i, count - i, S(0)) * first * second * S(factor),
+                  count - i);
+}
+
 // kLanes 32-bit words for Philox. Even and odd lanes apart, each in 64 bits of which the upper half
 // is arbitrary: so a product keeps the place of its factor and its low half needs no extraction.
 struct WordMath {
@@ -229,6 +245,11 @@ NormPart norm_part(const void* direction, int64_t count, Storage storage) {
 void add_scaled(const void* x, const void* direction, void* out, int64_t count, double factor,
                 Storage storage) {
   VAAL_DISPATCH_STORAGE(storage, add_to, x, direction, out, count, factor);
+}
+
+void scaled(const void* from, void* out, int64_t count, int exponent, double factor,
+            Storage storage) {
+  VAAL_DISPATCH_STORAGE(storage, scale_to, from, out, count, exponent, factor);
 }
 
 void normals(const NormalArguments& args, void* out) {

@@ -8,34 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include "tensors.h"
+#include "samples.h"
 
 namespace vaal {
 namespace {
-
-// Samples are cut into chunks of this many elements, so that one long sample keeps every thread
-// busy; a chunk fits the L2 cache. Fixed, so that results do not depend on the thread count.
-constexpr int64_t kChunk = 32768;
-
-struct Samples {
-  int64_t count, elements, chunks;  // chunks of one sample
-  explicit Samples(const Tensor& x)
-      : count(x.size(0)),
-        elements(x.size(0) == 0 ? 0 : x.numel() / x.size(0)),
-        chunks((elements + kChunk - 1) / kChunk) {}
-  int64_t total() const { return count * chunks; }
-  int64_t chunk_grain() const { return std::max<int64_t>(1, grain(std::min(elements, kChunk))); }
-};
-
-double combine(const NormPart* part, int64_t count) {
-  double peak = 0, sum = 0;
-  for (int64_t i = 0; i < count; ++i) peak = std::max(peak, part[i].scale);
-  for (int64_t i = 0; i < count; ++i) {
-    const double relative = part[i].scale / peak;
-    sum += part[i].sum * relative * relative;
-  }
-  return peak * std::sqrt(sum);
-}
 
 // radius/norm; a zero direction moves nothing, one that is not finite has no direction.
 double factor_of(double radius, double norm) {
@@ -48,20 +24,10 @@ double factor_of(double radius, double norm) {
 template <class Measure, class Apply, class Report>
 void move_samples(const Samples& samples, double radius, const Measure& measure, const Apply& apply,
                   const Report& report) {
-  const auto each_chunk = [&](const auto& body) {
-    torch::stable::parallel_for(0, samples.total(), samples.chunk_grain(),
-                                [&](int64_t begin, int64_t end) {
-                                  for (int64_t i = begin; i < end; ++i) {
-                                    const int64_t at = i % samples.chunks * kChunk;
-                                    body(i, i / samples.chunks, at,
-                                         std::min(kChunk, samples.elements - at));
-                                  }
-                                });
-  };
   if (samples.chunks == 1) {
-    each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
+    samples.each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
       const NormPart part = measure(sample, at, count);
-      const double norm = combine(&part, 1);
+      const double norm = length(part);
       report(sample, norm);
       apply(sample, at, count, factor_of(radius, norm));
     });
@@ -69,15 +35,15 @@ void move_samples(const Samples& samples, double radius, const Measure& measure,
   }
   std::vector<NormPart> parts(samples.total());
   std::vector<double> factors(samples.count);
-  each_chunk([&](int64_t i, int64_t sample, int64_t at, int64_t count) {
+  samples.each_chunk([&](int64_t i, int64_t sample, int64_t at, int64_t count) {
     parts[i] = measure(sample, at, count);
   });
   for (int64_t sample = 0; sample < samples.count; ++sample) {
-    const double norm = combine(parts.data() + sample * samples.chunks, samples.chunks);
+    const double norm = length(combine(parts.data() + sample * samples.chunks, samples.chunks));
     report(sample, norm);
     factors[sample] = factor_of(radius, norm);
   }
-  each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
+  samples.each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
     apply(sample, at, count, factors[sample]);
   });
 }

@@ -8,8 +8,8 @@
 //           as there is room and reads the rest again (from L2) in every step; posterior_summary
 //           needs one pass. The KL with smoothing takes this path at every length.
 //   split   several blocks a row: each step is a kernel of its own and leaves one partial result a
-//           block in a workspace. For few long rows, and for long samples of perturb and
-//           random_perturb (whose stream would read the direction twice all the same).
+//           block in a workspace. For few long rows, and for long samples of perturb,
+//           random_perturb and deepfool_step (whose stream would read a row twice all the same).
 //
 // Every thread moves packs of 16 bytes where the row stride and the pointers are multiples of 16,
 // and single elements otherwise: vector_width says which of the two the row stride allows.
@@ -18,6 +18,7 @@
 //
 //   symmetric_kl 2 + 0     its direction 2 + 1     its backward 2 + 1, or 2 + 2 for both gradients
 //   perturb 2 + 1, split 3 + 1      random_perturb 1 + 1      posterior_summary 1 + 0
+//   deepfool_step K + 1 + 1 an element of a sample, whose K rows are the gradients of K classes
 //
 // python_tests/test_cuda_traffic.py counts them.
 #pragma once
@@ -38,7 +39,8 @@ enum class Op {
   kSymmetricKlDirection,
   kPerturb,
   kRandomPerturb,
-  kPosteriorSummary
+  kPosteriorSummary,
+  kDeepfoolStep
 };
 
 enum class Path { kWarp, kBlock, kStream, kSplit };
@@ -87,7 +89,8 @@ constexpr RegisterShape register_shape(Op op, int dtype_size) {
     case Op::kRandomPerturb:  // multiples of the four normals of a Philox block
       return dtype_size == 8 ? RegisterShape{2, 4, 512}
                              : RegisterShape{1, dtype_size == 4 ? 4 : 2, 512};
-    case Op::kPosteriorSummary: return {1, dtype_size == 2 ? 2 : 4, 512};
+    case Op::kPosteriorSummary:
+    case Op::kDeepfoolStep: return {1, dtype_size == 2 ? 2 : 4, 512};
     default: return {1, dtype_size == 2 ? 1 : 2, dtype_size == 8 ? 256 : 384};
   }
 }
@@ -106,6 +109,7 @@ inline std::optional<Op> op_from_name(std::string_view name) {
   if (name == "perturb") return Op::kPerturb;
   if (name == "random_perturb") return Op::kRandomPerturb;
   if (name == "posterior_summary") return Op::kPosteriorSummary;
+  if (name == "deepfool_step") return Op::kDeepfoolStep;
   return std::nullopt;
 }
 
@@ -185,7 +189,8 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   if (dtype_size != 2 && dtype_size != 4 && dtype_size != 8)
     throw std::invalid_argument("launch_plan: an element has 2, 4 or 8 bytes, got " +
                                 std::to_string(dtype_size));
-  const bool of_image = op == Op::kPerturb || op == Op::kRandomPerturb;
+  const bool of_image =
+      op == Op::kPerturb || op == Op::kRandomPerturb || op == Op::kDeepfoolStep;
   if (!of_image && cols > (int64_t{1} << 30))
     throw std::invalid_argument("launch_plan: more than 2^30 classes: " + std::to_string(cols));
 

@@ -176,7 +176,7 @@ def run(
         ),
     ],
     strategy: Annotated[
-        str, typer.Option(help="vaal, random, entropy or margin; each may have +vat.")
+        str, typer.Option(help="vaal, random, entropy, margin or dfal; each may have +vat.")
     ],
     out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
     data_root: _DataRoot = None,
@@ -196,6 +196,10 @@ def run(
     ] = None,
     class_prior: _ClassPrior = "uniform",
     order: _Order = "ascending",
+    twins: Annotated[
+        bool | None,
+        typer.Option(help="dfal: train on adversarial twins of the queried samples too (default)."),
+    ] = None,
     vat_weight: Annotated[
         float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
     ] = None,
@@ -241,6 +245,7 @@ def run(
         percentile=percentile,
         class_prior=class_prior_of(class_prior),
         order=order,
+        twins=twins,
         vat_weight=vat_weight,
         vat_xi=vat_xi,
         vat_eps=vat_eps,

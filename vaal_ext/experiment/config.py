@@ -40,6 +40,7 @@ class RunConfig:
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
         xi, eps, num_iters, percentile, order, class_prior: of the strategy ``vaal``.
+        twins: of the strategy ``dfal``, where it is True by default; None for the others.
         vat_weight, vat_xi, vat_eps, vat_num_iters: of the regulariser, see
             :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
         learning_rate, steps, batch_size: of the training.
@@ -63,6 +64,7 @@ class RunConfig:
     percentile: float | None = None
     order: str = "ascending"
     class_prior: Any = "uniform"
+    twins: bool | None = None
     vat_weight: float | None = None
     vat_xi: float | None = None
     vat_eps: float | None = None
@@ -82,7 +84,12 @@ class RunConfig:
         """
         table = asdict(settings_for(self.dataset))
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        if not self._query_and_regulariser()[1]:
+        query, regularised = self._query_and_regulariser()
+        if query == "dfal":
+            table["twins"] = True
+        elif self.twins is not None:
+            raise ValueError(f"twins is for the strategy dfal, got {self.strategy!r}")
+        if not regularised:
             for name in _VAT:
                 if name in given:
                     raise ValueError(

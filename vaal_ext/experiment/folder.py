@@ -3,7 +3,8 @@
 ``config.json``    "config": every setting of the run; "data_sha256", "versions" and "commit"
 ``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked
 ``scores.npz``     :class:`~vaal_ext.pool.scores.PoolScores` of the pool of the last query
-``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict)
+``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict);
+                   with ``dfal`` the adversarial twins so far
 ``rounds.csv``     one row for every finished round
 ``.lock``          held by the process that is at the run
 
@@ -35,7 +36,7 @@ from vaal_ext.experiment.config import config_differences
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["Round", "RunFolder", "RunInUseError", "State"]
+__all__ = ["Round", "RunFolder", "RunInUseError", "State", "Twins"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
 
@@ -46,7 +47,7 @@ class Round:
 
     Round 0 trains on the initial labels. Every other round queries with the network of the round
     before, then trains a fresh one (with ``warm_start`` that one further): ``labels`` counts what
-    the network of this round was given.
+    the network of this round was given, not the adversarial twins, which cost no label.
     """
 
     round: int
@@ -61,15 +62,26 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Samples ``x`` float32 [T, ...] that are trained on with the labels of others: those at ``of``
+    int64 [T] in the data set's pool."""
+
+    x: Tensor
+    of: Tensor
+
+
+@dataclass(frozen=True)
 class State:
     """What a run needs to go on: its finished rounds, the labelled indices and the last weights.
 
-    ``labelled`` is int64 [labels], indices in the data set's pool in the order they were labelled.
+    ``labelled`` is int64 [labels], indices in the data set's pool in the order they were labelled;
+    ``twins`` is None where the strategy makes none.
     """
 
     rounds: tuple[Round, ...]
     labelled: np.ndarray
     weights: dict[str, Tensor]
+    twins: Twins | None = None
 
 
 class RunInUseError(ValueError):
@@ -137,7 +149,8 @@ class RunFolder:
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             rounds = tuple(Round(**row) for row in saved["rounds"])
-            state = State(rounds, saved["labelled"].numpy(), dict(saved["weights"]))
+            twins = Twins(**saved["twins"]) if "twins" in saved else None
+            state = State(rounds, saved["labelled"].numpy(), dict(saved["weights"]), twins)
         except (
             pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
             AttributeError,
@@ -152,15 +165,15 @@ class RunFolder:
             with self._naming("scores.npz"):
                 scores.save(self.path / "scores.npz")
         self._write_query(state, scores)
+        content: dict[str, Any] = {
+            "rounds": [asdict(row) for row in state.rounds],
+            "labelled": torch.from_numpy(state.labelled),
+            "weights": {key: value.cpu() for key, value in state.weights.items()},
+        }
+        if state.twins is not None:
+            content["twins"] = {"x": state.twins.x, "of": state.twins.of}
         with self._writing("state.pt", "wb") as file:
-            torch.save(
-                {
-                    "rounds": [asdict(row) for row in state.rounds],
-                    "labelled": torch.from_numpy(state.labelled),
-                    "weights": {key: value.cpu() for key, value in state.weights.items()},
-                },
-                file,
-            )
+            torch.save(content, file)
         self._write_rounds(state.rounds)
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
@@ -202,8 +215,8 @@ class RunFolder:
         columns = _score_columns(queried, scores)
         with self._writing(f"query_{number:03d}.csv", "w") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("index", *_SCORE_COLUMNS))
-            writer.writerows(zip(queried.tolist(), *columns, strict=True))
+            writer.writerow(("index", *columns))
+            writer.writerows(zip(queried.tolist(), *columns.values(), strict=True))
 
     @contextmanager
     def _writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
@@ -222,17 +235,27 @@ class RunFolder:
             raise named from error
 
 
-def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> list[list[str]]:
-    """The cells of ``_SCORE_COLUMNS`` for the queried samples; blank where nothing was scored."""
+def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> dict[str, list[str]]:
+    """The cells of ``_SCORE_COLUMNS`` for the queried samples; blank where nothing was scored.
+
+    With ``dfal`` a column more, perturbation_norm.
+    """
     if scores is None:
-        return [[""] * len(queried) for _ in _SCORE_COLUMNS]
+        return {name: [""] * len(queried) for name in _SCORE_COLUMNS}
     order = np.argsort(scores.index)
     row = order[np.searchsorted(scores.index, queried, sorter=order)]
-    numbers = (scores.ldr, percentile_rank(scores.ldr), scores.entropy, scores.margin)
-    return [
-        [str(label) for label in scores.pseudo_label[row]],
-        *([_number(value) for value in column[row]] for column in numbers),
-    ]
+    numbers = {
+        "ldr": scores.ldr,
+        "percentile_rank": percentile_rank(scores.ldr),
+        "entropy": scores.entropy,
+        "margin": scores.margin,
+    }
+    if scores.perturbation_norm is not None:
+        numbers["perturbation_norm"] = scores.perturbation_norm
+    return {
+        "pseudo_label": [str(label) for label in scores.pseudo_label[row]],
+        **{name: [_number(value) for value in column[row]] for name, column in numbers.items()},
+    }
 
 
 def _number(value: np.floating) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import RunConfig
-from vaal_ext.experiment.folder import Round, RunFolder, State
+from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import load_backend
@@ -101,7 +101,7 @@ class Experiment:
         if before is None:
             labels = self.data.train_y.numpy()
             labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
-            return self._learn(None, labelled, 0.0, 0.0), None
+            return self._learn(None, labelled, None, 0.0, 0.0), None
         started = time.perf_counter()
         pool, context = self._pool(before)
         model = self._model(before.rounds[-1].round)
@@ -110,30 +110,41 @@ class Experiment:
         scored = time.perf_counter()
         pool_index = self.strategy.pick(scores, self.config.query_size, context)
         selected = time.perf_counter()
-        labelled = np.concatenate([before.labelled, context.sample_index[pool_index]])
-        after = self._learn(before, labelled, scored - started, selected - scored)
-        return after, scores
+        made = self.strategy.make_twins(model, pool[torch.from_numpy(pool_index)], context)
+        twinned = time.perf_counter()
+        queried = context.sample_index[pool_index]
+        twins = before.twins
+        if made is not None:
+            twins = _with_twins(twins, made[0], torch.from_numpy(queried)[made[1]])
+        labelled = np.concatenate([before.labelled, queried])
+        score_seconds = scored - started + twinned - selected
+        return self._learn(before, labelled, twins, score_seconds, selected - scored), scores
 
     def train(
         self,
         number: int,
         labelled: np.ndarray,
         weights: dict[str, Tensor] | None = None,
+        twins: Twins | None = None,
         on_step: Callable[[nn.Module, int], None] | None = None,
     ) -> tuple[nn.Module, float]:
         """The network of round `number`, trained on the samples labelled by then, and its loss.
 
         It is the same network every time, on one machine. `labelled` is int64 [labels], indices in
-        the data set's pool; `weights` are what it starts from, by default fresh ones; `on_step` is
-        called after every step with the network and the number of steps taken.
+        the data set's pool; `weights` are what it starts from, by default fresh ones; `twins` are
+        trained on besides; `on_step` is called after every step with the network and the number of
+        steps taken.
         """
         model = self._model(number)
         if weights is not None:
             _load_weights(model, weights)
         index = torch.from_numpy(labelled)
+        x = self.data.train_x[index]
+        if twins is not None:
+            x, index = torch.cat([x, twins.x]), torch.cat([index, twins.of])
         loss = train(
             model,
-            self.data.train_x[index].to(self.device),
+            x.to(self.device),
             self.data.train_y[index].to(self.device),
             steps=self.config.steps,
             learning_rate=self.config.learning_rate,
@@ -165,6 +176,7 @@ class Experiment:
         self,
         before: State | None,
         labelled: np.ndarray,
+        twins: Twins | None,
         score_seconds: float,
         select_seconds: float,
     ) -> State:
@@ -173,7 +185,7 @@ class Experiment:
         number = len(rounds)
         started = time.perf_counter()
         weights = before.weights if before is not None and self.config.warm_start else None
-        model, train_loss = self.train(number, labelled, weights)
+        model, train_loss = self.train(number, labelled, weights, twins=twins)
         train_seconds = time.perf_counter() - started
         test_accuracy, test_loss = evaluate(model, *self.test)
         val_accuracy, _ = evaluate(model, *self.val)
@@ -188,7 +200,7 @@ class Experiment:
             score_seconds=round(score_seconds, 4),
             select_seconds=round(select_seconds, 4),
         )
-        return State((*rounds, row), labelled, model.state_dict())
+        return State((*rounds, row), labelled, model.state_dict(), twins)
 
     def _model(self, number: int) -> nn.Module:
         return model_for(self.data, seed=self._seed(Stream.WEIGHTS, number)).to(self.device)
@@ -202,6 +214,12 @@ class Experiment:
 
     def _seed(self, stream: Stream, number: int) -> int:
         return stream_seed(self.config.seed, stream, number)
+
+
+def _with_twins(before: Twins | None, x: Tensor, of: Tensor) -> Twins:
+    if before is None:
+        return Twins(x, of)
+    return Twins(torch.cat([before.x, x]), torch.cat([before.of, of]))
 
 
 def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

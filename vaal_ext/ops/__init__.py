@@ -4,6 +4,7 @@ A is the type of the arithmetic in the docstrings: float64 for float64 input, el
 """
 
 from . import _library  # noqa: F401  (loads the kernels; everything below needs them)
+from .deepfool_step import deepfool_step
 from .perturb import perturb
 from .posterior_summary import posterior_summary
 from .random_perturb import random_perturb
@@ -11,6 +12,7 @@ from .symmetric_kl import symmetric_kl
 from .symmetric_kl_direction import symmetric_kl_direction
 
 __all__ = [
+    "deepfool_step",
     "perturb",
     "posterior_summary",
     "random_perturb",

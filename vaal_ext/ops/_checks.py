@@ -79,6 +79,18 @@ def check_radius(radius: float) -> None:
         raise ValueError(f"radius must be finite and not negative, got {radius}")
 
 
+def check_labels(name: str, labels: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """labels is int64 of that shape, on that device."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        came = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"{name} must be an int64 tensor, got {came}")
+    if labels.shape != shape or labels.device != device:
+        raise ValueError(
+            f"{name} must have shape {list(shape)} on {device}, got {list(labels.shape)} on "
+            f"{labels.device}"
+        )
+
+
 def refuse_gradient(op: str, *tensors: Tensor) -> None:
     """The op has no derivative; better an error than a gradient that silently lacks a term."""
     for x in tensors:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from vaal_ext.pool.batches import first_samples
 from vaal_ext.pool.memory import MemoryGrowth, available_memory
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
-from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
+from vaal_ext.power_iteration import LogitsFn, Roughness, check_input, forward_of
 
-__all__ = ["AMP", "BatchRun", "Execution", "choose_execution"]
+__all__ = ["AMP", "BatchRun", "Execution", "Probe", "choose_execution"]
 
 AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,6 +27,13 @@ _MEMORY_SHARE = 0.5
 _LARGEST_BATCH = 8192
 # Samples read to time batches of any size.
 _READ = 64
+
+
+class Probe(Protocol):
+    """What is done with a batch besides one forward: the power iteration, or DeepFool."""
+
+    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, index: Tensor) -> Roughness:
+        """See :meth:`~vaal_ext.power_iteration.PowerIteration.run`."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,14 @@ class BatchRun:
     Attributes:
         model, logits_fn: see :func:`vaal_ext.ldr_scores`.
         device: where the network runs.
-        probe: the power iteration, or None for the clean logits alone (ldr NaN, nothing flat).
+        probe: what measures a batch, or None for the clean logits alone (ldr NaN, nothing flat).
         pixels: what turns uint8 samples into the network's input, or None where they are floating.
     """
 
     model: Model
     logits_fn: LogitsFn | None
     device: torch.device
-    probe: PowerIteration | None
+    probe: Probe | None
     pixels: PixelScale | None
 
     def check(self, x: Tensor) -> None:

@@ -23,7 +23,8 @@ _DTYPES = {
     "margin": np.float32,
     "posterior_mean": np.float64,
 }
-_PER_SAMPLE = ("pseudo_label", "entropy", "margin", "ldr")  # in the order of the scorer's rows
+_OPTIONAL = {"perturbation_norm": np.float32}
+_CLEAN = ("pseudo_label", "entropy", "margin")  # in the order of the scorer's rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,9 @@ class PoolScores:
         margin: float32 [N], largest minus second largest posterior; NaN likewise.
         posterior_mean: float64 [C], the mean posterior over the samples with finite logits; NaN
             when there is none, and empty (C = 0) for an empty pool.
+        perturbation_norm: float32 [N], of DeepFool's perturbation, in units of the network's input;
+            inf where it reached no other class, NaN where logits were not finite. None where
+            DeepFool did not run; then it is not in the file either.
 
     Raises:
         TypeError: an array of another dtype. ValueError: not 1-D, lengths that differ, or a
@@ -52,10 +56,13 @@ class PoolScores:
     entropy: np.ndarray
     margin: np.ndarray
     posterior_mean: np.ndarray
+    perturbation_norm: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in _DTYPES.items():
+        for name, dtype in (_DTYPES | _OPTIONAL).items():
             array = getattr(self, name)
+            if array is None and name in _OPTIONAL:
+                continue
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 came = getattr(array, "dtype", type(array).__name__)
                 raise TypeError(f"{name} must be a {np.dtype(dtype)} array, got {came}")
@@ -82,8 +89,9 @@ class PoolScores:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the arrays to `path` (an .npz without pickles), whole or not at all."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         with write_atomically(path) as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+            np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PoolScores:
@@ -113,7 +121,8 @@ def _read_npz(file: Any) -> dict[str, np.ndarray]:
         missing = [name for name in _DTYPES if name not in archive.files]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
-        return {name: archive[name] for name in _DTYPES}
+        there = [*_DTYPES, *(name for name in _OPTIONAL if name in archive.files)]
+        return {name: archive[name] for name in there}
 
 
 class ScoreTable:
@@ -121,17 +130,22 @@ class ScoreTable:
 
     Args:
         index: int64 [N], the dataset index of each sample of the pool; kept, not copied.
+        measure: the column of the fourth row, "ldr" or "perturbation_norm" (then ldr is all NaN).
 
     Attributes:
-        flat: how many of the samples so far had a gradient of exactly 0.
+        flat: how many of the samples so far were flat, see `enter`.
     """
 
-    def __init__(self, index: np.ndarray) -> None:
+    def __init__(self, index: np.ndarray, measure: str = "ldr") -> None:
         size = len(index)
+        self._measured = (*_CLEAN, measure)
         self.flat = 0
         self._index = index
         self._scored = np.zeros(size, dtype=bool)
-        self._columns = {name: np.empty(size, dtype=_DTYPES[name]) for name in _PER_SAMPLE}
+        dtypes = _DTYPES | _OPTIONAL
+        self._columns = {name: np.empty(size, dtype=dtypes[name]) for name in self._measured}
+        if measure != "ldr":
+            self._columns["ldr"] = np.full(size, np.nan, dtype=dtypes["ldr"])
         self._finite = 0
         self._posterior: Tensor | None = None
 
@@ -140,8 +154,8 @@ class ScoreTable:
 
         Args:
             position: int64 [B], their places in the pool.
-            rows: [5, B]: pseudo label (-1 where the logits were not finite), entropy, margin, ldr
-                and whether the sample was flat.
+            rows: [5, B]: pseudo label (-1 where the logits were not finite), entropy, margin, the
+                measure, and whether the sample was flat (a gradient of 0; no other class reached).
             posterior: float64 [C] on any device, the sum of their posteriors.
 
         Raises:
@@ -156,7 +170,7 @@ class ScoreTable:
                 f"the model gave {len(posterior)} classes where it gave {len(self._posterior)} "
                 "before"
             )
-        for name, row in zip(_PER_SAMPLE, rows[:4], strict=True):
+        for name, row in zip(self._measured, rows[:4], strict=True):
             self._columns[name][position] = row
         self._scored[position] = True
         self._finite += int((rows[0] >= 0).sum())

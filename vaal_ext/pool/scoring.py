@@ -20,12 +20,11 @@ from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pool.batches import pool_batches, pool_size
-from vaal_ext.pool.execution import BatchRun, Execution, choose_execution
+from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.power_iteration import (
     LogitsFn,
-    PowerIteration,
     finite_rows,
     forward_of,
     load_backend,
@@ -33,6 +32,9 @@ from vaal_ext.power_iteration import (
 )
 
 __all__ = ["PoolRun", "index_array"]
+
+# What the bar of a measure says.
+_BAR = {"ldr": "LDR", "perturbation_norm": "DeepFool"}
 
 # How many batches' results may still be on their way to the host while the next batch is queued.
 _RESULTS_BEHIND = {"cuda": 1}
@@ -42,12 +44,13 @@ _RESULTS_BEHIND = {"cuda": 1}
 class PoolRun:
     """A model made ready to run over pools; for the attributes see :class:`vaal_ext.LDRScorer`.
 
-    `probe` is the power iteration, or None for the posterior alone (ldr all NaN). `chosen` says how
-    the last pool was run.
+    `probe` is what fills the column `measure` of the scores (the power iteration "ldr", DeepFool
+    "perturbation_norm"), or None for the posterior alone (ldr all NaN). `chosen` says how the last
+    pool was run.
     """
 
     model: Model
-    probe: PowerIteration | None
+    probe: Probe | None
     logits_fn: LogitsFn | None
     device: torch.device | str | None
     amp: str | None
@@ -59,6 +62,7 @@ class PoolRun:
     memory_limit: int | None = None
     compile_model: bool = False
     cuda_graph: bool | str = False
+    measure: str = "ldr"
     chosen: Execution | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +92,7 @@ class PoolRun:
         device = self._place(pool)
         run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels)
         compute = replayed(partial(self._columns, run), device, self.cuda_graph)
-        table = ScoreTable(index)
+        table = ScoreTable(index, self.measure)
         with borrowed(self.model, device):
             self.chosen = chosen = choose_execution(
                 run,
@@ -101,7 +105,7 @@ class PoolRun:
             if progress and chosen.report:
                 print(chosen.report, file=sys.stderr)
             batches = pool_batches(pool, chosen.batch_size, self.num_workers)
-            what = "posterior" if self.probe is None else "LDR"
+            what = "posterior" if self.probe is None else _BAR[self.measure]
             results = self._results(run, compute, device_batches(batches, device), index)
             with tqdm(total=size, desc=what, unit=" samples", disable=not progress) as bar:
                 behind = _RESULTS_BEHIND.get(device.type, 0)
@@ -156,7 +160,7 @@ class PoolRun:
             summary = load_backend(self.backend).posterior_summary(logits)
             finite = finite_rows(logits)
             if self.probe is not None:
-                finite = finite & torch.isfinite(ldr)
+                finite = finite & ~torch.isnan(ldr)
             # One copy to the host for everything; float64 holds every label exactly.
             columns = [column.double() for column in (*summary, ldr, flat, finite)]
             return torch.stack(columns, dim=1), logits

@@ -1,0 +1,93 @@
+// deepfool_step on CUDA: logits, gradients [B, K, ...] → nearest [B], distance [B], step [B, ...].
+#include "cuda/deepfool_step.cuh"
+
+#include <tuple>
+#include <vector>
+
+#include "cuda/tensors.h"
+
+namespace vaal {
+namespace {
+
+// Whether the elements of each gradient lie together, in the order of their dimensions.
+bool rows_are_dense(const Tensor& gradients) {
+  int64_t expected = 1;
+  for (int64_t d = gradients.dim() - 1; d >= 2; --d) {
+    if (gradients.size(d) != 1 && gradients.stride(d) != expected) return false;
+    expected *= gradients.size(d);
+  }
+  return true;
+}
+
+std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
+                                                 const Tensor& given_gradients,
+                                                 const Tensor& given_reference,
+                                                 const Tensor& given_candidates) {
+  const DeviceGuard guard(given_logits.get_device_index());
+  STD_TORCH_CHECK(
+      given_logits.dim() == 2 && given_gradients.dim() >= 2 &&
+          given_gradients.size(0) == given_logits.size(0) && given_reference.dim() == 1 &&
+          given_reference.size(0) == given_logits.size(0) && given_candidates.dim() == 2 &&
+          given_candidates.size(0) == given_logits.size(0) &&
+          given_candidates.size(1) == given_gradients.size(1) &&
+          given_gradients.scalar_type() == given_logits.scalar_type() &&
+          given_reference.scalar_type() == ScalarType::Long &&
+          given_candidates.scalar_type() == ScalarType::Long,
+      "vaal: logits must be [B, C], gradients [B, K, ...] of its dtype, reference int64[B] and "
+      "candidates int64[B, K]");
+  for (const Tensor* other : {&given_gradients, &given_reference, &given_candidates})
+    STD_TORCH_CHECK(other->get_device_index() == given_logits.get_device_index(),
+                    "vaal: logits, gradients, reference and candidates must be on one device");
+  const Tensor logits = torch::stable::contiguous(given_logits);
+  const Tensor gradients = rows_are_dense(given_gradients)
+                               ? given_gradients
+                               : torch::stable::contiguous(given_gradients);
+  const Tensor reference = torch::stable::contiguous(given_reference);
+  const Tensor candidates = torch::stable::contiguous(given_candidates);
+
+  const int64_t samples = logits.size(0), count = gradients.size(1);
+  const auto sizes = gradients.sizes();
+  std::vector<int64_t> step_sizes(sizes.begin(), sizes.end());
+  step_sizes.erase(step_sizes.begin() + 1);
+  const Tensor nearest = new_tensor(logits, {samples}, ScalarType::Long);
+  const Tensor distance = new_tensor(logits, {samples}, arithmetic_type(logits));
+  const Tensor step = torch::stable::new_empty(gradients, step_sizes);
+  if (samples == 0) return {nearest, distance, step};
+  STD_TORCH_CHECK(gradients.numel() > 0 && count < int64_t{1} << 31,
+                  "vaal: gradients must be [B, K, ...] with 1 <= K < 2^31 and elements in each");
+
+  const int64_t rows = samples * count, cols = gradients.numel() / rows;
+  const LaunchPlan plan = launch_plan(Op::kDeepfoolStep, rows, cols, dtype_size(logits), false,
+                                      device_limits(logits));
+  const Workspace workspace(logits, deepfool_workspace_bytes(plan, rows));
+  dispatch(logits, [&](auto type) {
+    using T = decltype(type);
+    DeepfoolArguments<T> args{};
+    args.logits = static_cast<const T*>(logits.const_data_ptr());
+    args.gradients = static_cast<const T*>(gradients.const_data_ptr());
+    args.reference = static_cast<const int64_t*>(reference.const_data_ptr());
+    args.candidates = static_cast<const int64_t*>(candidates.const_data_ptr());
+    args.nearest = static_cast<int64_t*>(nearest.mutable_data_ptr());
+    args.distance = static_cast<Scalar<T>*>(distance.mutable_data_ptr());
+    args.step = static_cast<T*>(step.mutable_data_ptr());
+    args.samples = samples;
+    args.classes = logits.size(1);
+    args.cols = cols;
+    args.sample_stride = gradients.stride(0);
+    args.candidate_stride = gradients.stride(1);
+    args.count = static_cast<int>(count);
+    args.whole_packs = whole_packs(cols, sizeof(T), {args.gradients, args.step}) &&
+                       whole_packs(args.sample_stride, sizeof(T), {}) &&
+                       whole_packs(args.candidate_stride, sizeof(T), {});
+    launch_deepfool(args, plan, workspace.data(), current_stream(logits));
+  });
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return {nearest, distance, step};
+}
+
+}  // namespace
+}  // namespace vaal
+
+STABLE_TORCH_LIBRARY_IMPL(vaal, CUDA, m) {
+  m.impl("deepfool_step", TORCH_BOX(&vaal::deepfool_step));
+}
