@@ -38,6 +38,10 @@ def main() -> None:
             ops.perturb(x, torch.randn_like(x), 0.1)
             index = torch.arange(rows, device=device)
             ops.random_perturb(x, 0.1, seed=1, sample_index=index)
+            seen.add(("deepfool_step", _C.launch_plan("deepfool_step", rows, size, name)["path"]))
+            scores = torch.randn(rows, 5, device=device, dtype=dtype)
+            classes = index[:, None] % 4
+            ops.deepfool_step(scores, x[:, None], classes[:, 0] + 1, classes)
     if device.type == "cuda":
         torch.cuda.synchronize()
     print("paths run:", ", ".join(f"{op}/{path}" for op, path in sorted(seen)))

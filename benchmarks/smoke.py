@@ -35,6 +35,8 @@ def check(device: torch.device, dtype: torch.dtype, rows: int, cols: int) -> Non
     one = torch.ones(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     noise = reference.random_normal(cols, seed=3, sample_index=index)
     p, q = p.detach(), q.detach()
+    gradients, own = torch.randn(rows, 2, cols).to(dtype), index % 3
+    others = torch.stack([(own + 1) % 3, (own + 2) % 3], dim=1)
     pairs = [
         (raw.symmetric_kl(a, b, 0.0, True), value),
         *zip(raw.symmetric_kl_direction(a, b, 0.0, True), (value, direction), strict=True),
@@ -46,6 +48,11 @@ def check(device: torch.device, dtype: torch.dtype, rows: int, cols: int) -> Non
         *zip(raw.perturb(a, b, 0.5), reference.perturb(p, q, 0.5, return_norm=True), strict=True),
         (raw.random_perturb(a, 0.5, 3, index.to(device)), reference.perturb(p, noise, 0.5)),
         *zip(raw.posterior_summary(a), reference.posterior_summary(p), strict=True),
+        *zip(
+            raw.deepfool_step(a[:, :3], gradients.to(device), own.to(device), others.to(device)),
+            reference.deepfool_step(p[:, :3], gradients.double(), own, others),
+            strict=True,
+        ),
     ]
     for number, (mine, expected) in enumerate(pairs):
         what = f"result {number} in {dtype}, [{rows}, {cols}]"

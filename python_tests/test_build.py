@@ -156,10 +156,13 @@ def test_a_missing_torch_ends_with_what_to_type(tmp_path):
     assert "pip install --no-build-isolation ." in last
 
 
-@pytest.mark.parametrize("op", ["symmetric_kl", "perturb", "random_perturb", "posterior_summary"])
+OPS = ("symmetric_kl", "perturb", "random_perturb", "posterior_summary", "deepfool_step")
+
+
+@pytest.mark.parametrize("op", OPS)
 def test_launch_plans(op):
     """Every row gets its threads, and nothing exceeds what a block may have."""
-    longest = 2**31 if "perturb" in op else 200_001
+    longest = 2**31 if "perturb" in op or op == "deepfool_step" else 200_001
     for rows, cols in [
         (0, 10),
         (1, 1),

@@ -21,7 +21,8 @@ def test_ops_are_right_on_every_instruction_set(isa):
     )
     if "is not an instruction set of this processor" in probe.stderr:
         pytest.skip(f"no {isa} here")
-    tests = [str(HERE / "test_ops.py"), str(HERE / "test_ops_accuracy.py")]
+    names = ("test_ops.py", "test_ops_accuracy.py", "test_deepfool_step.py")
+    tests = [str(HERE / name) for name in names]
     chosen = "cpu and (values or perturb or summary) or float32_is_right and (32000 or 10-)"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests],

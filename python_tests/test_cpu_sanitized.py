@@ -126,6 +126,9 @@ def test_norm_and_steps(instruction_set, dtype, misalign):
             assert (
                 (out.double() - expected).abs() <= slack + ROUNDING[dtype] * expected.abs()
             ).all()
+        out, expected = kernels.scaled(d, -3, 0.7), 8 * 0.7 * d.double()
+        slack = (4 * roundoff(dtype) + ROUNDING[dtype]) * expected.abs()
+        assert ((out.double() - expected).abs() <= slack).all()
 
 
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)

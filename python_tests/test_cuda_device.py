@@ -143,6 +143,35 @@ def test_steps_as_on_the_cpu(path, rows, size, dtype):
         assert ((mine.cpu().double() - noisy.double()).abs() <= slack).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("path", "rows", "size"), SAMPLE_CASES)
+def test_deepfool_step_as_on_the_cpu(path, rows, size, dtype):
+    """Each is within 32 roundoffs of the reference (test_cuda_emulation_deepfool.py), and one
+    rounding of the storage; float16's smallest numbers are half of one off."""
+    assert planned_path("deepfool_step", 2 * rows, size, dtype) in (path, "block")
+    generator = torch.Generator().manual_seed(size)
+    scores = torch.randn(rows, 3, generator=generator).to(dtype)
+    gradients = torch.randn(rows, 2, size, generator=generator).to(dtype)
+    own = scores.argmax(1)
+    others = torch.stack([(own + 1) % 3, (own + 2) % 3], dim=1)
+    nearest, distance, step = ops.deepfool_step(scores, gradients, own, others)
+    half_ulp = STORED.get(dtype, roundoff(dtype))
+    slack = 64 * roundoff(dtype) * distance.double().unsqueeze(1)
+    slack = slack + 2 * half_ulp * step.double().abs()
+    slack = slack + (2.0**-24 if dtype == torch.float16 else 0.0)
+    lying = gradients.transpose(0, 1).contiguous().to(DEVICE).transpose(0, 1)
+    for w in (gradients.to(DEVICE), lying, misaligned(gradients.to(DEVICE))):
+        mine = ops.deepfool_step(scores.to(DEVICE), w, own.to(DEVICE), others.to(DEVICE))
+        assert torch.equal(mine[0].cpu(), nearest)
+        assert_rows_near(mine[1], distance, 64 * roundoff(dtype))
+        assert ((mine[2].cpu().double() - step.double()).abs() <= slack).all()
+
+
+def deepfool_towards_one(x, w):
+    classes = torch.ones(len(x), 1, dtype=torch.int64, device=x.device)
+    return ops.deepfool_step(x[:, :2].contiguous(), w.unsqueeze(1), classes[:, 0] - 1, classes)
+
+
 def kl_and_gradients(p, q):
     value = ops.symmetric_kl(p, q)
     return (value, *torch.autograd.grad(value.sum(), (p, q)))
@@ -164,6 +193,7 @@ CALLS = {
         lambda x, d: (ops.perturb(x, d, 0.5),),
         lambda: torch.randn(2, 3, 150_528).unbind(),
     ),
+    "deepfool_step": (deepfool_towards_one, lambda: torch.randn(2, 3, 150_528).unbind()),
     "random_perturb": (
         lambda x, index: (ops.random_perturb(x, 0.5, seed=3, sample_index=index.long()),),
         lambda: (torch.randn(3, 150_528), torch.randint(2**20, (3,)).float()),

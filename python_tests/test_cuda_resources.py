@@ -101,6 +101,8 @@ MOVES = {
     ("random_perturb_registers", ""): (True, True),
     ("random_perturb_split_add", ""): (True, True),
     ("summary_rows", ""): (True, False),
+    ("deepfool_norms", ""): (True, False),
+    ("deepfool_move", ""): (True, True),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from vaal_ext import _C
 
 KL = ("symmetric_kl", "symmetric_kl_backward", "symmetric_kl_direction")
-OPS = (*KL, "perturb", "random_perturb", "posterior_summary")
+OPS = (*KL, "perturb", "random_perturb", "posterior_summary", "deepfool_step")
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 # lengths around every power of two up to 2^18 and some that people use
 LENGTHS = sorted(
@@ -25,7 +25,7 @@ def registers(op, dtype):
         return 512 if size == 8 else 768, (1, 2 if size == 2 else 4)
     if op == "random_perturb":
         return 512, {2: (1, 2), 4: (1, 4), 8: (2, 4)}[size]
-    if op == "posterior_summary":
+    if op in ("posterior_summary", "deepfool_step"):
         return 512, (1, 2 if size == 2 else 4)
     return 256 if size == 8 else 384, (1, 1 if size == 2 else 2)
 
@@ -73,7 +73,7 @@ def test_paths_follow_the_length(op):
         ranks = [order[path] for path in paths]
         assert ranks == sorted(ranks)
         assert paths[0] == "warp"
-        if op in ("perturb", "random_perturb"):
+        if op in ("perturb", "random_perturb", "deepfool_step"):
             assert "stream" not in paths
         else:
             assert paths[-1] == ("split" if 2 * rows <= 132 else "stream")

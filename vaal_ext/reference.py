@@ -257,4 +257,5 @@ def deepfool_step(logits, gradients, reference, candidates):
     step = step.masked_fill(failed.unsqueeze(1), torch.nan)
     nearest = torch.where(torch.isfinite(value) & ~failed, candidates.gather(1, pick)[:, 0], -1)
     value = value.masked_fill(failed, torch.nan)
-    return nearest, value.to(dtype), step.to(gradients.dtype).view(len(logits), *gradients.shape[2:])
+    step = step.view(gradients[:, 0].shape).to(gradients.dtype)
+    return nearest, value.to(dtype), step

@@ -77,6 +77,12 @@ const Registration add("cpu/add_scaled", [](const Call& call, void* const* buffe
                            storage(call));
 });
 
+// count, exponent; factor        x → out
+const Registration scale("cpu/scaled", [](const Call& call, void* const* buffer) {
+  kernels(call).scaled(buffer[0], buffer[1], call.integer[2], static_cast<int>(call.integer[3]),
+                       call.number[0], storage(call));
+});
+
 // count; factor        x, normals → out
 const Registration add_normals("cpu/add_scaled_normals", [](const Call& call, void* const* buffer) {
   kernels(call).add_scaled_normals(buffer[0], buffer[1], buffer[2], call.integer[2],

@@ -115,6 +115,11 @@ class CpuKernels:
         buffers = [self._in(x), self._in(direction), self._out(tuple(x.shape))]
         return self._call(name, [len(x)], [factor], buffers)[0]
 
+    def scaled(self, x: Tensor, exponent: int, factor: float) -> Tensor:
+        """x·2^−exponent·factor."""
+        buffers = [self._in(x), self._out(tuple(x.shape))]
+        return self._call("scaled", [len(x), exponent], [factor], buffers)[0]
+
     def normals(self, seed: int, sample: int, begin: int, count: int) -> Tensor:
         """Elements [begin, begin + count) of the sample's normals."""
         output = self._out((count,), self.scalar)

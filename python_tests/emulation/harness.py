@@ -25,7 +25,7 @@ OPS = (
     "random_perturb",
     "posterior_summary",
 )
-FAMILIES = ("kl", "perturb", "random_perturb", "posterior_summary")
+FAMILIES = ("kl", "perturb", "random_perturb", "posterior_summary", "deepfool_step")
 PATHS = ("warp", "block", "stream", "split")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 TYPES = {  # of csrc/cuda/storage.cuh
@@ -161,6 +161,21 @@ class Emulation:
         outputs = [Output(rows, torch.int64), Output(rows, scalar), Output(rows, scalar)]
         op = "posterior_summary"
         return self._call(op, op, logits, plan, [], [], [self._in(logits), *outputs])
+
+    def deepfool_step(self, logits, gradients, reference, candidates, plan=None):
+        """gradients [B, K, D], of which [K, B, D] may be what lies in memory."""
+        order = (0, 1) if gradients.is_contiguous() else (1, 0)
+        lying = gradients.movedim(order, (0, 1))
+        shape = (len(logits), gradients.shape[2])
+        outputs = [
+            Output(shape[:1], torch.int64, checked=False),
+            Output(shape[:1], _scalar(logits.dtype)),
+            self._out(torch.empty(shape, dtype=logits.dtype, device="meta")),
+        ]
+        given = [self._in(logits), self._in(lying), Input(reference), Input(candidates)]
+        own = [gradients.shape[1], logits.shape[1], *gradients.stride()[:2]]
+        op, rows = "deepfool_step", gradients.reshape(-1, gradients.shape[2])
+        return self._call(op, op, rows, plan, own, [], [*given, *outputs])
 
 
 def _scalar(dtype: torch.dtype) -> torch.dtype:
