@@ -113,8 +113,8 @@ def test_only_the_likeliest_candidates():
 
 
 class Odd(nn.Module):
-    """Logits [own, x - 2 (0 where x < 0, own where x = 5), -inf] by the first element x of a sample;
-    own is 1, and NaN where x > 9."""
+    """Logits [own, x - 2 (0 where x < 0, own where x = 5), -inf] by the first element x of a
+    sample; own is 1, and NaN where x > 9."""
 
     def forward(self, x):
         x = x[:, :1]

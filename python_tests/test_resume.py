@@ -19,7 +19,7 @@ import torch
 from vaal_ext.experiment import loop, provenance
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import MLP
-from vaal_ext.strategies import Vaal
+from vaal_ext.strategies import Strategy, Vaal
 from vaal_ext.streams import seeded
 
 SMALL = RunConfig(
@@ -70,11 +70,14 @@ def assert_same(one: Path, other: Path) -> None:
     assert without_seconds(one / "rounds.csv") == without_seconds(other / "rounds.csv")
     a, b = (torch.load(path / "state.pt", weights_only=True) for path in (one, other))
     assert torch.equal(a["labelled"], b["labelled"])
+    twins = [state.get("twins", {}) for state in (a, b)]
+    assert twins[0].keys() == twins[1].keys()
+    assert all(torch.equal(twins[0][key], twins[1][key]) for key in twins[0])
     assert a["weights"].keys() == b["weights"].keys()
     assert all(torch.equal(a["weights"][key], b["weights"][key]) for key in a["weights"])
 
 
-def kill_at(monkeypatch, moment: int) -> list[str]:
+def kill_at(monkeypatch, moment: int, strategy: type[Strategy] = Vaal) -> list[str]:
     """Raise Killed before or after the moment-th stage of a run; gives the names of the moments."""
     names: list[str] = []
 
@@ -92,8 +95,8 @@ def kill_at(monkeypatch, moment: int) -> list[str]:
 
         monkeypatch.setattr(owner, name, watched)
 
-    watch(Vaal, "score")
-    watch(Vaal, "pick")
+    watch(strategy, "score")
+    watch(strategy, "pick")
     watch(loop, "train")
     watch(loop, "evaluate")
     watch(os, "replace")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from vaal_ext.deepfool import deepfool
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import ldr_scores
 from vaal_ext.selection import select
@@ -19,6 +20,7 @@ _SETTINGS = {
     "entropy": {"backend": "reference"},
     "margin": {"backend": "reference"},
     "vaal": {"xi": 0.01, "eps": 0.5, "backend": "reference"},
+    "dfal": {"backend": "reference"},
 }
 
 
@@ -68,7 +70,7 @@ def test_more_than_the_pool_or_nothing_is_refused(name, n, model, pool, context)
         query(make_strategy(name, **_SETTINGS[name]), model, pool, n, context)
 
 
-@pytest.mark.parametrize("name", ["entropy", "margin", "vaal"])
+@pytest.mark.parametrize("name", ["entropy", "margin", "vaal", "dfal"])
 def test_scores_name_the_samples_of_the_data_set(name, model, pool, context):
     scores = make_strategy(name, **_SETTINGS[name]).score(model, pool, context)
     assert scores.index.tolist() == list(range(200, 260))
@@ -134,13 +136,35 @@ def test_vaal_scores_by_data_set_index_and_selects(model, pool, context):
     assert picked.tolist() == by_hand.tolist()
 
 
+def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
+    strategy = make_strategy("dfal", overshoot=0.1, backend="reference")
+    found = deepfool(model, pool, overshoot=0.1, backend="reference")
+    picked = query(strategy, model, pool, 7, context)
+    assert picked.tolist() == found.norm.argsort()[:7].tolist()
+    x, of = strategy.make_twins(model, pool[picked], replace(context, batch_size=3))
+    assert of.tolist() == list(range(7))
+    torch.testing.assert_close(x, (pool + found.perturbation)[picked], rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        assert (model.eval()(x).argmax(1) != found.logits[picked].argmax(1)).all()
+    assert make_strategy("dfal", twins=False).make_twins(model, pool[picked], context) is None
+    assert make_strategy("entropy").make_twins(model, pool[picked], context) is None
+    # One class alone: nothing to reach, so the pool's order decides, and there is no twin.
+    alone = nn.Linear(5, 1)
+    with pytest.warns(RuntimeWarning, match="no other class from 60 of 60"):
+        assert query(strategy, alone, pool, 2, context).tolist() == [0, 1]
+    x, of = strategy.make_twins(alone, pool[:2], context)
+    assert (x.shape, of.shape) == ((0, 5), (0,))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [
-        ("dropout", {}, ValueError, "random, entropy, margin, vaal, got 'dropout'"),
+        ("dropout", {}, ValueError, "random, entropy, margin, vaal, dfal, got 'dropout'"),
         ("random", {"xi": 1.0}, ValueError, "random has no setting 'xi'; it has none"),
         ("entropy", {"xi": 1.0}, ValueError, "it has backend"),
         ("margin", {"backend": "cuda"}, ValueError, "backend must be"),
+        ("dfal", {"twins": 1}, TypeError, "twins must be True or False"),
+        ("dfal", {"max_iter": 0}, ValueError, "max_iter must be at least 1"),
         ("vaal", {"xi": 0.0, "eps": 1.0}, ValueError, "xi must be finite and above 0"),
         ("vaal", {"xi": 1.0, "eps": float("inf")}, ValueError, "eps must be finite"),
         ("vaal", {"xi": 1.0, "eps": "2"}, TypeError, "eps must be a number"),
