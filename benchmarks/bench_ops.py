@@ -38,6 +38,7 @@ from op_cases import (
     WRONG,
     Case,
     WrongAnswer,
+    deepfool_case,
     kl_case,
     perturb_case,
     random_perturb_case,
@@ -47,12 +48,14 @@ from timing import about, quantiles, timed, write_csv
 
 LOGITS = [(1, 2), (256, 10), (4096, 10), (1024, 100), (1024, 1000), (512, 32000)]
 IMAGES = [(256, 1, 28, 28), (256, 3, 32, 32), (64, 3, 224, 224)]
+GRADIENTS = [(256, 9, 1, 28, 28), (256, 9, 3, 32, 32), (8, 9, 3, 224, 224)]
 # op -> (makes the case, shapes)
 GRID = {
     "symmetric_kl": (partial(kl_case, divergence="symmetric"), LOGITS),
     "forward_kl": (partial(kl_case, divergence="forward"), [(256, 10), (1024, 1000)]),
     "perturb": (perturb_case, IMAGES),
     "random_perturb": (random_perturb_case, IMAGES),
+    "deepfool_step": (deepfool_case, GRADIENTS),
     "posterior_summary": (summary_case, LOGITS),
 }
 

@@ -13,7 +13,7 @@
 # Every step has a time limit and runs even if one before it failed. A summary is printed last.
 python=${PYTHON:-python3}
 out=${OUT:-build/gpu}
-all="build device tests memcheck ops ldr prebuilt racecheck initcheck synccheck accuracy pool"
+all="build device tests memcheck ops ldr deepfool prebuilt racecheck initcheck synccheck accuracy pool"
 steps=${*:-$all}
 for each in $steps; do
     case " $all " in
@@ -114,6 +114,7 @@ for each in $steps; do
             fi
             ;;
         ops) bench ops 420 --seconds 0.02 --threads 1 ;;
+        deepfool) bench deepfool 300 --seconds 5 --threads 1 ;;
         ldr) bench ldr 300 --seconds 1 --threads 1 --batch-size 32 ;;
         accuracy) bench accuracy 300 ;;
         pool) bench pool 300 --samples 2000 --jpegs 100 --passes 1 --threads 1 ;;

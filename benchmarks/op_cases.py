@@ -200,6 +200,45 @@ def random_perturb_case(shape: tuple[int, ...], dtype: torch.dtype, device: torc
     return Case((x, index), contestants, errors, 2 * x.nbytes)
 
 
+def deepfool_by_hand(
+    gradients: Tensor, logits: Tensor, own: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The formula as it stands."""
+    w, f = gradients.float().flatten(2), logits.float()
+    gap = f.gather(1, candidates) - f.gather(1, own.unsqueeze(1))
+    norm = w.norm(dim=2)
+    distance, slot = (gap.abs() / norm).min(1, keepdim=True)
+    chosen = w.gather(1, slot.unsqueeze(2).expand(-1, 1, w.shape[2]))[:, 0]
+    step = (distance / norm.gather(1, slot) * chosen).to(gradients.dtype)
+    return candidates.gather(1, slot)[:, 0], distance[:, 0], step.view(gradients[:, 0].shape)
+
+
+def deepfool_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
+    """The step to the nearest of K boundaries, shape [B, K, ...]: gradients as torch.vmap leaves
+    them, [K, B, ...] in memory."""
+    rows, slots = shape[:2]
+    memory = torch.randn(slots, rows, *shape[2:], device=device).to(dtype)
+    logits = torch.randn(rows, slots + 1, device=device).to(dtype)
+    own = logits.argmax(1)
+    # Every other class, in descending order of its logit.
+    candidates = logits.scatter(1, own.unsqueeze(1), -math.inf).topk(slots, dim=1).indices
+    given = memory.transpose(0, 1), logits, own, candidates
+    expected = reference.deepfool_step(logits.double(), given[0].double(), own, candidates)[2]
+
+    def errors(answer) -> Tensor:
+        difference = (answer[2].double() - expected).flatten(1).norm(dim=1)
+        return difference / expected.flatten(1).norm(dim=1)
+
+    contestants = {
+        OURS: lambda gradients, logits, *classes: ops.deepfool_step(logits, gradients, *classes),
+        "eager": deepfool_by_hand,
+        "torch.compile": compiled(deepfool_by_hand),
+        "clone": lambda gradients, *_: gradients.clone(),
+    }
+    least = memory.nbytes + 2 * memory[0].nbytes
+    return Case(given, contestants, errors, least)
+
+
 # ------------------------------------------------------------------------------- the posterior
 
 

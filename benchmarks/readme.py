@@ -34,7 +34,7 @@ def read(results: Path, name: str) -> list[Row]:
 
 def tables(results: Path) -> dict[str, str]:
     """Every table of the README by name, as Markdown lines."""
-    files = {name: read(results, name) for name in ("accuracy", "ops", "ldr", "pool")}
+    files = {name: read(results, name) for name in ("accuracy", "ops", "ldr", "deepfool", "pool")}
     ops = files["ops"]
     return {
         "accuracy": accuracy(files["accuracy"]),
@@ -43,6 +43,7 @@ def tables(results: Path) -> dict[str, str]:
         "images": speed(ops, ["perturb", "random_perturb"]),
         "losses": losses(ops),
         "ldr": ldr(files["ldr"]),
+        "deepfool": deepfool(files["deepfool"]),
         "pool": pool(files["pool"]),
     }
 
@@ -183,6 +184,18 @@ def ldr(rows: list[Row]) -> str:
     for (network,) in networks:
         head += [network, f"off at {small}"]
     return markdown(head, body)
+
+
+def deepfool(rows: list[Row]) -> str:
+    body = []
+    for (opponent,) in distinct(rows, "opponent"):
+        mine = [row for row in rows if row["opponent"] == opponent]
+        times = by_threads(mine, lambda row: f"{1e3 * float(row['median_s']):.1f}")
+        body.append([opponent, times, by_threads(mine, lambda row: ratio(row["ratio_to_ours"]))])
+    iterations = float(rows[0]["iterations_mean"])
+    return markdown(
+        [f"DeepFool, {iterations:.1f} iterations", "ms a sample", "time, in ours"], body
+    )
 
 
 def pool(rows: list[Row]) -> str:

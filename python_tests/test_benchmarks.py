@@ -10,6 +10,7 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
+import bench_deepfool
 import bench_ldr
 import bench_ops
 import bench_pool
@@ -25,6 +26,7 @@ from torch import nn
 
 SHAPES = {"symmetric_kl": (5, 7), "forward_kl": (5, 7), "posterior_summary": (5, 7)}
 SHAPES |= {"perturb": (5, 3, 4, 4), "random_perturb": (5, 3, 16, 16)}
+SHAPES |= {"deepfool_step": (5, 2, 3, 4, 4)}
 CPU = torch.device("cpu")
 
 
@@ -207,6 +209,22 @@ def test_foolbox_is_judged_where_the_answer_is_known(monkeypatch):
     assert vat_loops.foolbox_follows_the_gradient(CPU)
     monkeypatch.setattr(vat_loops, "foolbox_step", partial(step, sideways=0.1))
     assert not vat_loops.foolbox_follows_the_gradient(CPU)
+
+
+def test_deepfool_table_and_its_judge(threads, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_deepfool, "NETWORKS", {"small": small_network})
+    monkeypatch.setattr(bench_deepfool, "HAS_FOOLBOX", False)
+    table = tmp_path / "deepfool.csv"
+    arguments = ("--threads", 1, "--batch-size", 4, "--few", 2, "--seconds", 0, "--default-heap")
+    run(bench_deepfool, monkeypatch, *arguments, "--csv", table)
+    rows = {row["opponent"]: row for row in read(table)}
+    assert rows.keys() == {"vaal_ext", "plain", "plain, input only"}
+    assert float(rows["plain"]["error_max"]) <= bench_deepfool.ALLOWED["plain"]
+    assert float(rows["vaal_ext"]["iterations_mean"]) >= 1
+    right = bench_deepfool.one_by_one
+    monkeypatch.setattr(bench_deepfool, "one_by_one", lambda *a, **how: 1.01 * right(*a, **how))
+    with pytest.raises(SystemExit, match=r"plain is off by 1\.0e-02: nothing was timed"):
+        run(bench_deepfool, monkeypatch, *arguments)
 
 
 def test_pool_table(threads, monkeypatch, tmp_path):

@@ -278,7 +278,7 @@ app.command()(reproduce)
 @app.command()
 def bench(
     name: Annotated[
-        Literal["accuracy", "ops", "ldr", "pool"] | None,
+        Literal["accuracy", "ops", "ldr", "deepfool", "pool"] | None,
         typer.Argument(help="Which benchmark; by default all."),
     ] = None,
     device: _Device = None,

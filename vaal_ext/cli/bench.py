@@ -14,7 +14,7 @@ import torch
 
 __all__ = ["NAMES", "device_named", "run"]
 
-NAMES = ("accuracy", "ops", "ldr", "pool")
+NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
@@ -22,6 +22,7 @@ _QUICK = {
     "accuracy": (),
     "ops": ("--seconds", "0.2", "--dtypes", "float32"),
     "ldr": ("--seconds", "1"),
+    "deepfool": ("--seconds", "1"),
     "pool": ("--passes", "2", "--samples", "200000", "--jpegs", "500"),
 }
 
