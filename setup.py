@@ -26,7 +26,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 STABLE_ABI = "0x020b000000000000"  # torch 2.11
 DEFAULT_ARCHITECTURES = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]
-CPU_KERNELS = ["symmetric_kl", "posterior_summary", "perturb", "table"]
+CPU_KERNELS = ["symmetric_kl", "posterior_summary", "fisher_product", "perturb", "table"]
 INSTRUCTION_SETS = {
     "portable": [],
     "avx2": ["-mavx2", "-mfma"],

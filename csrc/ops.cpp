@@ -27,4 +27,6 @@ STABLE_TORCH_LIBRARY(vaal, m) {
   m.def(
       "deepfool_step(Tensor logits, Tensor gradients, Tensor reference, Tensor candidates) "
       "-> (Tensor, Tensor, Tensor)");
+  // logits, tangents [B, C] -> product [B, C] with row maximum 1
+  m.def("fisher_product(Tensor logits, Tensor tangents) -> Tensor");
 }

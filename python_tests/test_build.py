@@ -156,7 +156,8 @@ def test_a_missing_torch_ends_with_what_to_type(tmp_path):
     assert "pip install --no-build-isolation ." in last
 
 
-OPS = ("symmetric_kl", "perturb", "random_perturb", "posterior_summary", "deepfool_step")
+OPS = ("symmetric_kl", "perturb", "random_perturb", "posterior_summary")
+OPS += ("deepfool_step", "fisher_product")
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -107,6 +107,20 @@ def test_posterior_summary(instruction_set, dtype, misalign):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
+def test_fisher_product(instruction_set, dtype, misalign):
+    torch.manual_seed(0)
+    kernels = CpuKernels(instruction_set, dtype, misalign)
+    for cols in LENGTHS:
+        for rows in (1, 19):
+            logits, tangents = pair(rows, cols, dtype)
+            logits[0, 0] += 60
+            product = kernels.fisher_product(logits, tangents)
+            expected = reference.fisher_product(logits.double(), tangents.double())
+            assert (relative_error(product, expected) <= stored(dtype)).all()
+
+
+@pytest.mark.parametrize("misalign", [0, 1])
+@pytest.mark.parametrize("dtype", STORAGE, ids=str)
 def test_norm_and_steps(instruction_set, dtype, misalign):
     torch.manual_seed(0)
     kernels = CpuKernels(instruction_set, dtype, misalign)
@@ -141,6 +155,12 @@ def test_rows_that_are_not_finite(instruction_set, dtype):
             p[0], q[1], p[2, 0], q[3, -1] = bad, bad, bad, bad
             for smoothing in (0.0, 0.1):
                 kernels.symmetric_kl(p, q, smoothing=smoothing, direction=True)
+            assert kernels.fisher_product(p, q)[:4].isnan().any(1).tolist() == [
+                bad != -float("inf"),
+                True,
+                bad != -float("inf"),
+                True,
+            ]
             label, entropy, _ = kernels.posterior_summary(p)
             assert ((label >= 0) & (label < cols)).all()
             assert entropy[4].isfinite()

@@ -12,8 +12,9 @@ import math
 
 import pytest
 import torch
-from emulation.harness import DTYPES, ORDERS, Plan, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, OPS, ORDERS, Plan, fresh_emulation, needs_compiler
 from emulation.rows import (
+    FISHER_PATHS,
     IMAGE_PATHS,
     KL_PATHS,
     STORAGE,
@@ -129,7 +130,46 @@ def test_posterior_summary_of_rows_that_are_not_finite(emulation, dtype, name):
     assert entropy[5].isfinite()
 
 
-@pytest.mark.parametrize("op", ["perturb", "random_perturb", "posterior_summary"])
+@pytest.mark.parametrize("name", FISHER_PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_product_on_every_path(emulation, dtype, name):
+    """64 roundoffs of the row (sums of terms of both signs, of the size of the largest class's
+    share), and one of the storage; a class at -inf stays out, whatever its tangent."""
+    path, threads, options = FISHER_PATHS[name]
+    for cols in [2] if name == "warp1" else [63, 96] if name.startswith("warp") else [389, 400]:
+        if name == "warp8":
+            cols //= 8
+        a, _ = logit_rows(cols, dtype)
+        v = torch.randn(10, cols)
+        v[1] *= 1e-4 if dtype == torch.float16 else 1e-30
+        v[4] = 2.5
+        v[6] = torch.where(a[6] == -math.inf, math.nan, v[6])
+        v = v.to(dtype)
+        for misalign in (0, 1):
+            emulation.misalign = misalign
+            plan = forced("fisher_product", a, path, threads, **options)
+            product = emulation.fisher_product(a, v, plan)
+            expected = reference.fisher_product(a.double(), v.double())
+            slack = 64 * roundoff(dtype) * max(1, cols**0.5 / 4) + 2 * STORAGE[dtype]
+            assert (relative_error(product, expected) <= slack).all()
+            assert (product[4] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["warp8", "block", "stream"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_product_of_rows_that_are_not_finite(emulation, dtype, name):
+    path, threads, options = FISHER_PATHS[name]
+    a, v = torch.randn(2, 8, 30).to(dtype)
+    a[0, 7], a[1, 5], a[2] = math.nan, math.inf, -math.inf
+    v[3, 4], v[4, 9], v[5, a[5].argmax()] = math.nan, math.inf, -math.inf
+    a[6, :29], v[6, 3] = -math.inf, math.nan
+    product = emulation.fisher_product(a, v, forced("fisher_product", a, path, threads, **options))
+    assert product[:6].isnan().all()
+    assert (product[6] == 0).all()
+    assert product[7].isfinite().all()
+
+
+@pytest.mark.parametrize("op", ["perturb", "random_perturb", "posterior_summary", "fisher_product"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_other_ops_at_the_boundaries_of_the_plan(emulation, dtype, op):
     """The last row length of every kernel, one less and one more, with the plan as it is.
@@ -150,6 +190,10 @@ def test_the_other_ops_at_the_boundaries_of_the_plan(emulation, dtype, op):
                 out = emulation.random_perturb(x, 0.5, 1, index)
                 noise = reference.random_normal(cols, seed=1, sample_index=index)
                 expected = reference.perturb(x.double(), noise, 0.5)
+            elif op == "fisher_product":
+                v = torch.randn(2, cols).to(dtype)
+                out = emulation.fisher_product(x, v)
+                expected = reference.fisher_product(x.double(), v.double())
             else:
                 out = emulation.posterior_summary(x)[1]
                 expected = reference.posterior_summary(x.double())[1]
@@ -170,6 +214,9 @@ def test_threads_in_any_order_give_the_same_bits(emulation):
             path, threads, options = KL_PATHS[name]
             plan = forced("symmetric_kl_direction", p, path, threads, **options)
             run += emulation.symmetric_kl_direction(p, q, plan=plan)
+            if path != "split":
+                plan = forced("fisher_product", p, path, threads, **options)
+                run.append(emulation.fisher_product(p, q, plan))
         for name in ("block", "split"):
             path, threads, options = IMAGE_PATHS[name]
             run += emulation.perturb(x, d, 0.5, forced("perturb", x, path, threads, **options))
@@ -194,20 +241,27 @@ def test_fewer_blocks_than_rows(emulation):
         for blocks in (None, 2):
             plans = [
                 forced(op, p, path, threads, **options)
-                for op in ("symmetric_kl_direction", "perturb", "posterior_summary")
+                for op in (
+                    "symmetric_kl_direction",
+                    "perturb",
+                    "posterior_summary",
+                    "fisher_product",
+                )
             ]
             for plan in plans:
                 plan.blocks = blocks or plan.blocks
             run = [*emulation.symmetric_kl_direction(p, q, plan=plans[0])]
             if path != "stream":  # perturb has none
                 run += emulation.perturb(x, d, 0.5, plans[1])
+            if path != "split":
+                run.append(emulation.fisher_product(p, q, plans[3]))
             runs.append([*run, *emulation.posterior_summary(p, plans[2])])
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(*runs, strict=True))
 
 
 def test_an_empty_batch(emulation):
     """It needs no block, and a block without a row touches nothing."""
-    for op in ("symmetric_kl", "perturb", "random_perturb", "posterior_summary"):
+    for op in OPS:
         for cols in (1, 100, 5000, 200_000):
             assert Plan.of(op, 0, cols, torch.float32).blocks == 0
     nothing = torch.empty(0, 40)
@@ -224,6 +278,9 @@ def test_an_empty_batch(emulation):
         )
         assert (value.shape, direction.shape) == ((0,), (0, 40))
         assert emulation.posterior_summary(nothing, plan("posterior_summary"))[1].shape == (0,)
+        if path != "split":
+            out = emulation.fisher_product(nothing, nothing, plan("fisher_product"))
+            assert out.shape == (0, 40)
         if path == "stream":  # the others have none
             continue
         assert emulation.perturb(nothing, nothing, 0.5, plan("perturb"))[0].shape == (0, 40)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from emulation.harness import DTYPES, fresh_emulation, needs_compiler
-from emulation.rows import IMAGE_PATHS, KL_PATHS, SUMMARY_PATHS, forced
+from emulation.rows import FISHER_PATHS, IMAGE_PATHS, KL_PATHS, SUMMARY_PATHS, forced
 
 pytestmark = needs_compiler
 
@@ -72,3 +72,12 @@ def test_summary_reads_every_logit_once(emulation, dtype, name):
     a = torch.randn(ROWS, cols).to(dtype)
     emulation.posterior_summary(a, forced("posterior_summary", a, path, threads, **options))
     assert elements(emulation, a) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["warp32", "block", "stream-all-cached"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_product_reads_both_rows_once(emulation, dtype, name):
+    path, threads, options = FISHER_PATHS[name]
+    a, v = torch.randn(2, ROWS, COLS if path != "warp" else 32).to(dtype)
+    emulation.fisher_product(a, v, forced("fisher_product", a, path, threads, **options))
+    assert elements(emulation, a) == (2, 1)

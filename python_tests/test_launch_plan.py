@@ -7,7 +7,7 @@ import pytest
 from vaal_ext import _C
 
 KL = ("symmetric_kl", "symmetric_kl_backward", "symmetric_kl_direction")
-OPS = (*KL, "perturb", "random_perturb", "posterior_summary", "deepfool_step")
+OPS = (*KL, "perturb", "random_perturb", "posterior_summary", "deepfool_step", "fisher_product")
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 # lengths around every power of two up to 2^18 and some that people use
 LENGTHS = sorted(
@@ -35,7 +35,9 @@ def registers(op, dtype):
 def test_every_plan_can_be_launched(op, dtype):
     most_threads, packs = registers(op, dtype)
     pack = 16 // BYTES[dtype]
-    stream_threads = most_threads if op not in KL else 256 if dtype == "float64" else 384
+    stream_threads = (
+        most_threads if op == "posterior_summary" else 256 if dtype == "float64" else 384
+    )
     most = {"warp": 128, "block": most_threads, "stream": stream_threads, "split": 256}
     for rows, cols, smoothed in itertools.product(ROWS, LENGTHS, (False, True)):
         plan = _C.launch_plan(op, rows, cols, dtype, smoothed=smoothed)
@@ -76,7 +78,8 @@ def test_paths_follow_the_length(op):
         if op in ("perturb", "random_perturb", "deepfool_step"):
             assert "stream" not in paths
         else:
-            assert paths[-1] == ("split" if 2 * rows <= 132 else "stream")
+            split = 2 * rows <= 132 and op != "fisher_product"
+            assert paths[-1] == ("split" if split else "stream")
 
 
 def test_what_people_use():

@@ -66,6 +66,52 @@ def test_values_and_directions(rows, cols, dtype, device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cols", [1, 2, 3, 10, 16, 17, 100, 128, 129, 1000, 128256])
+@pytest.mark.parametrize("rows", [0, 1, 5, 37])
+def test_fisher_products(rows, cols, dtype, device):
+    """Of a row maximum of 1, sums of terms of both signs lose a few hundred roundoffs."""
+    if rows * cols > 10**6:
+        rows = 2
+    logits, tangents = pair(rows, cols, dtype, device, step=1.0)
+    product = ops.fisher_product(logits, tangents)
+    assert (product.shape, product.dtype) == ((rows, cols), dtype)
+    expected = reference.fisher_product(logits.double(), tangents.double())
+    torch.testing.assert_close(
+        product.double(),
+        expected,
+        rtol=0,
+        atol=max(tolerance(dtype), 3e-5) if dtype != torch.float64 else 1e-12,
+    )
+    twin = reference.fisher_product(logits, tangents)
+    assert (twin.shape, twin.dtype) == (product.shape, dtype)
+
+
+def test_fisher_products_of_what_is_not_finite(device):
+    """A class at -inf has none, whatever its tangent; all else makes the row NaN."""
+    logits = torch.tensor(
+        [[0, 1, -inf], [-inf, 3, -inf], [0, nan, 1], [0, inf, 1], [-inf] * 3, [0, 1, 2], [0, 1, 2]],
+        device=device,
+    )
+    tangents = torch.tensor(
+        [[1, 2, nan], [nan, 1, inf], *[[1, 2, 3]] * 3, [0, nan, 1], [inf, 0, 1]]
+    )
+    for module in (ops, reference):
+        product = module.fisher_product(logits, tangents.to(device))
+        assert product[:2].tolist() == [[-1, 1, 0], [0, 0, 0]]
+        assert product[2:].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1e30])
+def test_fisher_products_of_any_size(size, dtype, device):
+    logits, tangents = pair(5, 12, dtype, device, step=1.0)
+    scaled = (tangents.double() * size).to(dtype)
+    expected = reference.fisher_product(logits.double(), scaled.double())
+    product = ops.fisher_product(logits, scaled).double()
+    torch.testing.assert_close(product, expected, rtol=0, atol=max(tolerance(dtype), 1e-6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "shape", [(0, 5), (3, 0), (5,), (3, 1), (2, 7), (4, 3, 32, 32), (2, 150528)]
 )
@@ -114,6 +160,9 @@ def test_strides(device):
         assert torch.equal(got[1], expected[1])
     row = a[:1].expand(12, 20)
     assert torch.equal(ops.posterior_summary(row)[1], ops.posterior_summary(row.contiguous())[1])
+    assert torch.equal(
+        ops.fisher_product(views[0], b.t().contiguous().t()), ops.fisher_product(a, b)
+    )
 
     x, direction = torch.randn(2, 5, 3, 8, 8, device=device)
     expected = ops.perturb(x, direction, 0.1)
@@ -243,6 +292,8 @@ def test_opcheck(dtype, device):
         torch.library.opcheck(raw.perturb.default, (view, view * 2, 0.5))
         torch.library.opcheck(raw.random_perturb.default, (view, 0.5, 3, index))
     torch.library.opcheck(raw.posterior_summary.default, (a,))
+    torch.library.opcheck(raw.fisher_product.default, (a, b))
+    torch.library.opcheck(raw.fisher_product.default, (a[:0], b[:0]))
 
 
 def test_compile_fullgraph(device):
@@ -251,7 +302,7 @@ def test_compile_fullgraph(device):
         value, direction = ops.symmetric_kl_direction(a, b)
         moved = ops.perturb(x, start - x, 0.5)
         label, entropy, margin = ops.posterior_summary(b)
-        return value, direction, moved, label, entropy, margin
+        return value, direction, moved, label, entropy, margin, ops.fisher_product(a, b)
 
     a, b = pair(4, 6, device=device)
     x, index = torch.randn(4, 3, 5, device=device), torch.arange(4, device=device)
@@ -278,6 +329,7 @@ def test_threads_change_nothing():
             results.append(
                 (
                     *ops.symmetric_kl_direction(a, b),
+                    ops.fisher_product(a, b),
                     ops.perturb(x, direction, 1.0),
                     ops.random_perturb(x, 1.0, seed=1, sample_index=index),
                 )
@@ -316,6 +368,10 @@ BAD_CALLS = [
         "sample_index",
     ),
     (lambda: ops.posterior_summary(X[0]), ValueError, r"\[B, C\]"),
+    (lambda: ops.fisher_product(X[0], X[0]), ValueError, r"\[B, C\]"),
+    (lambda: ops.fisher_product(X, X[:, :2]), ValueError, "same shape"),
+    (lambda: ops.fisher_product(X, X.double()), TypeError, "same dtype"),
+    (lambda: ops.fisher_product(X, X.clone().requires_grad_()), RuntimeError, "no_grad"),
 ]
 
 

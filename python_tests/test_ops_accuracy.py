@@ -170,3 +170,56 @@ def test_posterior_summary(cols):
     assert torch.equal(label, expected[0])
     torch.testing.assert_close(entropy.double(), expected[1], rtol=3e-6, atol=1e-12)
     torch.testing.assert_close(margin.double(), expected[2], rtol=3e-6, atol=3e-7)
+
+
+def exact_product(a, v):
+    """diag(p) v - p (p·v) of one row, scaled to maximum 1, with mpmath's digits."""
+    p = [mpmath.exp(x - max(a)) for x in a]
+    p = [x / mpmath.fsum(p) for x in p]
+    mean = mpmath.fsum(x * y for x, y in zip(p, v, strict=True))
+    product = [x * (y - mean) for x, y in zip(p, v, strict=True)]
+    peak = max(abs(x) for x in product)
+    return [x / peak for x in product]
+
+
+@pytest.mark.parametrize("gap", [0, 60, 200])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("cols", [2, 10, 100])
+def test_fisher_product_agrees_with_200_digits(cols, spread, gap):
+    """float64's formulas to 1e-13, as above, and the float32 kernel to the 2e-6 of a logit of 40
+    that rounds in a difference. 200 digits: with a gap of 200, p·v misses its largest term by
+    e^-200."""
+    a, v = logits(6, cols, spread, 1.0, torch.float64)
+    a[:, 0] += gap
+    for dtype, module, bound in (
+        (torch.float64, reference, 1e-13),
+        (torch.float64, ops, 1e-13),
+        (torch.float32, ops, 2e-6),
+    ):
+        x, y = a.to(dtype), v.to(dtype)
+        product = module.fisher_product(x, y)
+        with mpmath.workdps(200):
+            for row in range(len(x)):
+                expected = exact_product(
+                    *([mpmath.mpf(z) for z in t[row].tolist()] for t in (x, y))
+                )
+                mine = product[row].tolist()
+                error = mpmath.norm(
+                    [mpmath.mpf(m) - e for m, e in zip(mine, expected, strict=True)]
+                )
+                assert error <= bound * mpmath.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("gap", [0, 20, 60, 200])
+@pytest.mark.parametrize("cols", [2, 10, 100, 1000])
+def test_fisher_product_survives_saturation_and_half_precision(cols, gap, dtype):
+    """As for the direction: what the type can store, or a cosine within 1e-6 of 1."""
+    a, v = logits(50, cols, 1, 1.0)
+    a[:, 0] += gap
+    a, v = a.to(dtype), v.to(dtype)
+    product = ops.fisher_product(a, v)
+    expected = reference.fisher_product(a.double(), v.double())
+    stored = 1 - cosine(expected.to(dtype), expected)
+    assert (1 - cosine(product, expected) <= torch.clamp_min(1.01 * stored, 1e-6)).all()
+    assert ((product.abs().amax(dim=1) - 1).abs() <= 2**-23).all()

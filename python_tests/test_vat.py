@@ -107,9 +107,7 @@ def test_it_is_the_textbooks(backend, norm, num_iters, divergence, smoothing, en
 def test_the_gradient_is_that_of_the_loss_with_r_held_fixed(backend):
     model, x, index = network(), normal(5, 6), torch.arange(5)
     settings = PowerIteration(**LENGTHS, num_iters=2, seed=4, backend=backend)
-    moved = settings.start(x, index)
-    settings.ascend(model, model(x).detach(), x, moved)
-    moved.detach_()
+    moved = settings.search(model, x, index).moved
     names = [name for name, _ in model.named_parameters()]
     weights = tuple(p.detach().clone().requires_grad_() for p in model.parameters())
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from vaal_ext.checks import require_int, require_number, require_positive
+from vaal_ext.fisher import Linearised, input_gradient, search
 from vaal_ext.model_state import Model
 
 __all__ = [
     "LogitsFn",
+    "Perturbed",
     "PowerIteration",
     "Roughness",
     "check_input",
@@ -45,35 +47,74 @@ class Roughness(NamedTuple):
     flat: Tensor
 
 
+class Perturbed(NamedTuple):
+    """What the search found.
+
+    Attributes:
+        clean: [B, C], the logits of x, detached.
+        moved: [B, ...], x + r.
+        finite: bool [B], where everything on the way was finite.
+        flat: bool [B], where a gradient was 0.
+    """
+
+    clean: Tensor
+    moved: Tensor
+    finite: Tensor
+    flat: Tensor
+
+
 @dataclass(frozen=True)
 class PowerIteration:
     """The settings of the power iteration (section III-A of the paper), checked when made.
 
     Attributes:
-        xi: length of the finite-difference step, in units of the network's input.
+        xi: length of the finite-difference step, in units of the network's input; None with
+            method="fisher", which makes none.
         eps: length of the perturbation itself (the radius of Eq. 1), in the same units.
         num_iters: gradient steps (the paper's Ip).
         divergence: "symmetric" or "forward", see :func:`vaal_ext.ops.symmetric_kl`.
         smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
         seed: of the start vectors, 0 <= seed < 2^63.
         backend: "fused" (vaal_ext.ops) or "reference" (vaal_ext.reference).
+        method: "finite-difference" takes the gradient of the divergence at x + xi·u, "fisher" the
+            exact product of u with the Hessian JᵀFJ at x (:mod:`vaal_ext.fisher`).
+        sign: "paper" takes the roughness at x + r, "max" the larger and "mean" the mean of those
+            at x + r and x - r, between which the Hessian does not choose.
     """
 
-    xi: float
+    xi: float | None
     eps: float
     num_iters: int = 5
     divergence: str = "symmetric"
     smoothing: float = 0.0
     seed: int = 0
     backend: str = "fused"
+    method: str = "finite-difference"
+    sign: str = "paper"
 
     def __post_init__(self) -> None:
-        for name in ("xi", "eps", "smoothing"):
+        if self.method not in ("finite-difference", "fisher"):
+            raise ValueError(f"method must be 'finite-difference' or 'fisher', got {self.method!r}")
+        if self.sign not in ("paper", "max", "mean"):
+            raise ValueError(f"sign must be 'paper', 'max' or 'mean', got {self.sign!r}")
+        if self.method == "finite-difference" and self.xi is None:
+            raise TypeError("xi must be a number with method='finite-difference', got None")
+        lengths = ("xi", "eps") if self.method == "finite-difference" else ("eps",)
+        for name in (*lengths, "smoothing"):
             require_number(name, getattr(self, name))
-        for name in ("xi", "eps"):
+        for name in lengths:
             require_positive(name, getattr(self, name))
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+        if self.method == "fisher" and self.xi is not None:
+            raise ValueError(
+                f"xi must be None with method='fisher', which makes no such step, got {self.xi}"
+            )
+        if self.method == "fisher" and self.smoothing:
+            raise ValueError(
+                "smoothing must be 0 with method='fisher', whose matrix is that of the posterior "
+                f"as it is, got {self.smoothing}"
+            )
         require_int("num_iters", self.num_iters, 1)
         require_int("seed", self.seed, 0, 2**63 - 1)
         if self.divergence not in ("symmetric", "forward"):
@@ -85,45 +126,68 @@ class PowerIteration:
     def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, index: Tensor) -> Roughness:
         """The roughness of each sample of x [B, ...], B >= 1; index int64 [B] keys its start.
 
-        num_iters + 2 calls of `forward` and num_iters gradients with respect to the input alone.
-        `forward` must give logits [B, C] and let each sample's depend on that sample only. The KL
-        itself is never recorded: its gradient with respect to the logits comes from one op, scaled
-        per row so that half types do not underflow (only its direction matters). Nothing in here
-        waits for the device.
+        num_iters + 2 calls of `forward` and num_iters gradients with respect to the input alone
+        (method="fisher": 2 calls and 2·num_iters + 1 gradients). `forward` must give logits [B, C]
+        and let each sample's depend on that sample only. The KL itself is never recorded: its
+        gradient with respect to the logits comes from one op, scaled per row so that half types do
+        not underflow (only its direction matters). Nothing in here waits for the device.
         """
-        ops = load_backend(self.backend)
         with torch.no_grad():
-            moved = self.start(x, index)
-            # Every call gets its own copy of the input: a model may begin with an in-place layer.
-            clean = forward(x.clone())
-            finite, flat = self.ascend(forward, clean, x, moved)
-            ldr = ops.symmetric_kl(clean, forward(moved.detach()), **self.divergence_options)
+            clean, moved, finite, flat = self.search(forward, x, index)
+            ldr = self.divergence_of(forward, clean, x, moved)
             # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
             ldr = ldr.masked_fill(flat, 0.0)
             ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
         return Roughness(clean, ldr, flat)
 
     @torch.no_grad()
-    def start(self, x: Tensor, index: Tensor) -> Tensor:
-        """x + xi·u like x [B, ...], with the random unit u that seed and index int64 [B] give."""
-        ops = load_backend(self.backend)
-        return ops.random_perturb(x, float(self.xi), seed=int(self.seed), sample_index=index)
+    def search(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        index: Tensor,
+        clean: Tensor | None = None,
+    ) -> Perturbed:
+        """x + r for each sample of x [B, ...]; `forward` and `index` as in :meth:`run`.
 
-    @torch.no_grad()
-    def ascend(
-        self, forward: Callable[[Tensor], Tensor], clean: Tensor, x: Tensor, moved: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Takes `moved` [B, ...] in place from :meth:`start` to x + eps·u, u after num_iters steps.
-
-        `clean` [B, C] are the logits of x, detached; `forward` is as in :meth:`run`. Returns bool
-        [B] twice: where every divergence on the way was finite, and where a gradient was 0.
+        `clean` [B, C] are the logits that the divergence is measured from, detached; without them
+        they are those of `forward`. (method="fisher" is exact at the logits of its own forward.)
         """
+        ops = load_backend(self.backend)
+        seed, eps = int(self.seed), float(self.eps)
+        if self.method == "fisher":
+            network = Linearised(forward, x)
+            clean = network.logits if clean is None else clean
+            origin = torch.zeros_like(x)
+            unit = ops.random_perturb(origin, 1.0, seed=seed, sample_index=index)
+            moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
+            finite, flat = finite.to(clean.device), flat.to(clean.device)
+            return Perturbed(clean, moved, finite & finite_rows(clean), flat)
+        moved = ops.random_perturb(x, float(self.xi), seed=seed, sample_index=index)
+        if clean is None:
+            # Every call gets its own copy of the input: a model may begin with an in-place layer.
+            clean = forward(x.clone())
         finite = finite_rows(clean)
         flat = torch.zeros_like(finite)
         for step in range(1, self.num_iters + 1):
-            radius = float(self.eps if step == self.num_iters else self.xi)
+            radius = eps if step == self.num_iters else float(self.xi)
             self._step(forward, clean, x, moved, radius, finite, flat)
-        return finite, flat
+        return Perturbed(clean, moved.detach(), finite, flat)
+
+    def divergence_of(
+        self, forward: Callable[[Tensor], Tensor], clean: Tensor, x: Tensor, moved: Tensor
+    ) -> Tensor:
+        """A[B]: what `sign` makes of the divergences at moved = x + r and at x - r.
+
+        Both go through the network in one batch of twice the size.
+        """
+        ops = load_backend(self.backend)
+        if self.sign == "paper":
+            return ops.symmetric_kl(clean, forward(moved), **self.divergence_options)
+        both = torch.cat([moved, x - (moved - x)])
+        value = ops.symmetric_kl(clean.repeat(2, 1), forward(both), **self.divergence_options)
+        value = value.view(2, -1)
+        return value.amax(0) if self.sign == "max" else value.mean(0)
 
     def _step(
         self,
@@ -172,25 +236,6 @@ def _same_classes(clean: Tensor, logits: Tensor) -> None:
             f"the model gave {clean.dtype} logits of shape {tuple(clean.shape)} for x and "
             f"{logits.dtype} {tuple(logits.shape)} for x + r: expected the same kind for both"
         )
-
-
-def input_gradient(logits: Tensor, x: Tensor, slope: Tensor, *, batched: bool = False) -> Tensor:
-    """The gradient of the sum of slope·logits by x, like x; slope like logits.
-
-    With `batched` slope is [K, B, C] and the K gradients [K, B, ...] come from one backward under
-    torch.vmap. ValueError where the logits do not depend on x.
-    """
-    gradient = None
-    if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            logits, x, slope, allow_unused=True, is_grads_batched=batched
-        )
-    if gradient is None:
-        raise ValueError(
-            "the logits do not depend on the input through autograd: the model must not detach, "
-            "run under torch.no_grad, or turn its input into integers"
-        )
-    return gradient
 
 
 def forward_of(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 __all__ = [
     "deepfool_step",
+    "fisher_product",
     "perturb",
     "posterior_summary",
     "random_normal",
@@ -145,6 +146,28 @@ def symmetric_kl_direction(p_logits, q_logits, *, smoothing=0.0, divergence="sym
     peak = grad.abs().amax(dim=1, keepdim=True) if grad.shape[1] else grad[:, :0]
     scaled = grad / torch.where(peak == 0, torch.ones_like(peak), peak)
     return value.to(dtype), scaled.to(q_logits.dtype)
+
+
+def fisher_product(logits, tangents):
+    """See :func:`vaal_ext.ops.fisher_product`. Computed in float64 and rounded once."""
+    a, v = logits.double(), tangents.double()
+    if not a.numel():
+        return torch.empty_like(tangents, memory_format=torch.contiguous_format)
+    k = a.argmax(dim=1, keepdim=True)
+    alpha = (a - a.gather(1, k)).scatter(1, k, -torch.inf)
+    absent = alpha == -torch.inf
+    shift = alpha.amax(dim=1, keepdim=True)
+    shift = torch.where(shift == -torch.inf, torch.zeros_like(shift), shift)
+    weight = (alpha - shift).exp()
+    # The products of a row saturated beyond float64 would underflow too: they are over e^shift.
+    moved = (v - v.gather(1, k)).masked_fill(absent, 0.0)
+    pivot = (weight * moved).sum(1, keepdim=True) / (
+        1.0 + shift.exp() * weight.sum(1, keepdim=True)
+    )
+    product = (weight * (moved - shift.exp() * pivot)).scatter(1, k, -pivot)
+    product = product + 0.0 * (a + v).gather(1, k)  # NaN where the pivot is not finite
+    peak = product.abs().amax(dim=1, keepdim=True)
+    return (product / torch.where(peak == 0, torch.ones_like(peak), peak)).to(tangents.dtype)
 
 
 def perturb(x, direction, radius, *, return_norm=False):

@@ -21,7 +21,7 @@ def ldr_scores(
     model: Model,
     x: Tensor,
     *,
-    xi: float,
+    xi: float | None = None,
     eps: float,
     num_iters: int = 5,
     divergence: str = "symmetric",
@@ -30,6 +30,8 @@ def ldr_scores(
     sample_index: Tensor | None = None,
     backend: str = "fused",
     logits_fn: LogitsFn | None = None,
+    method: str = "finite-difference",
+    sign: str = "paper",
 ) -> Tensor:
     """Local Distributional Roughness of one batch (Eq. 4 of the paper, with r of Eq. 1).
 
@@ -54,13 +56,23 @@ def ldr_scores(
             put the modules that it uses into eval mode yourself. A logit of -inf is a class ruled
             out.
         x: floating, [B, ...]; not modified.
-        xi, eps: finite and above 0.
-        num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run.
+        xi, eps: finite and above 0; xi with method="finite-difference" only, and needed there.
+        num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run, with
+            method="fisher" 2 forwards and 2·num_iters + 1 backwards.
         smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
         seed, sample_index: key the start direction of each sample, so that its score moves by
             rounding alone with the batch it is in. sample_index is int64 [B], by default arange(B).
         backend: "fused", or "reference" for plain PyTorch.
         logits_fn: takes the logits out of the model's output.
+        method: "finite-difference" as above, or "fisher": u is set to the unit vector along
+            JᵀFJu, the exact Hessian of the KL at r = 0 (J the Jacobian of the logits, F = diag(p) -
+            ppᵀ), with no xi and no rounding of x + xi u. Between two classes that is the gradient
+            of the difference of the logits, at once. The network's gradient is differentiated once
+            more: that goes with torch's own layers, fused attention excepted, and not with a
+            compiled model. Not with smoothing.
+        sign: r and -r are alike to the Hessian, not to J: "paper" takes J at x + r, with the sign
+            that the start direction led to, "max" the larger of J at x + r and x - r, "mean" their
+            mean (one more forward).
 
     Returns:
         [B] on the device of the logits, float64 where they are, else float32; in nats, >= 0. It
@@ -72,7 +84,9 @@ def ldr_scores(
         ValueError: a number out of range, wrong shapes, logits that do not depend on x through
             autograd, a model with inference tensors.
     """
-    settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
+    settings = PowerIteration(
+        xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
+    )
     forward = forward_of(model, logits_fn)
     check_input(x)
     load_backend(backend)
@@ -90,8 +104,8 @@ class LDRScorer:
     """Scores a whole pool: :func:`ldr_scores` in batches, with the posterior's summary besides.
 
     Args:
-        model, xi, eps, num_iters, divergence, smoothing, seed, backend, logits_fn: see
-            :func:`ldr_scores`.
+        model, xi, eps, num_iters, divergence, smoothing, seed, backend, logits_fn, method, sign:
+            see :func:`ldr_scores`.
         device: where the batches go; by default where the model's first parameter lies, else where
             the pool lies (a Dataset or an array: the CPU). The model itself is never moved.
         amp: None, or "bf16" or "fp16" to run the network under torch.autocast. "auto" tries float32
@@ -131,7 +145,7 @@ class LDRScorer:
         self,
         model: Model,
         *,
-        xi: float,
+        xi: float | None = None,
         eps: float,
         num_iters: int = 5,
         divergence: str = "symmetric",
@@ -148,10 +162,12 @@ class LDRScorer:
         compile_model: bool = False,
         cuda_graph: bool | str = "auto",
         on_nonfinite: str = "raise",
+        method: str = "finite-difference",
+        sign: str = "paper",
     ) -> None:
         self._run = PoolRun(
             model,
-            PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend),
+            PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign),
             logits_fn=logits_fn,
             device=device,
             amp=amp,

@@ -144,8 +144,8 @@ class Vaal(Strategy):
     :func:`~vaal_ext.selection.select`, under the same names.
     """
 
-    xi: float
     eps: float
+    xi: float | None = None
     num_iters: int = 5
     divergence: str = "symmetric"
     smoothing: float = 0.0
@@ -153,6 +153,8 @@ class Vaal(Strategy):
     class_prior: Any = "uniform"
     order: Order = "ascending"
     backend: str = "fused"
+    method: str = "finite-difference"
+    sign: str = "paper"
 
     name: ClassVar[str] = "vaal"
 
@@ -163,7 +165,7 @@ class Vaal(Strategy):
         select(mean, [0], 1, posterior_mean=mean, **self._selection())
 
     def _power_iteration(self) -> dict[str, Any]:
-        names = ("xi", "eps", "num_iters", "divergence", "smoothing", "backend")
+        names = ("xi", "eps", "num_iters", "divergence", "smoothing", "backend", "method", "sign")
         return {name: getattr(self, name) for name in names}
 
     def _selection(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def vat_loss(
     model: Model,
     x: Tensor,
     *,
-    xi: float,
+    xi: float | None = None,
     eps: float,
     num_iters: int = 1,
     divergence: str = "symmetric",
@@ -30,6 +30,8 @@ def vat_loss(
     entropy_weight: float = 0.0,
     backend: str = "fused",
     logits_fn: LogitsFn | None = None,
+    method: str = "finite-difference",
+    sign: str = "paper",
 ) -> Tensor:
     """Mean roughness of a batch, to be minimised: -1/N times the sum of LDS in the paper's Eq. 3.
 
@@ -40,13 +42,13 @@ def vat_loss(
     the number returned, and the symmetric J has no side that could be the target. (Published VAT
     code takes KL(p‖q) instead and holds p fixed.)
 
-    The model runs in the mode it is in, num_iters + 2 times. In training mode batch norm normalises
-    each pass by that pass's own statistics (a sample's r then serves the whole batch a little; all
-    samples count alike in it), and every pass draws its own dropout mask from torch's global
-    generator, so that J also measures the masks. Buffers (the running statistics) stay
-    as they are, bit for bit: every pass has copies of its own. No pass touches `.grad`; those that
-    search r record no gradient of the parameters. Nothing waits for the device, so a step with this
-    loss can be captured as a CUDA graph.
+    The model runs in the mode it is in, num_iters + 2 times (3 times with method="fisher"). In
+    training mode batch norm normalises each pass by that pass's own statistics (a sample's r then
+    serves the whole batch a little; all samples count alike in it), and every pass draws its own
+    dropout mask from torch's global generator, so that J also measures the masks. Buffers (the
+    running statistics) stay as they are, bit for bit: every pass has copies of its own. No pass
+    touches `.grad`; those that search r record no gradient of the parameters. Nothing waits for the
+    device, so a step with this loss can be captured as a CUDA graph.
 
     Args:
         model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
@@ -55,7 +57,9 @@ def vat_loss(
         xi, eps: lengths per sample in units of the network's input; see
             :func:`vaal_ext.ldr_scores` for the step xi that rounding allows.
         num_iters: power iterations (Ip); VAT's usual one.
-        divergence, smoothing, backend, logits_fn: see :func:`vaal_ext.ldr_scores`.
+        divergence, smoothing, backend, logits_fn, method, sign: see :func:`vaal_ext.ldr_scores`.
+            With sign="max" or "mean" x + r and x - r pass in one batch, which batch norm in
+            training mode normalises as one.
         seed, sample_index: key each sample's start direction; sample_index is int64 [B] on the
             device of x, by default arange(B). Change one of them from step to step.
         entropy_weight: of the mean conditional entropy, finite and >= 0. 0 leaves it out.
@@ -71,7 +75,9 @@ def vat_loss(
         RuntimeError: called under torch.inference_mode(), where nothing can be differentiated; a
             TorchScript or DataParallel model, which torch.func.functional_call refuses.
     """
-    settings = PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend)
+    settings = PowerIteration(
+        xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
+    )
     require_positive("entropy_weight", entropy_weight, or_zero=True)
     check_input(x)
     if len(x) == 0:
@@ -81,16 +87,14 @@ def vat_loss(
     if sample_index is None:
         sample_index = torch.arange(len(x), device=x.device)
     require_sample_index(sample_index, x)
-    ops = load_backend(backend)
+    load_backend(backend)
     recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
     searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
     x = x.detach()
     # Every call gets its own copy of the input: a model may begin with an in-place layer.
     clean = recorded(x.clone())
-    moved = settings.start(x, sample_index)
-    settings.ascend(searching, clean.detach(), x, moved)
-    perturbed = recorded(moved.detach())
-    loss = ops.symmetric_kl(clean, perturbed, **settings.divergence_options).mean()
+    found = settings.search(searching, x, sample_index, clean.detach())
+    loss = settings.divergence_of(recorded, clean, x, found.moved).mean()
     if entropy_weight:
         loss = loss + float(entropy_weight) * _entropy(clean).mean()
     return loss

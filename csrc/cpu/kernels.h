@@ -35,6 +35,15 @@ struct SummaryArguments {
   Storage storage;
 };
 
+// out [rows, cols] from logits and tangents [rows, cols]: F·v, rows scaled to unit maximum.
+struct FisherArguments {
+  const void* logits;
+  const void* tangents;
+  void* out;
+  int64_t cols;
+  Storage storage;
+};
+
 // ‖·‖₂ = scale·√sum: sums of squares that neither overflow nor underflow.
 struct NormPart {
   double scale;
@@ -54,6 +63,7 @@ struct Kernels {
   const char* isa;
   void (*symmetric_kl)(const KLArguments&, int64_t begin, int64_t end);
   void (*posterior_summary)(const SummaryArguments&, int64_t begin, int64_t end);
+  void (*fisher_product)(const FisherArguments&, int64_t begin, int64_t end);
   // Partial norm of direction[0, count).
   NormPart (*norm_part)(const void* direction, int64_t count, Storage);
   // out = x + factor·direction, elementwise; factor may lie outside float's range.

@@ -1,4 +1,4 @@
-// symmetric_kl, its backward, symmetric_kl_direction and posterior_summary: tensors in, tensors out.
+// The ops over logits: tensors in, tensors out.
 
 #include <torch/csrc/stable/library.h>
 
@@ -17,8 +17,8 @@ struct Logits {
 
 Logits check_logits(const Tensor& p, const Tensor& q) {
   STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) && p.size(1) == q.size(1),
-                  "vaal: p_logits and q_logits must both be [B, C] with the same B and C");
-  STD_TORCH_CHECK(p.scalar_type() == q.scalar_type(), "vaal: logits must have one dtype");
+                  "vaal: both arguments must be [B, C] with the same B and C");
+  STD_TORCH_CHECK(p.scalar_type() == q.scalar_type(), "vaal: both arguments must have one dtype");
   return {dense(p), dense(q), p.size(0), p.size(1), storage_of(p)};
 }
 
@@ -103,6 +103,18 @@ std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
   return {label, entropy, margin};
 }
 
+Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
+  const Logits pair = check_logits(given, given_tangents);
+  Tensor out = new_tensor({pair.rows, pair.cols}, given.scalar_type());
+  prefer_huge_pages(out);
+  const FisherArguments args = {pair.p.const_data_ptr(), pair.q.const_data_ptr(),
+                                out.mutable_data_ptr(), pair.cols, pair.storage};
+  torch::stable::parallel_for(0, pair.rows, grain(pair.cols), [&](int64_t begin, int64_t end) {
+    kernels().fisher_product(args, begin, end);
+  });
+  return out;
+}
+
 }  // namespace
 }  // namespace vaal
 
@@ -111,4 +123,5 @@ STABLE_TORCH_LIBRARY_IMPL(vaal, CPU, m) {
   m.impl("symmetric_kl_backward", TORCH_BOX(&vaal::symmetric_kl_backward));
   m.impl("symmetric_kl_direction", TORCH_BOX(&vaal::symmetric_kl_direction));
   m.impl("posterior_summary", TORCH_BOX(&vaal::posterior_summary));
+  m.impl("fisher_product", TORCH_BOX(&vaal::fisher_product));
 }

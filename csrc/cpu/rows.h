@@ -133,6 +133,12 @@ struct Across {
       a_k = larger(x, a_k);
     }
   }
+  // Every row's class k of its own.
+  VAAL_HD V pick(I k) const {
+    V picked{};
+    for (int lane = 0; lane < kRows; ++lane) picked[lane] = column[k[lane] * kRows + lane];
+    return picked;
+  }
   static VAAL_HD V sum(V x) { return x; }
   static VAAL_HD V max(V x) { return x; }
   static VAAL_HD V second(V, V second, V) { return second; }

@@ -14,10 +14,10 @@ struct Logits {
       : p(torch::stable::contiguous(p_logits)), q(torch::stable::contiguous(q_logits)) {
     STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
                         p.size(1) == q.size(1),
-                    "vaal: p_logits and q_logits must both be [B, C] with the same B and C");
+                    "vaal: both arguments must be [B, C] with the same B and C");
     STD_TORCH_CHECK(p.scalar_type() == q.scalar_type() &&
                         p.get_device_index() == q.get_device_index(),
-                    "vaal: logits must have one dtype and device");
+                    "vaal: both arguments must have one dtype and device");
     rows = p.size(0);
     cols = p.size(1);
   }

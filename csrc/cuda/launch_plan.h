@@ -8,8 +8,9 @@
 //           as there is room and reads the rest again (from L2) in every step; posterior_summary
 //           needs one pass. The KL with smoothing takes this path at every length.
 //   split   several blocks a row: each step is a kernel of its own and leaves one partial result a
-//           block in a workspace. For few long rows, and for long samples of perturb,
-//           random_perturb and deepfool_step (whose stream would read a row twice all the same).
+//           block in a workspace. For few long rows (fisher_product streams those too), and for
+//           long samples of perturb, random_perturb and deepfool_step (whose stream would read a row
+//           twice all the same).
 //
 // Every thread moves packs of 16 bytes where the row stride and the pointers are multiples of 16,
 // and single elements otherwise: vector_width says which of the two the row stride allows.
@@ -19,6 +20,7 @@
 //   symmetric_kl 2 + 0     its direction 2 + 1     its backward 2 + 1, or 2 + 2 for both gradients
 //   perturb 2 + 1, split 3 + 1      random_perturb 1 + 1      posterior_summary 1 + 0
 //   deepfool_step K + 1 + 1 an element of a sample, whose K rows are the gradients of K classes
+//   fisher_product 2 + 1
 //
 // python_tests/test_cuda_traffic.py counts them.
 #pragma once
@@ -40,7 +42,8 @@ enum class Op {
   kPerturb,
   kRandomPerturb,
   kPosteriorSummary,
-  kDeepfoolStep
+  kDeepfoolStep,
+  kFisherProduct
 };
 
 enum class Path { kWarp, kBlock, kStream, kSplit };
@@ -110,6 +113,7 @@ inline std::optional<Op> op_from_name(std::string_view name) {
   if (name == "random_perturb") return Op::kRandomPerturb;
   if (name == "posterior_summary") return Op::kPosteriorSummary;
   if (name == "deepfool_step") return Op::kDeepfoolStep;
+  if (name == "fisher_product") return Op::kFisherProduct;
   return std::nullopt;
 }
 
@@ -202,7 +206,7 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   plan.vector_width = cols * dtype_size % 16 == 0 ? pack_items : 1;
   const bool summary = op == Op::kPosteriorSummary;
 
-  if (smoothed && !of_image && !summary) {
+  if (smoothed && !of_image && !summary && op != Op::kFisherProduct) {
     if (cols <= 32 * many) {
       plan = plan_detail::warp_path(plan, cols, many);
       plan.path = Path::kStream;
@@ -219,7 +223,7 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   } else if (of_image) {
     plan = plan_detail::split_path(plan, std::max<int64_t>(rows, 1), cols,
                                    8 * int64_t{limits.multiprocessors});
-  } else if (2 * rows <= limits.multiprocessors) {
+  } else if (2 * rows <= limits.multiprocessors && op != Op::kFisherProduct) {
     plan = plan_detail::split_path(plan, std::max<int64_t>(rows, 1), cols,
                                    2 * int64_t{limits.multiprocessors});
   } else {

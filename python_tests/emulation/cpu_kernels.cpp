@@ -65,6 +65,12 @@ const Registration summary("cpu/posterior_summary", [](const Call& call, void* c
   kernels(call).posterior_summary(args, call.integer[2], call.integer[3]);
 });
 
+// first row, past the last row, cols        logits, tangents → out
+const Registration fisher("cpu/fisher_product", [](const Call& call, void* const* buffer) {
+  const FisherArguments args{buffer[0], buffer[1], buffer[2], call.integer[4], storage(call)};
+  kernels(call).fisher_product(args, call.integer[2], call.integer[3]);
+});
+
 // count        direction → scale and sum
 const Registration norm("cpu/norm_part", [](const Call& call, void* const* buffer) {
   *static_cast<NormPart*>(buffer[1]) =

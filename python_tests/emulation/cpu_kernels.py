@@ -103,6 +103,12 @@ class CpuKernels:
         outputs = [self._out((rows,), d) for d in (torch.int64, self.scalar, self.scalar)]
         return self._call("posterior_summary", [0, rows, cols], [], [self._in(logits), *outputs])
 
+    def fisher_product(self, logits: Tensor, tangents: Tensor) -> Tensor:
+        """F·v."""
+        rows, cols = logits.shape
+        buffers = [self._in(logits), self._in(tangents), self._out((rows, cols))]
+        return self._call("fisher_product", [0, rows, cols], [], buffers)[0]
+
     def norm(self, direction: Tensor) -> float:
         """‖direction‖₂ from the partial norm."""
         part = Output((2,), torch.float64)

@@ -24,8 +24,16 @@ OPS = (
     "perturb",
     "random_perturb",
     "posterior_summary",
+    "fisher_product",
 )
-FAMILIES = ("kl", "perturb", "random_perturb", "posterior_summary", "deepfool_step")
+FAMILIES = (
+    "kl",
+    "perturb",
+    "random_perturb",
+    "posterior_summary",
+    "deepfool_step",
+    "fisher_product",
+)
 PATHS = ("warp", "block", "stream", "split")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 TYPES = {  # of csrc/cuda/storage.cuh
@@ -176,6 +184,11 @@ class Emulation:
         own = [gradients.shape[1], logits.shape[1], *gradients.stride()[:2]]
         op, rows = "deepfool_step", gradients.reshape(-1, gradients.shape[2])
         return self._call(op, op, rows, plan, own, [], [*given, *outputs])
+
+    def fisher_product(self, logits, tangents, plan=None) -> Tensor:
+        buffers = [self._in(logits), self._in(tangents), self._out(logits)]
+        op = "fisher_product"
+        return self._call(op, op, logits, plan, [], [], buffers)[0]
 
 
 def _scalar(dtype: torch.dtype) -> torch.dtype:

@@ -36,6 +36,8 @@ IMAGE_PATHS = {
     "block": ("block", 96, {}),
     "split": ("split", 64, {"splits": 3}),
 }
+FISHER_PATHS = {name: path for name, path in KL_PATHS.items() if path[0] != "split"}
+FISHER_PATHS.pop("stream-lanes")  # a block a row
 SUMMARY_PATHS = {**IMAGE_PATHS, "stream": ("stream", 64, {})}
 
 
@@ -135,6 +137,7 @@ def boundaries(op: str, dtype: torch.dtype, largest: int, *, smoothed: bool = Fa
 
 
 __all__ = [
+    "FISHER_PATHS",
     "IMAGE_PATHS",
     "KL_PATHS",
     "STORAGE",

@@ -41,6 +41,14 @@ _Xi = Annotated[
 _Eps = Annotated[
     float | None, typer.Option(help="Length of the perturbation, in units of the network's input.")
 ]
+_Method = Annotated[
+    Literal["finite-difference", "fisher"],
+    typer.Option(help="Gradients at x + xi u, or exact products with the Hessian at x (no xi)."),
+]
+_Sign = Annotated[
+    Literal["paper", "max", "mean"],
+    typer.Option(help="Roughness at x + r, or the larger or the mean of those at x + r and x - r."),
+]
 _Percentile = Annotated[float, typer.Option(help="Candidates rank above this percentile (PRT).")]
 _ClassPrior = Annotated[
     str, typer.Option(help="Share of each class: uniform, predicted, none, or 0.2,0.3,0.5.")
@@ -86,6 +94,8 @@ def score(
     xi: _Xi = None,
     eps: _Eps = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
+    method: _Method = "finite-difference",
+    sign: _Sign = "paper",
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Samples at a time; auto tries several on the first samples.")
@@ -118,7 +128,8 @@ def score(
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext.cli import commands
 
-    xi, eps = fill(preset, xi=xi, eps=eps)
+    (eps,) = fill(preset, eps=eps)
+    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
     print(
         commands.score(
             model,
@@ -130,6 +141,8 @@ def score(
             xi=xi,
             eps=eps,
             num_iters=num_iters,
+            method=method,
+            sign=sign,
             seed=seed,
             batch_size=batch_size_of(batch_size),
             workers=workers,
@@ -200,6 +213,8 @@ def run(
         bool | None,
         typer.Option(help="dfal: train on adversarial twins of the queried samples too (default)."),
     ] = None,
+    method: _Method = "finite-difference",
+    sign: _Sign = "paper",
     vat_weight: Annotated[
         float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
     ] = None,
@@ -221,9 +236,8 @@ def run(
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext.experiment import loop
 
-    xi, eps, num_iters, percentile = fill(
-        preset, xi=xi, eps=eps, num_iters=num_iters, percentile=percentile
-    )
+    eps, num_iters, percentile = fill(preset, eps=eps, num_iters=num_iters, percentile=percentile)
+    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
     vat_xi, vat_eps, vat_num_iters = fill(
         preset if strategy.endswith("+vat") else None,
         vat_xi=vat_xi,
@@ -246,6 +260,8 @@ def run(
         class_prior=class_prior_of(class_prior),
         order=order,
         twins=twins,
+        method=method,
+        sign=sign,
         vat_weight=vat_weight,
         vat_xi=vat_xi,
         vat_eps=vat_eps,

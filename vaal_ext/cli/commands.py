@@ -39,6 +39,8 @@ def score(
     xi: float | None,
     eps: float | None,
     num_iters: int,
+    method: str,
+    sign: str,
     seed: int,
     batch_size: int | str,
     workers: int,
@@ -58,9 +60,9 @@ def score(
     """
     _require_writable(out)
     pool = load_pool(data, data_root, split)
-    if xi is None or eps is None:
+    if (xi is None and method == "finite-difference") or eps is None:
         settings = settings_for(re.sub("^npy:", "npz:", data))
-        xi = settings.xi if xi is None else xi
+        xi = settings.xi if xi is None and method == "finite-difference" else xi
         eps = settings.eps if eps is None else eps
     place = _device(device)
     network = load_model(model, weights).to(place)
@@ -73,6 +75,8 @@ def score(
         xi=xi,
         eps=eps,
         num_iters=num_iters,
+        method=method,
+        sign=sign,
         seed=seed,
         backend=backend,
         device=place,
@@ -98,9 +102,10 @@ def score(
     with _naming(out):
         scores.save(out)
     left_out = int(np.isnan(scores.ldr).sum())
+    step = method if xi is None else f"xi {xi:g}"
     return (
         f"{out}: {scores.num_samples} samples scored in {seconds:.1f} s "
-        f"({scores.num_samples / seconds:.0f} samples/s on {place}, xi {xi:g}, eps {eps:g}, "
+        f"({scores.num_samples / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}, "
         f"{num_iters} iterations)"
         + (f"; {scorer.chosen.report}" if scorer.chosen.report else "")
         + (f"; {left_out} could not be scored" if left_out else "")

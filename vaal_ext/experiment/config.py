@@ -39,7 +39,8 @@ class RunConfig:
             times this many samples; it may be used up to the last one.
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
-        xi, eps, num_iters, percentile, order, class_prior: of the strategy ``vaal``.
+        xi, eps, num_iters, percentile, order, class_prior, method, sign: of the strategy ``vaal``;
+            xi is None with ``method="fisher"``.
         twins: of the strategy ``dfal``, where it is True by default; None for the others.
         vat_weight, vat_xi, vat_eps, vat_num_iters: of the regulariser, see
             :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
@@ -64,6 +65,8 @@ class RunConfig:
     percentile: float | None = None
     order: str = "ascending"
     class_prior: Any = "uniform"
+    method: str = "finite-difference"
+    sign: str = "paper"
     twins: bool | None = None
     vat_weight: float | None = None
     vat_xi: float | None = None
@@ -83,6 +86,8 @@ class RunConfig:
             TypeError, ValueError: what was expected and what came.
         """
         table = asdict(settings_for(self.dataset))
+        if self.method == "fisher":
+            del table["xi"]
         given = {name: value for name, value in asdict(self).items() if value is not None}
         query, regularised = self._query_and_regulariser()
         if query == "dfal":

@@ -78,6 +78,11 @@ class PoolRun:
             known = ", ".join(repr(name) for name in names[:-1])
             raise ValueError(f"amp must be {known} or {names[-1]!r}, got {self.amp!r}")
         require_backend(self.backend)
+        if self.compile_model and self.probe is not None and self.probe.method == "fisher":
+            raise ValueError(
+                "compile_model must be False with method='fisher': the gradient of a compiled "
+                "network cannot be differentiated"
+            )
         require_cuda_graph(self.cuda_graph)
         forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
         self._device = None if self.device is None else torch.device(self.device)

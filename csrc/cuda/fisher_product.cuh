@@ -1,0 +1,244 @@
+// fisher_product: F·v of softmax rows, each row scaled to unit maximum.
+//
+//   logits, tangents [rows, cols] a, v → out [rows, cols]
+//
+// The formulas are in csrc/math/fisher.h. Three reductions a row: the pivot, the runner-up and
+// max|v|; the sums; the peak of the entries. In the register paths a thread turns every class into
+// (w, t), one exponential each; a longer row is read again in each of the four steps, from shared
+// memory as far as it fits there (KlColumns), else from L2.
+// Bytes moved, E the size of an element: 3·E·cols a row with the row on the chip.
+#pragma once
+
+#include "cuda/kl_long_rows.cuh"
+#include "math/fisher.h"
+
+namespace vaal {
+
+template <class T>
+struct FisherArguments {
+  const T* p;  // [rows, cols] logits
+  const T* q;  // [rows, cols] tangents
+  T* out;
+  int64_t rows;
+  int cols;
+  bool whole_packs;  // every row of every tensor starts at a multiple of 16 bytes
+};
+
+template <class S>
+struct FisherTop {
+  S first = S(-INFINITY), second = S(-INFINITY);  // the two largest logits
+  S largest = 0;                                  // max|v| over the classes that are not ruled out
+  int index = kNoClass;                           // of the largest logit; ties: the smallest
+  int padding = 0;                                // whole words in both types
+
+  // Classes come in ascending order. NaN is passed over here; the sums meet it.
+  VAAL_DEVICE void absorb(int j, S a, S v) {
+    using M = CudaMath<S>;
+    const bool wins = a > first;
+    second = wins ? first : M::max(second, a);
+    first = wins ? a : first;
+    index = wins ? j : index;
+    largest = a == S(-INFINITY) ? largest : M::max(largest, M::abs(v));
+  }
+};
+
+template <class S>
+VAAL_DEVICE FisherTop<S> merge(const FisherTop<S>& x, const FisherTop<S>& y) {
+  using M = CudaMath<S>;
+  const bool x_wins = x.first > y.first || (x.first == y.first && x.index < y.index);
+  FisherTop<S> both;
+  both.first = x_wins ? x.first : y.first;
+  both.index = x_wins ? x.index : y.index;
+  both.second = M::max(x_wins ? y.first : x.first, M::max(x.second, y.second));
+  both.largest = M::max(x.largest, y.largest);
+  return both;
+}
+
+template <class S>
+struct FisherSums {
+  S R = 0, U = 0;
+};
+
+template <class S>
+VAAL_DEVICE FisherSums<S> merge(const FisherSums<S>& x, const FisherSums<S>& y) {
+  return {x.R + y.R, x.U + y.U};
+}
+
+template <class S>
+struct FisherPeak {
+  S peak = 0;
+};
+
+template <class S>
+VAAL_DEVICE FisherPeak<S> merge(const FisherPeak<S>& x, const FisherPeak<S>& y) {
+  return {peak_of(x.peak, y.peak)};
+}
+
+template <class S>
+struct FisherClass {
+  S w, t;
+};
+
+// What the classes of a row are measured from.
+template <class S>
+struct FisherReference {
+  S a_k, second, v_k, scale;  // a_k, a_r, v_k, s
+  int pivot;
+
+  // v: the row's first tangent.
+  template <class T>
+  VAAL_DEVICE FisherReference(const FisherTop<S>& top, const T* v)
+      : a_k(top.first),
+        second(top.second),
+        v_k(0),
+        scale(tangent_scale<S>(top.largest)),
+        pivot(top.index == kNoClass ? 0 : top.index) {
+    v_k = to_scalar(load_one(v + pivot));
+  }
+
+  VAAL_DEVICE FisherClass<S> class_of(int j, S a, S v) const {
+    if (j == pivot || a == S(-INFINITY)) return {0, 0};
+    return {CudaMath<S>::exp(a - second), (v - v_k) * scale};
+  }
+
+  // A pivot that is not finite makes the row NaN.
+  VAAL_DEVICE FisherRow<S> row(const FisherSums<S>& sums) const {
+    const S m = second == S(-INFINITY) ? S(0) : second - a_k;  // C = 1, or nothing besides the pivot
+    return fisher_row<S>(CudaMath<S>::exp(m), sums.R, sums.U + (a_k - a_k) + (v_k - v_k));
+  }
+
+  VAAL_DEVICE S entry(const FisherRow<S>& row, int j, const FisherClass<S>& c) const {
+    return j == pivot ? row.pivot : c.w * (c.t - row.mean);
+  }
+};
+
+// threads_per_row = 1 … 32: several rows a block; more: the block is the row.
+// threads_per_row · kPacks · kPackItems<T> >= cols.
+template <class T, int kPacks, bool kBlock>
+VAAL_KERNEL(kBlock ? register_shape(Op::kFisherProduct, sizeof(T)).max_threads : kWarpPathThreads)
+fisher_registers(FisherArguments<T> args, int threads_per_row) {
+  using S = Scalar<T>;
+  constexpr int kItems = kPackItems<T>;
+  Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
+  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
+  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
+  const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
+  const Pack blank = filled<T>(S(-INFINITY));
+
+  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
+       row += block_count() * rows_per_block) {
+    const int64_t offset = row * args.cols;
+    Pack a[kPacks], v[kPacks];
+    columns.load(args.p + offset, 0, blank, a);
+    columns.load(args.q + offset, 0, blank, v);
+
+    FisherTop<S> top;
+#pragma unroll
+    for (int c = 0; c < kPacks; ++c)
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        top.absorb(columns.column(c, i), to_scalar(unpack<T>(a[c], i)),
+                   to_scalar(unpack<T>(v[c], i)));
+    const FisherReference<S> from(group.reduce(top), args.q + offset);
+
+    FisherClass<S> classes[kPacks][kItems];
+    FisherSums<S> sums;
+#pragma unroll
+    for (int c = 0; c < kPacks; ++c)
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const FisherClass<S> held = from.class_of(
+            columns.column(c, i), to_scalar(unpack<T>(a[c], i)), to_scalar(unpack<T>(v[c], i)));
+        classes[c][i] = held;
+        sums.R += held.w;
+        sums.U += held.w * held.t;
+      }
+    const FisherRow<S> known = from.row(group.reduce(sums));
+
+    FisherPeak<S> peak;
+#pragma unroll
+    for (int c = 0; c < kPacks; ++c)
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        peak.peak = peak_of(peak.peak, CudaMath<S>::abs(from.entry(known, columns.column(c, i),
+                                                                   classes[c][i])));
+    peak = group.reduce(peak);
+    // Divided, not multiplied by 1/peak: a tiny peak has no reciprocal.
+    const S divisor = peak.peak == 0 ? S(1) : peak.peak;
+#pragma unroll
+    for (int c = 0; c < kPacks; ++c) {
+      Pack out{};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        put(out, i, from_scalar<T>(from.entry(known, columns.column(c, i), classes[c][i]) /
+                                   divisor));
+      columns.store(args.out + offset, c, out);
+    }
+  }
+}
+
+// A block a row, of any length.
+template <class T>
+VAAL_KERNEL(stream_threads(sizeof(T)))
+fisher_stream(FisherArguments<T> args, int cached_packs) {
+  using S = Scalar<T>;
+  Group<GroupKind::kBlock> group(thread_count());
+  const SharedArray<Pack> cache(kReductionBytes);
+
+  for (int64_t row = block_index(); row < args.rows; row += block_count()) {
+    const int64_t offset = row * args.cols;
+    const KlColumns<T> columns{{group.rank, group.size, args.cols, args.whole_packs},
+                               args.p + offset,
+                               args.q + offset,
+                               0,
+                               cache,
+                               cached_packs,
+                               group.size,
+                               group.rank};
+    columns.fill_cache();
+    FisherTop<S> top;
+    columns.visit([&](int j, S a, S v) { top.absorb(j, a, v); });
+    const FisherReference<S> from(group.reduce(top), columns.b);
+
+    FisherSums<S> sums;
+    columns.visit([&](int j, S a, S v) {
+      const FisherClass<S> held = from.class_of(j, a, v);
+      sums.R += held.w;
+      sums.U += held.w * held.t;
+    });
+    const FisherRow<S> known = from.row(group.reduce(sums));
+
+    FisherPeak<S> peak;
+    columns.visit([&](int j, S a, S v) {
+      const S entry = from.entry(known, j, from.class_of(j, a, v));
+      peak.peak = peak_of(peak.peak, CudaMath<S>::abs(entry));
+    });
+    peak = group.reduce(peak);
+    const S divisor = peak.peak == 0 ? S(1) : peak.peak;
+    Pack out{};
+    columns.visit(
+        [&](int j, S a, S v) {
+          append(out, from_scalar<T>(from.entry(known, j, from.class_of(j, a, v)) / divisor));
+        },
+        [&](int c) { columns.columns.store(args.out + offset, c, out); });
+  }
+}
+
+template <class T>
+void launch_fisher(const FisherArguments<T>& args, const LaunchPlan& plan, Stream stream) {
+  constexpr RegisterShape kShape = register_shape(Op::kFisherProduct, sizeof(T));
+  const LaunchShape shape{plan.blocks, plan.block_threads, plan.shared_bytes, stream};
+  if (plan.path == Path::kStream) {
+    launch(fisher_stream<T>, shape, args, plan.cached_packs);
+    return;
+  }
+  auto kernel = fisher_registers<T, kShape.many_packs, true>;
+  if (plan.path == Path::kWarp) {
+    kernel = fisher_registers<T, kShape.many_packs, false>;
+    if (plan.items_per_thread == kShape.few_packs * kPackItems<T>)
+      kernel = fisher_registers<T, kShape.few_packs, false>;
+  }
+  launch(kernel, shape, args, plan.threads_per_row);
+}
+
+}  // namespace vaal
