@@ -133,12 +133,12 @@ def test_posterior_summary_of_rows_that_are_not_finite(emulation, dtype, name):
 @pytest.mark.parametrize("name", FISHER_PATHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_fisher_product_on_every_path(emulation, dtype, name):
-    """64 roundoffs of the row (sums of terms of both signs, of the size of the largest class's
-    share), and one of the storage; a class at -inf stays out, whatever its tangent."""
+    """64 roundoffs of the row: a few a class, and log2(C) in the sums. One of the storage besides.
+
+    A class at -inf stays out, whatever its tangent; equal tangents give 0.
+    """
     path, threads, options = FISHER_PATHS[name]
-    for cols in [2] if name == "warp1" else [63, 96] if name.startswith("warp") else [389, 400]:
-        if name == "warp8":
-            cols //= 8
+    for cols in {"warp1": [2], "warp8": [7, 16], "warp32": [63, 96]}.get(name, [383, 384]):
         a, _ = logit_rows(cols, dtype)
         v = torch.randn(10, cols)
         v[1] *= 1e-4 if dtype == torch.float16 else 1e-30
@@ -150,7 +150,7 @@ def test_fisher_product_on_every_path(emulation, dtype, name):
             plan = forced("fisher_product", a, path, threads, **options)
             product = emulation.fisher_product(a, v, plan)
             expected = reference.fisher_product(a.double(), v.double())
-            slack = 64 * roundoff(dtype) * max(1, cols**0.5 / 4) + 2 * STORAGE[dtype]
+            slack = 64 * roundoff(dtype) + 2 * STORAGE[dtype]
             assert (relative_error(product, expected) <= slack).all()
             assert (product[4] == 0).all()
 

@@ -154,12 +154,13 @@ def fisher_product(logits, tangents):
     if not a.numel():
         return torch.empty_like(tangents, memory_format=torch.contiguous_format)
     k = a.argmax(dim=1, keepdim=True)
-    alpha = (a - a.gather(1, k)).scatter(1, k, -torch.inf)
-    absent = alpha == -torch.inf
-    shift = alpha.amax(dim=1, keepdim=True)
-    shift = torch.where(shift == -torch.inf, torch.zeros_like(shift), shift)
-    weight = (alpha - shift).exp()
-    # The products of a row saturated beyond float64 would underflow too: they are over e^shift.
+    others = a.scatter(1, k, -torch.inf)
+    absent = others == -torch.inf
+    # Measured from the runner-up: with the pivot's gap in it, a weight would round by its size.
+    runner_up = others.amax(dim=1, keepdim=True)
+    runner_up = torch.where(runner_up == -torch.inf, a.gather(1, k), runner_up)
+    shift = runner_up - a.gather(1, k)
+    weight = (others - runner_up).exp()
     moved = (v - v.gather(1, k)).masked_fill(absent, 0.0)
     pivot = (weight * moved).sum(1, keepdim=True) / (
         1.0 + shift.exp() * weight.sum(1, keepdim=True)
