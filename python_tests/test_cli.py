@@ -60,6 +60,22 @@ def test_score_agrees_with_python(place: Path) -> None:
     np.testing.assert_allclose(PoolScores.load("scores.npz").ldr, expected.ldr, rtol=1e-4)
 
 
+def test_score_by_fisher_and_both_signs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vaal_ext import LDRScorer
+
+    arguments = score_arguments(method="fisher", sign="max")
+    at = arguments.index("--xi")
+    del arguments[at : at + 2]
+    assert main([*arguments, "--preset", "paper"]) == 0  # whose xi is not for this method
+    assert "fisher, eps 0.5, 5 iterations" in capsys.readouterr().out
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+    net.load_state_dict(torch.load("net.pt", weights_only=True))
+    x = torch.from_numpy(np.load("pool.npz")["x"])
+    scorer = LDRScorer(net, eps=0.5, method="fisher", sign="max", backend="reference")
+    expected = scorer.score(x, progress=False)
+    np.testing.assert_array_equal(PoolScores.load("scores.npz").ldr, expected.ldr)
+
+
 def test_score_of_pixels_and_of_the_test_part(place: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
     np.savez("pixels.npz", x=pixels, x_test=pixels[:2] / 255.0)

@@ -49,6 +49,8 @@ def test_usage(refused: Callable[..., str], arguments: list[str], message: str) 
     [
         ({"xi": "0"}, "xi must be"),
         ({"eps": "nan"}, "eps must be"),
+        ({"method": "fisher"}, "xi must be None with method='fisher', which makes no such step"),
+        ({"sign": "both"}, "--sign"),
         ({"eps": "-1"}, "eps must be"),
         ({"num-iters": "0"}, "num_iters must be"),
         ({"seed": "-1"}, "seed must be"),

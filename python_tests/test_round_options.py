@@ -80,6 +80,7 @@ def test_the_options_change_the_query(tmp_path):
         {"class_prior": [0.0, 1.0]},
         {"order": "descending"},
         {"order": "random"},
+        {"method": "fisher", "sign": "max"},
     ]
     queries = []
     for i, change in enumerate(changes):
@@ -233,3 +234,16 @@ def test_more_labels_than_the_pool_has_are_refused_at_once(change, labels, three
     with pytest.raises(ValueError, match=f"are {labels} labels; the pool of .* has 30 samples"):
         run(replace(three_classes, **change), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+# --- the search of the perturbation -----------------------------------------------------------
+
+
+def test_fisher_has_no_xi(tmp_path):
+    config = replace(SMALL, method="fisher", sign="mean", rounds=1)
+    run(config, tmp_path / "run", progress=False)
+    written = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (written["method"], written["sign"], written["xi"]) == ("fisher", "mean", None)
+    bad = tmp_path / "bad"
+    assert main(run_arguments(strategy="vaal", method="fisher", xi="0.1", out=str(bad))) == 2
+    assert not bad.exists()
