@@ -39,6 +39,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def several(text: str) -> int:
+    """An integer of at least 2."""
+    if positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, got {text}")
+    return int(text)
+
+
 def _device(text: str) -> torch.device:
     try:
         return device_named(text)

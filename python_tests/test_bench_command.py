@@ -44,7 +44,7 @@ def test_all_benchmarks_run_in_turn(place: Path, capfd: pytest.CaptureFixture[st
     assert [words[0] for words in started] == [f"bench_{name}" for name in bench.NAMES]
     for name, words in zip(bench.NAMES, started, strict=True):
         assert words[1:3] == ["--device", "cpu"]
-        assert (words[-3:] == ["--threads", "1", "3"]) == (name != "accuracy")
+        assert (words[-3:] == ["--threads", "1", "3"]) == (name not in bench.UNTIMED)
         assert "--seconds" not in words
     tables = {path.name for path in Path("o").iterdir()}
     assert tables == {f"{name}_cpu.csv" for name in bench.NAMES}
@@ -82,7 +82,7 @@ def test_the_benchmarks_take_what_they_are_given(name: str, monkeypatch, tmp_pat
         raise Parsed
 
     given = ["--device", "cpu", "--csv", str(tmp_path / "table.csv"), *bench._QUICK[name]]
-    given += [] if name == "accuracy" else ["--threads", "1", "3"]
+    given += [] if name in bench.UNTIMED else ["--threads", "1", "3"]
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr("sys.argv", ["benchmark", *given])
     with pytest.raises(Parsed):

@@ -294,7 +294,7 @@ app.command()(reproduce)
 @app.command()
 def bench(
     name: Annotated[
-        Literal["accuracy", "ops", "ldr", "deepfool", "pool"] | None,
+        Literal["accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision"] | None,
         typer.Argument(help="Which benchmark; by default all."),
     ] = None,
     device: _Device = None,

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["NAMES", "device_named", "run"]
+__all__ = ["NAMES", "UNTIMED", "device_named", "run"]
 
-NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool")
+NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision")
+# Those that measure no time, and so take no number of threads.
+UNTIMED = ("accuracy", "stability", "precision")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
@@ -24,6 +26,8 @@ _QUICK = {
     "ldr": ("--seconds", "1"),
     "deepfool": ("--seconds", "1"),
     "pool": ("--passes", "2", "--samples", "200000", "--jpegs", "500"),
+    "stability": ("--starts", "2", "--samples", "500"),
+    "precision": ("--samples", "500"),
 }
 
 
@@ -75,7 +79,7 @@ def run(
             table = Path(temporary) / f"{name}_{where.type}.csv"
             command = [sys.executable, str(folder / f"bench_{name}.py"), "--device", str(where)]
             command += ["--csv", str(table), *(_QUICK[name] if quick else ())]
-            if threads and name != "accuracy":
+            if threads and name not in UNTIMED:
                 command += ["--threads", *map(str, threads)]
             search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
             status = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}).returncode

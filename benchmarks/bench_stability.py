@@ -1,0 +1,101 @@
+"""How much of a query the random start decides: the top tenth of a pool, found from several starts.
+
+    python benchmarks/bench_stability.py [--device cpu] [--data-root ROOT] [--csv FILE]
+
+Networks trained on digits (and on MNIST, if ROOT holds it) as active learning does, see trained.py.
+For each method, sign, number of iterations and eps a pool is scored from `--starts` seeds:
+
+    overlap      the share of the roughest tenth that two starts agree on, mean over all pairs
+    correlation  Spearman's, of the two scores, likewise
+
+eps is a length in pixels of [0, 1]; xi, of the finite differences, is a tenth of the smallest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import options
+import torch
+from timing import about, write_csv
+from trained import Trained, networks
+
+from vaal_ext import ops
+from vaal_ext.pool.trial import rank_correlation
+from vaal_ext.power_iteration import PowerIteration
+
+ITERATIONS = (1, 2, 5)
+EPS = (0.1, 0.5, 2.0)
+METHODS = {"finite-difference": 0.01, "fisher": None}  # with its xi
+SIGNS = {"paper": lambda plus, minus: plus, "max": torch.maximum, "mean": lambda p, m: (p + m) / 2}
+TOP = 0.1
+_BATCH = 256
+
+
+def both_signs(
+    network: Trained, method: str, num_iters: int, seed: int
+) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
+    """(eps, J at x + eps·u, J at x - eps·u), [N] each, for every eps: u does not depend on it."""
+    settings = PowerIteration(METHODS[method], 1.0, num_iters, seed=seed, method=method)
+    index = torch.arange(len(network.pool), device=network.pool.device)
+    found: dict[float, list] = {eps: [] for eps in EPS}
+    for x, part in zip(network.pool.split(_BATCH), index.split(_BATCH), strict=True):
+        clean, moved, _, flat = settings.search(network.model, x, part)
+        with torch.no_grad():
+            for eps in EPS:
+                step = eps * (moved - x)
+                both = [ops.symmetric_kl(clean, network.model(x + r)) for r in (step, -step)]
+                found[eps].append(torch.stack(both).masked_fill(flat, 0))
+    for eps, parts in found.items():
+        yield (eps, *torch.cat(parts, dim=1).cpu())
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The overlap of the roughest tenths, and the rank correlation."""
+    size = max(1, round(TOP * len(one)))
+    tops = (set(np.argsort(-scores, kind="stable")[:size].tolist()) for scores in (one, other))
+    return len(set.intersection(*tops)) / size, rank_correlation(one, other)
+
+
+def measure(network: Trained, starts: int, where: dict[str, object]) -> list[dict[str, object]]:
+    rows = []
+    for method, num_iters in itertools.product(METHODS, ITERATIONS):
+        scores: dict[tuple[float, str], list[np.ndarray]] = {}
+        for seed in range(starts):
+            for eps, plus, minus in both_signs(network, method, num_iters, seed):
+                for sign, combine in SIGNS.items():
+                    scores.setdefault((eps, sign), []).append(combine(plus, minus).numpy())
+        for (eps, sign), found in scores.items():
+            pairs = [agreement(*pair) for pair in itertools.combinations(found, 2)]
+            overlap, correlation = np.mean(pairs, axis=0).tolist()
+            facts = {"network": network.name, "samples": len(network.pool), "starts": starts}
+            facts |= {"method": method, "xi": METHODS[method], "num_iters": num_iters, "eps": eps}
+            facts |= {"sign": sign, "overlap": overlap, "correlation": correlation}
+            rows.append(facts | where)
+            print(
+                f"{network.name:<20}{method:<20}Ip {num_iters}  eps {eps:<5g}{sign:<7}"
+                f"overlap {overlap:.3f}  correlation {correlation:.4f}",
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    parser = options.parser(__doc__, threads=False)
+    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
+    parser.add_argument("--samples", type=options.positive, default=1000, help="of digits, at most")
+    parser.add_argument("--mnist-samples", type=options.positive, default=1000)
+    parser.add_argument("--starts", type=options.several, default=4)
+    args = parser.parse_args()
+    where = about(args.device)
+    trained = networks(args.device, args.samples, args.data_root, args.mnist_samples)
+    rows = [row for network in trained for row in measure(network, args.starts, where)]
+    if args.csv:
+        write_csv(args.csv, rows)
+
+
+if __name__ == "__main__":
+    main()
