@@ -24,13 +24,19 @@ def main() -> None:
         for rows, cols in LOGITS:
             a = torch.randn(rows, cols, device=device, dtype=dtype)
             b = a + torch.randn_like(a) / 10
-            for op in ("symmetric_kl", "symmetric_kl_direction", "posterior_summary"):
+            for op in (
+                "symmetric_kl",
+                "symmetric_kl_direction",
+                "posterior_summary",
+                "fisher_product",
+            ):
                 seen.add((op, _C.launch_plan(op, rows, cols, name)["path"]))
             for how in ({}, {"divergence": "forward"}, {"smoothing": 0.1}):
                 ops.symmetric_kl_direction(a, b, **how)
                 p, q = a.clone().requires_grad_(), b.clone().requires_grad_()
                 ops.symmetric_kl(p, q, **how).sum().backward()
             ops.posterior_summary(a)
+            ops.fisher_product(a, b)
         for rows, size in SAMPLES:
             x = torch.randn(rows, size, device=device, dtype=dtype)
             for op in ("perturb", "random_perturb"):

@@ -53,6 +53,7 @@ def check(device: torch.device, dtype: torch.dtype, rows: int, cols: int) -> Non
             reference.deepfool_step(p[:, :3], gradients.double(), own, others),
             strict=True,
         ),
+        (raw.fisher_product(a, b), reference.fisher_product(p, q)),
     ]
     for number, (mine, expected) in enumerate(pairs):
         what = f"result {number} in {dtype}, [{rows}, {cols}]"

@@ -119,6 +119,18 @@ def test_posterior_summary_as_on_the_cpu(path, rows, cols, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("path", "rows", "cols"), LOGIT_CASES)
+def test_fisher_product_as_on_the_cpu(path, rows, cols, dtype):
+    """Each is within 64 roundoffs of the reference, so 128 apart, and one rounding each stored."""
+    assert planned_path("fisher_product", rows, cols, dtype) in (path, "stream")
+    p, q = logits(rows, cols, dtype)
+    expected = ops.fisher_product(p, q)
+    for move in (torch.Tensor.to, lambda x, device: misaligned(x.to(device))):
+        product = ops.fisher_product(move(p, DEVICE), move(q, DEVICE))
+        assert_rows_near(product, expected, 128 * roundoff(dtype) + 2 * STORED.get(dtype, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("path", "rows", "size"), SAMPLE_CASES)
 def test_steps_as_on_the_cpu(path, rows, size, dtype):
     """Each is within 64 roundoffs of the step of the reference (test_cuda_emulation.py).
@@ -187,6 +199,10 @@ CALLS = {
     ),
     "posterior_summary": (
         lambda p, _: ops.posterior_summary(p),
+        lambda: logits(2, 70_001, torch.float32),
+    ),
+    "fisher_product": (
+        lambda p, q: (ops.fisher_product(p, q),),
         lambda: logits(2, 70_001, torch.float32),
     ),
     "perturb": (

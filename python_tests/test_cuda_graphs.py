@@ -79,6 +79,16 @@ def test_a_graph_scores_as_the_eager_passes_do(recordings, count):
     assert_same(scores, scorer(model, False).score(pool, progress=False))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"method": "fisher", "xi": None}, {"sign": "max"}, {"sign": "mean"}], ids=str
+)
+def test_every_search_can_be_captured(recordings, settings):
+    model, pool = network(), images()
+    scores = scorer(model, True, **settings).score(pool, progress=False)
+    assert recordings == [8]
+    assert_same(scores, scorer(model, False, **settings).score(pool, progress=False))
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 def test_pools_of_every_kind_come_across(pinned):
     model, pool = network(), images()
