@@ -9,7 +9,14 @@ import numpy as np
 
 from vaal_ext.report.runs import Run
 
-CONFIG = {"dataset": "digits", "data_root": None, "rounds": 2, "percentile": 90.0, "eps": 0.1}
+CONFIG = {
+    "dataset": "digits",
+    "data_root": None,
+    "rounds": 2,
+    "query_size": 10,
+    "percentile": 90.0,
+    "eps": 0.1,
+}
 
 
 def make_run(

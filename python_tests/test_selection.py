@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaal_ext.selection import class_quotas, percentile_rank, select
+from vaal_ext.selection import accuracy_percentile, class_quotas, percentile_rank, select
 
 # Few distinct values, so that ties, NaN and infinities are common.
 _score = st.sampled_from([math.nan, 0.0, 1e-30, 0.25, 0.5, 1.0, 7.0, math.inf])
@@ -73,6 +73,24 @@ def test_percentile_rank_is_its_definition(scores):
     ranks = percentile_rank(scores)
     for rank, exact in zip(ranks, rank_by_definition(scores), strict=True):
         assert np.isnan(rank) if exact is None else rank == float(exact)
+
+
+@given(st.floats(0, 1), st.integers(1, 50), st.integers(0, 200))
+def test_a_percentile_from_the_accuracy_leaves_candidates(accuracy, n, more):
+    """As many candidates as pseudo labels are likely to be wrong, and never fewer than n."""
+    size = n + more
+    percentile = accuracy_percentile(accuracy, n, size)
+    assert 0 <= percentile < 100
+    candidates = np.count_nonzero(percentile_rank(np.arange(size)) > percentile)
+    assert candidates >= n
+    assert abs(candidates - max(n, size * (1 - accuracy))) <= 1
+
+
+def test_a_percentile_from_a_bad_accuracy():
+    with pytest.raises(ValueError, match=r"accuracy must be in \[0, 1\], got 1.5"):
+        accuracy_percentile(1.5, 1, 10)
+    with pytest.raises(ValueError, match="pool_size must be at least 5"):
+        accuracy_percentile(0.5, 5, 4)
 
 
 def test_percentile_rank_of_nothing():

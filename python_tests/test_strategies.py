@@ -136,6 +136,17 @@ def test_vaal_scores_by_data_set_index_and_selects(model, pool, context):
     assert picked.tolist() == by_hand.tolist()
 
 
+def test_a_percentile_that_follows_the_accuracy(model, pool, context):
+    strategy = make_strategy("vaal", **_SETTINGS["vaal"], percentile="accuracy")
+    scores = strategy.score(model, pool, context)
+    for accuracy, percentile in ((0.4, 40.0), (1.0, 100 * (1 - 6 / 60))):
+        by_hand = select(scores.ldr, scores.pseudo_label, 6, percentile=percentile, num_classes=3)
+        picked = strategy.pick(scores, 6, replace(context, val_accuracy=accuracy))
+        assert picked.tolist() == by_hand.tolist()
+    with pytest.raises(ValueError, match="'accuracy' needs the accuracy on a validation set"):
+        strategy.pick(scores, 6, context)
+
+
 def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
     strategy = make_strategy("dfal", overshoot=0.1, backend="reference")
     found = deepfool(model, pool, overshoot=0.1, backend="reference")
@@ -174,6 +185,12 @@ def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
             {"xi": 1.0, "eps": 1.0, "percentile": 100},
             ValueError,
             "nothing ranks above",
+        ),
+        (
+            "vaal",
+            {"xi": 1.0, "eps": 1.0, "percentile": "90"},
+            ValueError,
+            "or 'accuracy', got '90'",
         ),
         ("vaal", {"xi": 1.0, "eps": 1.0, "order": "up"}, ValueError, "order must be"),
         (

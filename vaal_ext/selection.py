@@ -14,7 +14,7 @@ import torch
 
 from vaal_ext.checks import require_int
 
-__all__ = ["class_quotas", "percentile_rank", "select"]
+__all__ = ["accuracy_percentile", "class_quotas", "percentile_rank", "select"]
 
 Order = Literal["ascending", "descending", "random"]
 ORDERS = ("ascending", "descending", "random")
@@ -40,6 +40,31 @@ def percentile_rank(scores: Any) -> np.ndarray:
     at_most = np.searchsorted(in_order, values[scored], side="right")
     rank[scored] = 100.0 * at_most / max(in_order.size, 1)
     return rank
+
+
+def accuracy_percentile(accuracy: float, n: int, pool_size: int) -> float:
+    """A threshold (PRT) that rises with the network: 100 times its accuracy.
+
+    So many samples rank above it as pseudo labels are likely to be wrong: with a fixed threshold a
+    network that is right on 97 % of the pool is asked about samples that it knows. At least n
+    candidates are left.
+
+    Args:
+        accuracy: on data that were not trained on, in [0, 1].
+        n: samples to be queried, >= 1, and pool_size, >= n.
+
+    Returns:
+        the percentile, in [0, 100).
+
+    Raises:
+        TypeError, ValueError: a number of another kind, or out of its range.
+    """
+    require_int("n", n, 1)
+    require_int("pool_size", pool_size, n)
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy must be in [0, 1], got {accuracy}")
+    # The second is the rank of the last sample that is to be none, to the bit.
+    return min(100.0 * accuracy, 100.0 * (pool_size - n) / pool_size)
 
 
 def class_quotas(n: int, prior: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from vaal_ext.model_state import home_device
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import PowerIteration, require_backend
 from vaal_ext.roughness import LDRScorer, posterior_scores
-from vaal_ext.selection import Order, select
+from vaal_ext.selection import Order, accuracy_percentile, select
 
 __all__ = [
     "STRATEGIES",
@@ -43,13 +43,15 @@ class QueryContext:
     """What a query may know besides the model and the pool.
 
     ``sample_index`` is the index in the data set of each pool sample, int64 [N]; ``seed`` is the
-    only source of randomness; the pool is scored ``batch_size`` samples at a time on the device of
+    only source of randomness; ``val_accuracy``, in 0..1, is that of the network on the validation
+    set; the pool is scored ``batch_size`` samples at a time on the device of
     the model, with a bar if ``progress``.
     """
 
     sample_index: np.ndarray
     num_classes: int
     seed: int
+    val_accuracy: float | None = None
     batch_size: int = 256
     progress: bool = False
 
@@ -141,7 +143,8 @@ class Vaal(Strategy):
     """Class-balanced samples upward from a percentile of the roughness (the paper's Algorithm 1).
 
     Settings: those of :class:`~vaal_ext.roughness.LDRScorer` and of
-    :func:`~vaal_ext.selection.select`, under the same names.
+    :func:`~vaal_ext.selection.select`, under the same names. The percentile may be "accuracy": then
+    it is :func:`~vaal_ext.selection.accuracy_percentile`, query by query.
     """
 
     eps: float
@@ -149,7 +152,7 @@ class Vaal(Strategy):
     num_iters: int = 5
     divergence: str = "symmetric"
     smoothing: float = 0.0
-    percentile: float = 90.0
+    percentile: float | str = 90.0
     class_prior: Any = "uniform"
     order: Order = "ascending"
     backend: str = "fused"
@@ -162,15 +165,23 @@ class Vaal(Strategy):
         # Both refuse bad settings now, before a network is trained and a pool is scored.
         PowerIteration(**self._power_iteration())
         mean = np.ones(1)
-        select(mean, [0], 1, posterior_mean=mean, **self._selection())
+        select(mean, [0], 1, posterior_mean=mean, **self._selection(self._percentile(1, 1, 0.5)))
 
     def _power_iteration(self) -> dict[str, Any]:
         names = ("xi", "eps", "num_iters", "divergence", "smoothing", "backend", "method", "sign")
         return {name: getattr(self, name) for name in names}
 
-    def _selection(self) -> dict[str, Any]:
-        names = ("percentile", "class_prior", "order")
-        return {name: getattr(self, name) for name in names}
+    def _selection(self, percentile: float) -> dict[str, Any]:
+        return {"percentile": percentile, "class_prior": self.class_prior, "order": self.order}
+
+    def _percentile(self, n: int, pool_size: int, val_accuracy: float | None) -> float:
+        if self.percentile == "accuracy":
+            if val_accuracy is None:
+                raise ValueError("percentile 'accuracy' needs the accuracy on a validation set")
+            return accuracy_percentile(val_accuracy, n, pool_size)
+        if isinstance(self.percentile, str):
+            raise ValueError(f"percentile must be a number or 'accuracy', got {self.percentile!r}")
+        return self.percentile
 
     def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
         scorer = LDRScorer(
@@ -187,7 +198,7 @@ class Vaal(Strategy):
             scores.ldr,
             scores.pseudo_label,
             n,
-            **self._selection(),
+            **self._selection(self._percentile(n, scores.num_samples, context.val_accuracy)),
             num_classes=context.num_classes,
             posterior_mean=scores.posterior_mean,
             seed=context.seed,

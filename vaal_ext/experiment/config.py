@@ -62,7 +62,7 @@ class RunConfig:
     xi: float | None = None
     eps: float | None = None
     num_iters: int | None = None
-    percentile: float | None = None
+    percentile: float | str | None = None
     order: str = "ascending"
     class_prior: Any = "uniform"
     method: str = "finite-difference"

@@ -36,7 +36,7 @@ from vaal_ext.experiment.config import config_differences
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["Round", "RunFolder", "RunInUseError", "State", "Twins"]
+__all__ = ["Round", "RunFolder", "RunInUseError", "State", "Twins", "read_state"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
 
@@ -146,16 +146,7 @@ class RunFolder:
         path = self.path / "state.pt"
         if not path.exists():
             return None
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            rounds = tuple(Round(**row) for row in saved["rounds"])
-            twins = Twins(**saved["twins"]) if "twins" in saved else None
-            state = State(rounds, saved["labelled"].numpy(), dict(saved["weights"]), twins)
-        except (
-            pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
-            AttributeError,
-        ) as error:  # fmt: skip
-            raise ValueError(f"{path} is damaged, the run cannot go on: {error}") from error
+        state = read_state(path)
         self._write_rounds(state.rounds)
         return state
 
@@ -233,6 +224,20 @@ class RunFolder:
             named = type(error)(f"cannot write {self.path / name}: {reason}")
             named.errno = error.errno
             raise named from error
+
+
+def read_state(path: Path) -> State:
+    """The state in a ``state.pt``. ValueError if it is damaged, OSError if it cannot be read."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        rounds = tuple(Round(**row) for row in saved["rounds"])
+        twins = Twins(**saved["twins"]) if "twins" in saved else None
+        return State(rounds, saved["labelled"].numpy(), dict(saved["weights"]), twins)
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
+        AttributeError,
+    ) as error:  # fmt: skip
+        raise ValueError(f"{path} is damaged, the run cannot go on: {error}") from error
 
 
 def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> dict[str, list[str]]:

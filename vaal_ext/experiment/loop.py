@@ -168,6 +168,7 @@ class Experiment:
             sample_index=unlabelled,
             num_classes=self.data.num_classes,
             seed=self._seed(Stream.QUERY, number),
+            val_accuracy=before.rounds[-1].val_accuracy,
             progress=self.bars,
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context

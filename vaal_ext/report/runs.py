@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.selection import accuracy_percentile
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
@@ -23,7 +24,8 @@ _CONFIG = {
     "strategy": str,
     "seed": int,
     "rounds": int,
-    "percentile": int | float,
+    "percentile": int | float | str,
+    "query_size": int,
 }
 
 _ACCURACIES = ("test_accuracy", "val_accuracy")
@@ -68,6 +70,14 @@ class Run:
             except ValueError:
                 raise ValueError(f"{path} is not a query of a run") from None
         return found
+
+    def percentile_of_query(self, number: int, pool_size: int) -> float:
+        """The threshold (PRT) of query `number` >= 1, from a pool of so many samples."""
+        percentile = self.config["percentile"]
+        if percentile == "accuracy":
+            accuracy = float(self.val_accuracy[number - 1])
+            return accuracy_percentile(accuracy, self.config["query_size"], pool_size)
+        return float(percentile)
 
     def scores(self) -> PoolScores | None:
         """The scores of the pool that the last query chose from, where the strategy has LDR."""

@@ -40,7 +40,7 @@ def _histogram(run: Run, scores: PoolScores, name: str, path: Path) -> str:
         path,
         scores.ldr[scored],
         queried[scored],
-        float(run.config["percentile"]),
+        run.percentile_of_query(number, len(scores.ldr)),
         f"{run.config['dataset']}: LDR of the pool at query {number} ({name}, "
         f"seed {run.config['seed']})",
     )

@@ -2,7 +2,8 @@
 
 An exhibit (a figure or a table) needs runs: variants on a data set, all over the same seeds. A
 variant names what differs from the data set's own settings (``training.SETTINGS``); "(paper)" marks
-the paper's one number for both lengths, xi = eps = 2.
+the paper's one number for both lengths, xi = eps = 2, and "rising" a threshold that follows the
+accuracy.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ _PAPER_VAT = {key: PRESETS["paper"][key] for key in ("vat_xi", "vat_eps", "vat_n
 _STRATEGIES: dict[str, Variant] = {
     name: {"strategy": name}
     for name in (
-        "random", "entropy", "margin", "vaal", "random+vat", "entropy+vat", "vaal+vat"
+        "random", "entropy", "margin", "dfal", "vaal", "random+vat", "entropy+vat", "vaal+vat"
     )
 }  # fmt: skip
 _WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
+    "vaal, rising": {"strategy": "vaal", "percentile": "accuracy"},
     "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
     "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
 }

@@ -8,6 +8,7 @@ from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.folder import read_state
 from vaal_ext.experiment.loop import Experiment
 from vaal_ext.report.runs import Run
 from vaal_ext.reproduce.figures import Panel
@@ -62,5 +63,6 @@ def error_after_updates(run: Run) -> np.ndarray:
     def watch(model: nn.Module, _: int) -> None:
         errors.append(1.0 - evaluate(model, *experiment.test)[0])
 
-    experiment.train(1, np.concatenate([_indices(run, 0), _indices(run, 1)]), on_step=watch)
+    state = read_state(run.folder / "state.pt")
+    experiment.train(1, state.labelled, twins=state.twins, on_step=watch)
     return np.array(errors)
