@@ -3,6 +3,7 @@
 import os
 import pickle
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,12 @@ def test_scores_come_back_from_the_file_bit_for_bit(tmp_path, n):
         assert got.dtype == array.dtype
         assert got.tobytes() == array.tobytes()
     assert os.listdir(tmp_path) == ["scores.npz"]
+    # The column that DeepFool adds is in the file where it ran, and only there.
+    with np.load(tmp_path / "scores.npz") as archive:
+        assert sorted(archive.files) == sorted(arrays_of(scores))
+    norm = np.arange(n, dtype=np.float32)
+    replace(scores, perturbation_norm=norm).save(tmp_path / "scores.npz")
+    assert PoolScores.load(tmp_path / "scores.npz").perturbation_norm.tolist() == norm.tolist()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +124,8 @@ def test_scores_come_back_from_the_file_bit_for_bit(tmp_path, n):
         ({"ldr": np.zeros(4, np.float32)}, ValueError, "4 entries where index has 5"),
         ({"margin": np.zeros(5)}, TypeError, "margin must be a float32 array, got float64"),
         ({"entropy": [0.0] * 5}, TypeError, "entropy must be a float32 array, got list"),
+        ({"perturbation_norm": np.zeros(4, np.float32)}, ValueError, "4 entries where index has 5"),
+        ({"perturbation_norm": np.zeros(5)}, TypeError, "perturbation_norm must be a float32"),
         ({"index": np.zeros((5, 1), np.int64)}, ValueError, "1-D"),
         ({"pseudo_label": np.array([0, 1, 2, 3, 0])}, ValueError, "-1..2"),
         ({"pseudo_label": np.array([0, 1, -2, 1, 0])}, ValueError, "-1..2"),

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import vaal_ext
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -46,3 +48,8 @@ def test_commands_exist():
     )
     for command in commands:
         assert re.search(rf"\b{command}\b", done.stdout), command
+
+
+def test_public_names_exist():
+    for name in vaal_ext.__all__:
+        assert getattr(vaal_ext, name) is not None

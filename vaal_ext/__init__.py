@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LDRScorer": "roughness",
-    "PoolScores": "pool",
+    "PoolScores": "pool.scores",
     "ldr_scores": "roughness",
     "posterior_scores": "roughness",
     "select": "selection",
