@@ -15,6 +15,20 @@ import typer
 from vaal_ext.cli.exit_status import exit_status
 from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
+from vaal_ext.cli.run import run
+from vaal_ext.cli.shared import (
+    Backend,
+    ClassPrior,
+    DataRoot,
+    Device,
+    Eps,
+    Method,
+    Order,
+    Percentile,
+    Preset,
+    Sign,
+    Xi,
+)
 
 app = typer.Typer(
     name="vaal-ext",
@@ -23,46 +37,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, or SVHN's .mat files."
-    ),
-]
-_Preset = Annotated[
-    Literal["paper"] | None,
-    typer.Option(help="The paper's numbers (xi = eps = 2) for what is not given."),
-]
-_Xi = Annotated[
-    float | None,
-    typer.Option(help="Length of the finite-difference step, in units of the network's input."),
-]
-_Eps = Annotated[
-    float | None, typer.Option(help="Length of the perturbation, in units of the network's input.")
-]
-_Method = Annotated[
-    Literal["finite-difference", "fisher"],
-    typer.Option(help="Gradients at x + xi u, or exact products with the Hessian at x (no xi)."),
-]
-_Sign = Annotated[
-    Literal["paper", "max", "mean"],
-    typer.Option(help="Roughness at x + r, or the larger or the mean of those at x + r and x - r."),
-]
-_Percentile = Annotated[float, typer.Option(help="Candidates rank above this percentile (PRT).")]
-_ClassPrior = Annotated[
-    str, typer.Option(help="Share of each class: uniform, predicted, none, or 0.2,0.3,0.5.")
-]
-_Order = Annotated[
-    Literal["ascending", "descending", "random"],
-    typer.Option(help="Upward from the threshold, from the roughest down, or at random."),
-]
-_Device = Annotated[
-    str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")
-]
-_Backend = Annotated[
-    Literal["fused", "reference"], typer.Option(help="The fused kernels, or plain PyTorch.")
-]
 
 
 @app.command()
@@ -86,16 +60,16 @@ def score(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
-    data_root: _DataRoot = None,
+    data_root: DataRoot = None,
     split: Annotated[
         Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
     ] = "train",
-    preset: _Preset = None,
-    xi: _Xi = None,
-    eps: _Eps = None,
+    preset: Preset = None,
+    xi: Xi = None,
+    eps: Eps = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
-    method: _Method = "finite-difference",
-    sign: _Sign = "paper",
+    method: Method = "finite-difference",
+    sign: Sign = "paper",
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Samples at a time; auto tries several on the first samples.")
@@ -109,7 +83,7 @@ def score(
         ),
     ] = None,
     std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
-    device: _Device = None,
+    device: Device = None,
     amp: Annotated[
         Literal["bf16", "fp16", "auto"] | None,
         typer.Option(
@@ -119,7 +93,7 @@ def score(
     compile_model: Annotated[
         bool, typer.Option("--compile", help="Run the network through torch.compile.")
     ] = False,
-    backend: _Backend = "fused",
+    backend: Backend = "fused",
     on_nonfinite: Annotated[
         Literal["raise", "skip"],
         typer.Option(help="Where logits are not finite: stop, or leave the sample without score."),
@@ -163,9 +137,9 @@ def select(
     scores: Annotated[Path, typer.Option(help="What vaal-ext score wrote.")],
     n: Annotated[int, typer.Option("--n", help="Number of samples to choose.")],
     out: Annotated[Path, typer.Option(help="The CSV file to write.")],
-    percentile: _Percentile = 90.0,
-    class_prior: _ClassPrior = "uniform",
-    order: _Order = "ascending",
+    percentile: Percentile = 90.0,
+    class_prior: ClassPrior = "uniform",
+    order: Order = "ascending",
     seed: Annotated[int, typer.Option(help="For --order random.")] = 0,
 ) -> None:
     """Choose a class-balanced query from the scores of a pool."""
@@ -179,101 +153,7 @@ def select(
     )
 
 
-@app.command()
-def run(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="moons, circles, digits, mnist, fashion-mnist, svhn, cifar10, npz:PATH or "
-            "folder:PATH (train/CLASS and test/CLASS, or CLASS)."
-        ),
-    ],
-    strategy: Annotated[
-        str, typer.Option(help="vaal, random, entropy, margin or dfal; each may have +vat.")
-    ],
-    out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
-    data_root: _DataRoot = None,
-    initial: Annotated[int | None, typer.Option(help="Labels before the first query.")] = None,
-    query_size: Annotated[int | None, typer.Option(help="Labels each query adds.")] = None,
-    rounds: Annotated[int, typer.Option(help="Number of queries.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    pool_size: Annotated[
-        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
-    ] = None,
-    preset: _Preset = None,
-    xi: _Xi = None,
-    eps: _Eps = None,
-    num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
-    percentile: Annotated[
-        float | None, typer.Option(help="Candidates rank above this percentile (PRT).")
-    ] = None,
-    class_prior: _ClassPrior = "uniform",
-    order: _Order = "ascending",
-    twins: Annotated[
-        bool | None,
-        typer.Option(help="dfal: train on adversarial twins of the queried samples too (default)."),
-    ] = None,
-    method: _Method = "finite-difference",
-    sign: _Sign = "paper",
-    vat_weight: Annotated[
-        float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
-    ] = None,
-    vat_xi: Annotated[float | None, typer.Option(help="As --xi, of the regulariser.")] = None,
-    vat_eps: Annotated[float | None, typer.Option(help="As --eps, of the regulariser.")] = None,
-    vat_num_iters: Annotated[
-        int | None, typer.Option(help="As --num-iters, of the regulariser.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
-    warm_start: Annotated[
-        bool,
-        typer.Option("--warm-start", help="Train on from the last round's weights, not afresh."),
-    ] = False,
-    device: _Device = None,
-    backend: _Backend = "fused",
-) -> None:
-    """Run active learning on labelled data. What is not given depends on the data set."""
-    from vaal_ext.experiment import loop
-
-    eps, num_iters, percentile = fill(preset, eps=eps, num_iters=num_iters, percentile=percentile)
-    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
-    vat_xi, vat_eps, vat_num_iters = fill(
-        preset if strategy.endswith("+vat") else None,
-        vat_xi=vat_xi,
-        vat_eps=vat_eps,
-        vat_num_iters=vat_num_iters,
-    )
-    config = loop.RunConfig(
-        dataset=dataset,
-        strategy=strategy,
-        data_root=None if data_root is None else str(data_root),
-        initial=initial,
-        query_size=query_size,
-        rounds=rounds,
-        seed=seed,
-        pool_size=pool_size,
-        xi=xi,
-        eps=eps,
-        num_iters=num_iters,
-        percentile=percentile,
-        class_prior=class_prior_of(class_prior),
-        order=order,
-        twins=twins,
-        method=method,
-        sign=sign,
-        vat_weight=vat_weight,
-        vat_xi=vat_xi,
-        vat_eps=vat_eps,
-        vat_num_iters=vat_num_iters,
-        learning_rate=learning_rate,
-        steps=steps,
-        batch_size=batch_size,
-        warm_start=warm_start,
-        device=device,
-        backend=backend,
-    )
-    loop.run(config, out)
+app.command()(run)
 
 
 @app.command()
@@ -297,7 +177,7 @@ def bench(
         Literal["accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision"] | None,
         typer.Argument(help="Which benchmark; by default all."),
     ] = None,
-    device: _Device = None,
+    device: Device = None,
     threads: Annotated[
         list[int] | None,
         typer.Option(help="CPU threads; may be given again. By default 1, then 2 where there are."),

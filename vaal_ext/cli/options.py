@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["batch_size_of", "class_prior_of", "fill", "numbers"]
+__all__ = ["batch_size_of", "class_prior_of", "fill", "numbers", "percentile_of"]
 
 
-def fill(preset: str | None, **given: float | None) -> list[float | None]:
+def fill(preset: str | None, **given: float | str | None) -> list[float | str | None]:
     """What was given, and for the rest the preset's numbers if there is one."""
     from vaal_ext.training import PRESETS
 
@@ -27,6 +27,14 @@ def numbers(name: str, text: str | None) -> list[float] | None:
         return None if text is None else [float(number) for number in text.split(",")]
     except ValueError:
         raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
+
+
+def percentile_of(text: str | None) -> float | str | None:
+    """A number, or "accuracy"; None for an option not given."""
+    try:
+        return text if text in (None, "accuracy") else float(text)
+    except ValueError:
+        raise ValueError(f"percentile must be a number or accuracy, got {text!r}") from None
 
 
 def class_prior_of(text: str) -> str | list[float] | None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vaal_ext.cli.shared import DataRoot, Device
+
 __all__ = ["reproduce"]
 
 
@@ -15,13 +17,12 @@ def reproduce(
         list[str],
         typer.Argument(
             help="fig3 fig4 fig5 fig6 fig7 fig9 fig10 table2 table3 table4 (the paper's, or all); "
-            "beside it toys digits fashion what-ldr-is what-ldr-is-mnist radius-digits."
+            "beside it toys digits fashion what-ldr-is what-ldr-is-mnist radius-toys "
+            "radius-digits search-digits."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and figures.")],
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder with the data, as for vaal-ext run.")
-    ] = None,
+    data_root: DataRoot = None,
     data: Annotated[
         str | None,
         typer.Option(help="Run on folder:PATH or npz:PATH, with the settings of the exhibit's."),
@@ -38,9 +39,7 @@ def reproduce(
         int | None, typer.Option(help="Queries of a run; fig3 to fig5 are about one.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Make figures and tables of the paper: run what is missing, go on where it was cut off.
 

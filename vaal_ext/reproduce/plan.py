@@ -73,6 +73,30 @@ def _radii(*lengths: float) -> dict[str, Variant]:
 
 
 _BASELINES = {name: _STRATEGIES[name] for name in ("random", "entropy", "margin")}
+_FISHER = {"method": "fisher", "xi": None}
+_RISING = {"percentile": "accuracy"}
+_SEARCHES = {
+    "vaal": _vaal(),
+    "vaal, sign max": _vaal(sign="max"),
+    "vaal, sign mean": _vaal(sign="mean"),
+    "vaal, fisher": _vaal(**_FISHER),
+    "vaal, fisher, sign max": _vaal(**_FISHER, sign="max"),
+    "vaal, descending": _vaal(order="descending"),
+    "vaal, random order": _vaal(order="random"),
+    "vaal, no prior": _vaal(class_prior=None),
+    "vaal, PRT 80": _vaal(percentile=80.0),
+    "vaal, PRT 95": _vaal(percentile=95.0),
+    "vaal, rising": _vaal(**_RISING),
+    "vaal, rising, eps 0.25": _vaal(**_RISING, eps=0.25, xi=0.025),
+    "vaal, rising, fisher, sign max": _vaal(**_RISING, **_FISHER, sign="max"),
+    "vaal, rising, random order": _vaal(**_RISING, order="random"),
+    "vaal, rising, no prior": _vaal(**_RISING, class_prior=None),
+}
+_TOY_SEARCHES = {
+    f"vaal, eps {eps:g}, {order}": _vaal(eps=eps, xi=eps / 10, order=order)
+    for order in ("ascending", "random", "descending")
+    for eps in (0.02, 0.1, 0.5, 2.0)
+}
 _RADII = _radii(0.1) | {"vaal, eps 2 (paper)": _vaal(**_PAPER_QUERY)}
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -110,7 +134,16 @@ EXHIBITS: dict[str, Exhibit] = {
     "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
     "what-ldr-is": Exhibit("roughness", "what LDR measures", ("digits",), _RADII, 1, 4),
     "what-ldr-is-mnist": Exhibit("roughness", "what LDR measures", ("mnist",), _RADII, 1, 4),
-    # How settings were chosen.
+    # How settings were chosen: on the validation set, and on seeds of their own.
+    "radius-toys": Exhibit(
+        "sweep", "length of the perturbation and order", ("circles", "moons"),
+        {name: _BASELINES[name] for name in ("random", "entropy")} | _TOY_SEARCHES, 10, 1, True,
+        first_seed=100,
+    ),
+    "search-digits": Exhibit(
+        "sweep", "search, sign, order and threshold", ("digits",), _BASELINES | _SEARCHES, 8,
+        first_seed=100,
+    ),
     "radius-digits": Exhibit(
         "sweep", "length of the perturbation", ("digits",),
         _BASELINES | _radii(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0), 8, first_seed=100,

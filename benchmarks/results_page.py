@@ -1,0 +1,40 @@
+"""Redraws the tables of benchmarks/RESULTS.md from the files that `vaal-ext reproduce` wrote.
+
+    python benchmarks/results_page.py
+
+A table stands in RESULTS.md between `<!-- file: PATH -->`, PATH below benchmarks/, and
+`<!-- end -->`; a Markdown file is taken as it is, a CSV becomes a table. Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from vaal_ext.atomic import write_atomically
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE / "RESULTS.md"
+MARKED = re.compile(r"(<!-- file: (\S+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def table(path: Path) -> str:
+    """The file as Markdown. OSError if there is none."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return text.strip()
+    head, *body = csv.reader(text.splitlines())
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def redrawn(text: str) -> str:
+    """The page with the tables as their files have them now."""
+    return MARKED.sub(lambda found: f"{found[1]}{table(HERE / found[2])}\n{found[3]}", text)
+
+
+if __name__ == "__main__":
+    page = redrawn(PAGE.read_text(encoding="utf-8"))
+    with write_atomically(PAGE, "w") as file:
+        file.write(page)

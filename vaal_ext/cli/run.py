@@ -1,0 +1,126 @@
+"""`vaal-ext run`: active learning on labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaal_ext.cli.options import class_prior_of, fill, percentile_of
+from vaal_ext.cli.shared import (
+    Backend,
+    ClassPrior,
+    DataRoot,
+    Device,
+    Eps,
+    Method,
+    Order,
+    Preset,
+    Sign,
+    Xi,
+)
+
+__all__ = ["run"]
+
+
+def run(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="moons, circles, digits, mnist, fashion-mnist, svhn, cifar10, npz:PATH or "
+            "folder:PATH (train/CLASS and test/CLASS, or CLASS)."
+        ),
+    ],
+    strategy: Annotated[
+        str, typer.Option(help="vaal, random, entropy, margin or dfal; each may have +vat.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
+    data_root: DataRoot = None,
+    initial: Annotated[int | None, typer.Option(help="Labels before the first query.")] = None,
+    query_size: Annotated[int | None, typer.Option(help="Labels each query adds.")] = None,
+    rounds: Annotated[int, typer.Option(help="Number of queries.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    pool_size: Annotated[
+        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
+    ] = None,
+    preset: Preset = None,
+    xi: Xi = None,
+    eps: Eps = None,
+    num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
+    percentile: Annotated[
+        str | None,
+        typer.Option(
+            help="Candidates rank above this percentile (PRT); accuracy: above the percentage of "
+            "the validation set that the network gets right."
+        ),
+    ] = None,
+    class_prior: ClassPrior = "uniform",
+    order: Order = "ascending",
+    twins: Annotated[
+        bool | None,
+        typer.Option(help="dfal: train on adversarial twins of the queried samples too (default)."),
+    ] = None,
+    method: Method = "finite-difference",
+    sign: Sign = "paper",
+    vat_weight: Annotated[
+        float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
+    ] = None,
+    vat_xi: Annotated[float | None, typer.Option(help="As --xi, of the regulariser.")] = None,
+    vat_eps: Annotated[float | None, typer.Option(help="As --eps, of the regulariser.")] = None,
+    vat_num_iters: Annotated[
+        int | None, typer.Option(help="As --num-iters, of the regulariser.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
+    warm_start: Annotated[
+        bool,
+        typer.Option("--warm-start", help="Train on from the last round's weights, not afresh."),
+    ] = False,
+    device: Device = None,
+    backend: Backend = "fused",
+) -> None:
+    """Run active learning on labelled data. What is not given depends on the data set."""
+    from vaal_ext.experiment import loop
+
+    eps, num_iters, threshold = fill(
+        preset, eps=eps, num_iters=num_iters, percentile=percentile_of(percentile)
+    )
+    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
+    vat_xi, vat_eps, vat_num_iters = fill(
+        preset if strategy.endswith("+vat") else None,
+        vat_xi=vat_xi,
+        vat_eps=vat_eps,
+        vat_num_iters=vat_num_iters,
+    )
+    config = loop.RunConfig(
+        dataset=dataset,
+        strategy=strategy,
+        data_root=None if data_root is None else str(data_root),
+        initial=initial,
+        query_size=query_size,
+        rounds=rounds,
+        seed=seed,
+        pool_size=pool_size,
+        xi=xi,
+        eps=eps,
+        num_iters=num_iters,
+        percentile=threshold,
+        class_prior=class_prior_of(class_prior),
+        order=order,
+        twins=twins,
+        method=method,
+        sign=sign,
+        vat_weight=vat_weight,
+        vat_xi=vat_xi,
+        vat_eps=vat_eps,
+        vat_num_iters=vat_num_iters,
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        warm_start=warm_start,
+        device=device,
+        backend=backend,
+    )
+    loop.run(config, out)
