@@ -34,7 +34,8 @@ _WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
     "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
     "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
 }
-_TOY = {"random": {"strategy": "random"}, "vaal": {"strategy": "vaal"}}
+_RANDOM = {"random": {"strategy": "random"}}
+_TOY = _RANDOM | {"vaal": {"strategy": "vaal"}}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Exhibit:
 
     Attributes:
         shows: what is drawn: "contours", "updates", "curves", "losses", "table", "sweep" (areas on
-            the validation set) or "roughness" (LDR beside other scores).
+            the validation set), "roughness" (LDR beside other scores) or "radius" (what LDR finds,
+            against the radius).
         datasets: each is run with all variants.
         variants: label -> fields of :class:`~vaal_ext.experiment.config.RunConfig`.
         seeds: how many, unless told otherwise, from `first_seed` upward. Settings are chosen on
@@ -134,6 +136,10 @@ EXHIBITS: dict[str, Exhibit] = {
     "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
     "what-ldr-is": Exhibit("roughness", "what LDR measures", ("digits",), _RADII, 1, 4),
     "what-ldr-is-mnist": Exhibit("roughness", "what LDR measures", ("mnist",), _RADII, 1, 4),
+    "radius": Exhibit(
+        "radius", "a radius is small beside |x|", ("circles", "moons", "digits"), _RANDOM, 5, 3
+    ),
+    "radius-mnist": Exhibit("radius", "a radius is small beside |x|", ("mnist",), _RANDOM, 2, 3),
     # How settings were chosen: on the validation set, and on seeds of their own.
     "radius-toys": Exhibit(
         "sweep", "length of the perturbation and order", ("circles", "moons"),

@@ -15,6 +15,7 @@ from vaal_ext.report.runs import Run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
 from vaal_ext.reproduce.plan import Exhibit
+from vaal_ext.reproduce.radius import FRACTIONS, draw_radius, error_ranking
 from vaal_ext.reproduce.sweeps import draw_sweep, sweep_rows, write_sweep
 from vaal_ext.reproduce.tables import markdown_table, table_cells, write_table
 from vaal_ext.reproduce.toys import before_and_after, error_after_updates
@@ -153,6 +154,25 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
         yield f"{stem}.csv: wrong pseudo labels in each percentile band"
 
 
+def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+    rows, areas = [], {}
+    for dataset, groups in results.items():
+        found = []
+        for runs in groups.values():
+            for run in tqdm(runs, dataset, leave=False, delay=2, unit="network", disable=None):
+                length, area = error_ranking(run)
+                found.append(area)
+                rows += [
+                    (dataset, run.config["seed"], round(length, 4), f, round(f * length, 5), value)
+                    for f, value in zip(FRACTIONS, area.round(4).tolist(), strict=True)
+                ]
+        areas[dataset] = np.array(found)
+    header = ("dataset", "seed", "rms_length", "fraction", "eps", "roc_area")
+    write_csv(out / f"{name}.csv", header, rows)
+    draw_radius(out / f"{name}.png", areas, exhibit.title)
+    yield f"{out / name}.csv, {out / name}.png: how well LDR finds wrong pseudo labels"
+
+
 def _notes(groups: dict[str, list[Run]]) -> list[str]:
     """What a reader of a table must know of how it was made."""
     some = next(iter(groups.values()))
@@ -193,4 +213,5 @@ _SHOW: dict[str, Callable[[str, Exhibit, Results, Path], Iterator[str]]] = {
     "table": _table,
     "sweep": _sweep,
     "roughness": _roughness,
+    "radius": _radius,
 }

@@ -1,0 +1,79 @@
+"""Which radius is a small one: how well LDR finds wrong pseudo labels, against eps over |x|."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.folder import read_state
+from vaal_ext.models import model_for
+from vaal_ext.report.figures import new_figure, styles, write_figure
+from vaal_ext.report.runs import Run
+from vaal_ext.roughness import LDRScorer
+from vaal_ext.streams import Stream, stream_seed
+
+__all__ = ["FRACTIONS", "draw_radius", "error_ranking"]
+
+# Radii as fractions of the root mean square of the samples' lengths |x|.
+FRACTIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 1.0)
+
+_SAMPLES = 2000  # of the validation set, at most
+_STEP = 0.1  # xi over eps
+
+
+def error_ranking(run: Run) -> tuple[float, np.ndarray]:
+    """How well LDR tells right from wrong pseudo labels, with the last network of a run.
+
+    On the validation set, at the radii ``FRACTIONS`` times the first number returned.
+
+    Returns:
+        the root mean square of |x|, in units of the network's input; and float64 [len(FRACTIONS)],
+        the area under the ROC curve of LDR as a detector of wrong pseudo labels (0.5: none), NaN
+        where all are right or all wrong.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    config = RunConfig(**run.config)
+    data = load_dataset(config.dataset, config.data_root, stream_seed(config.seed, Stream.SPLIT))
+    model = model_for(data, seed=0).to(config.device)
+    model.load_state_dict(read_state(run.folder / "state.pt").weights)
+    x, y = data.val_x[:_SAMPLES].to(config.device), data.val_y[:_SAMPLES].numpy()
+    length = float(torch.linalg.vector_norm(x.flatten(1), dim=1).square().mean().sqrt())
+    areas = []
+    for fraction in FRACTIONS:
+        eps = fraction * length
+        scores = LDRScorer(model, xi=_STEP * eps, eps=eps).score(x, progress=False)
+        wrong = scores.pseudo_label != y
+        defined = wrong.any() and not wrong.all()
+        areas.append(roc_auc_score(wrong, scores.ldr) if defined else math.nan)
+    return length, np.array(areas)
+
+
+def draw_radius(path: Path, areas: Mapping[str, np.ndarray], title: str) -> None:
+    """The mean over seeds against eps/|x|, a curve for each data set, to the PNG file `path`.
+
+    `areas` is data set -> float [S, len(FRACTIONS)]; a seed with NaN is left out.
+    """
+    figure = new_figure(6.4, 4.0)
+    axes = figure.subplots()
+    defined = {name: values[np.isfinite(values).all(axis=1)] for name, values in areas.items()}
+    shown = {name: values for name, values in defined.items() if len(values)}
+    for (dataset, values), style in zip(shown.items(), styles(list(shown)), strict=True):
+        axes.plot(
+            FRACTIONS, values.mean(axis=0), color=style.colour, marker=style.marker,
+            label=f"{dataset} ({len(values)} seeds)",
+        )  # fmt: skip
+    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlabel("radius eps over the root mean square of |x|")
+    axes.set_ylabel("area under the ROC curve:\nLDR finds wrong pseudo labels")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.legend()
+    write_figure(figure, path)
