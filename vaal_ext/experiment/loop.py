@@ -207,7 +207,7 @@ class Experiment:
         return model_for(self.data, seed=self._seed(Stream.WEIGHTS, number)).to(self.device)
 
     def _vat_term(self, number: int) -> VatTerm | None:
-        """Over all samples that may be trained on, labelled or not: the D of Eq. 3."""
+        """Over all samples of the data set, labelled or not, the D of Eq. 3; not over twins."""
         if self.vat is None:
             return None
         x = self.data.train_x.to(self.device)
