@@ -16,15 +16,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cells import OURS, Row, distinct, markdown, short
+from rankings import precision, stability
+
 from vaal_ext.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = "vaal_ext"
 COPIES = ("clone", "copy")
 NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
-
-Row = dict[str, str]
 
 
 def read(results: Path, name: str) -> list[Row]:
@@ -45,6 +45,8 @@ def tables(results: Path) -> dict[str, str]:
         "ldr": ldr(files["ldr"]),
         "deepfool": deepfool(files["deepfool"]),
         "pool": pool(files["pool"]),
+        "stability": stability(read(results, "stability")),
+        "precision": precision(read(results, "precision")),
     }
 
 
@@ -58,17 +60,6 @@ def redrawn(text: str, drawn: dict[str, str]) -> str:
     if sorted(places) != sorted(drawn):
         raise ValueError(f"the README has places for {places}, the tables are {list(drawn)}")
     return MARKED.sub(lambda found: f"{found[1]}{drawn[found[2]]}\n{found[3]}", text)
-
-
-def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def distinct(rows: Iterable[Row], *columns: str) -> list[tuple[str, ...]]:
-    """What these columns hold, each combination once, in the order of the file."""
-    return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))
 
 
 def shape_of(text: str) -> str:
@@ -99,11 +90,6 @@ def error(text: str) -> str:
     if 0.01 <= value < 100:
         return f"{value:#.2g}".rstrip(".")
     return short(f"{value:.1e}")
-
-
-def short(number: str) -> str:
-    """1e-06 as 1e-6, 1e+06 as 1e6."""
-    return re.sub(r"e(-?)\+?0?", r"e\1", number)
 
 
 def accuracy(rows: list[Row]) -> str:

@@ -1,0 +1,25 @@
+"""What the README's tables are made of: rows of a CSV file in, Markdown out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+Row = dict[str, str]
+OURS = "vaal_ext"
+
+
+def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def distinct(rows: Iterable[Row], *columns: str) -> list[tuple[str, ...]]:
+    """What these columns hold, each combination once, in the order of the file."""
+    return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))
+
+
+def short(number: str) -> str:
+    """1e-06 as 1e-6, 1e+06 as 1e6."""
+    return re.sub(r"e(-?)\+?0?", r"e\1", number)
