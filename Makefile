@@ -44,6 +44,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision 'setuptools>=77' ninja pybind11
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[experiments,dev]'
+	# Without what they ask for and the tests do not use: Jupyter, and skorch of 2020.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps baal modAL-python
 	touch $(READY)
 
 clean:

@@ -76,7 +76,18 @@ def test_build_config_names_what_was_built():
     assert bool(CONFIG["nvcc"]) != bool(CONFIG["why_no_cuda"])
 
 
-HEAVY = ("matplotlib", "sklearn", "torchvision", "scipy")
+HEAVY = (
+    "matplotlib",
+    "sklearn",
+    "torchvision",
+    "scipy",
+    "baal",
+    "modAL",
+    "skactiveml",
+    "skorch",
+    "small_text",
+    "transformers",
+)
 
 
 def test_import_is_light():

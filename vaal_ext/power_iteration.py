@@ -123,8 +123,17 @@ class PowerIteration:
             )
         require_backend(self.backend)
 
-    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, index: Tensor) -> Roughness:
+    def run(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        index: Tensor,
+        mask: Tensor | None = None,
+    ) -> Roughness:
         """The roughness of each sample of x [B, ...], B >= 1; index int64 [B] keys its start.
+
+        Where a `mask` (bool, broadcast to x) is False nothing moves: the start is 0 there, and
+        `forward` must see to it that the gradient is.
 
         num_iters + 2 calls of `forward` and num_iters gradients with respect to the input alone
         (method="fisher": 2 calls and 2·num_iters + 1 gradients). `forward` must give logits [B, C]
@@ -133,7 +142,7 @@ class PowerIteration:
         not underflow (only its direction matters). Nothing in here waits for the device.
         """
         with torch.no_grad():
-            clean, moved, finite, flat = self.search(forward, x, index)
+            clean, moved, finite, flat = self.search(forward, x, index, mask=mask)
             ldr = self.divergence_of(forward, clean, x, moved)
             # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
             ldr = ldr.masked_fill(flat, 0.0)
@@ -147,23 +156,23 @@ class PowerIteration:
         x: Tensor,
         index: Tensor,
         clean: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Perturbed:
-        """x + r for each sample of x [B, ...]; `forward` and `index` as in :meth:`run`.
+        """x + r for each sample of x [B, ...]; `forward`, `index` and `mask` as in :meth:`run`.
 
         `clean` [B, C] are the logits that the divergence is measured from, detached; without them
         they are those of `forward`. (method="fisher" is exact at the logits of its own forward.)
         """
         ops = load_backend(self.backend)
-        seed, eps = int(self.seed), float(self.eps)
+        eps = float(self.eps)
         if self.method == "fisher":
             network = Linearised(forward, x)
             clean = network.logits if clean is None else clean
-            origin = torch.zeros_like(x)
-            unit = ops.random_perturb(origin, 1.0, seed=seed, sample_index=index)
+            unit = self._start(torch.zeros_like(x), 1.0, index, mask)
             moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
             finite, flat = finite.to(clean.device), flat.to(clean.device)
             return Perturbed(clean, moved, finite & finite_rows(clean), flat)
-        moved = ops.random_perturb(x, float(self.xi), seed=seed, sample_index=index)
+        moved = self._start(x, float(self.xi), index, mask)
         if clean is None:
             # Every call gets its own copy of the input: a model may begin with an in-place layer.
             clean = forward(x.clone())
@@ -173,6 +182,14 @@ class PowerIteration:
             radius = eps if step == self.num_iters else float(self.xi)
             self._step(forward, clean, x, moved, radius, finite, flat)
         return Perturbed(clean, moved.detach(), finite, flat)
+
+    def _start(self, x: Tensor, radius: float, index: Tensor, mask: Tensor | None) -> Tensor:
+        """x + radius·u like x [B, ...], with the random unit u that seed and index give."""
+        ops, key = load_backend(self.backend), {"seed": int(self.seed), "sample_index": index}
+        if mask is None:
+            return ops.random_perturb(x, radius, **key)
+        direction = ops.random_perturb(torch.zeros_like(x), 1.0, **key)
+        return ops.perturb(x, direction.masked_fill(~mask, 0.0), radius)
 
     def divergence_of(
         self, forward: Callable[[Tensor], Tensor], clean: Tensor, x: Tensor, moved: Tensor

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaal_ext.model_state import Model, borrowed
 from vaal_ext.pool.execution import Execution
+from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun, index_array
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
@@ -106,6 +107,16 @@ class LDRScorer:
     Args:
         model, xi, eps, num_iters, divergence, smoothing, seed, backend, logits_fn, method, sign:
             see :func:`ldr_scores`.
+        encode: for perturbation at an inner point of the network, and for samples that are no
+            floating tensors. Of a batch x from the pool, on the device, it gives the point that is
+            perturbed, floating [B, ...], or a tuple that begins with it: (point, mask, ...), each a
+            tensor [B, ...]. The model is then called with what encode gave. Where the mask (bool,
+            over the point's leading dimensions; or None) is False nothing is perturbed, and that
+            part counts in no norm: padding, say. xi and eps are lengths at that point. encode is
+            called once a batch, without gradient and not under `amp`. An nn.Module, or a method of
+            one, is lent and given back as the model is. E.g. for the features of a CNN:
+            LDRScorer(net.head, encode=net.features, ...); for a transformer see
+            :mod:`vaal_ext.integrations.transformers`.
         device: where the batches go; by default where the model's first parameter lies, else where
             the pool lies (a Dataset or an array: the CPU). The model itself is never moved.
         amp: None, or "bf16" or "fp16" to run the network under torch.autocast. "auto" tries float32
@@ -153,6 +164,7 @@ class LDRScorer:
         seed: int = 0,
         backend: str = "fused",
         logits_fn: LogitsFn | None = None,
+        encode: Encode | None = None,
         device: torch.device | str | None = None,
         amp: str | None = None,
         batch_size: int | str = 256,
@@ -169,6 +181,7 @@ class LDRScorer:
             model,
             PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign),
             logits_fn=logits_fn,
+            encode=encode,
             device=device,
             amp=amp,
             batch_size=batch_size,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaal_ext.model_state import Model
 from vaal_ext.pool.batches import first_samples
+from vaal_ext.pool.inner_point import Encode, InnerPoint
 from vaal_ext.pool.memory import MemoryGrowth, available_memory
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
@@ -60,6 +61,7 @@ class BatchRun:
         device: where the network runs.
         probe: what measures a batch, or None for the clean logits alone (ldr NaN, nothing flat).
         pixels: what turns uint8 samples into the network's input, or None where they are floating.
+        encode: what comes before the point that is perturbed, or None where that is the input.
     """
 
     model: Model
@@ -67,17 +69,17 @@ class BatchRun:
     device: torch.device
     probe: Probe | None
     pixels: PixelScale | None
+    encode: Encode | None = None
 
     def check(self, x: Tensor) -> None:
         """TypeError or ValueError where x cannot be a batch of this pool."""
-        if self.pixels is None:
-            check_input(x)
-        else:
+        if self.pixels is not None:
             self.pixels.check(x)
+        elif self.encode is None:
+            check_input(x)
 
     def __call__(self, x: Tensor, index: Tensor, mode: Mode) -> Roughness:
         """x [B, ...] on any device, B >= 1; index int64 [B] likewise: it keys their starts."""
-        forward = forward_of(self.model, self.logits_fn, AMP[mode.amp])
         x = x.detach().to(self.device)  # bytes as bytes
         if self.pixels is not None:
             x = self.pixels.input(x)
@@ -85,8 +87,13 @@ class BatchRun:
             # Not x.contiguous(): it leaves the strides of a single channel as they are, and by
             # these torch chooses its kernels.
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+        model, mask = self.model, None
+        if self.encode is not None:
+            inner = InnerPoint.of(self.encode, x)
+            model, x, mask = inner.model_from(model), inner.point, inner.mask
+        forward = forward_of(model, self.logits_fn, AMP[mode.amp])
         if self.probe is not None:
-            return self.probe.run(forward, x, index.to(self.device))
+            return self.probe.run(forward, x, index.to(self.device), mask)
         with torch.no_grad():
             logits = forward(x.clone())  # a model may begin with an in-place layer
         ldr = torch.full((len(x),), torch.nan, device=logits.device)

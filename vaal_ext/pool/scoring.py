@@ -21,6 +21,7 @@ from vaal_ext.device.transfers import delayed, device_batches, to_device, to_hos
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pool.batches import pool_batches, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
+from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.power_iteration import (
@@ -63,6 +64,7 @@ class PoolRun:
     compile_model: bool = False
     cuda_graph: bool | str = False
     measure: str = "ldr"
+    encode: Encode | None = None
     chosen: Execution | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +87,8 @@ class PoolRun:
             )
         require_cuda_graph(self.cuda_graph)
         forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
+        if self.encode is not None and not callable(self.encode):
+            raise TypeError(f"encode must be callable, got {type(self.encode).__name__}")
         self._device = None if self.device is None else torch.device(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
@@ -95,10 +99,12 @@ class PoolRun:
         index = np.arange(size) if sample_index is None else index_array(sample_index, size)
         load_backend(self.backend)
         device = self._place(pool)
-        run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels)
+        run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels, self.encode)
         compute = replayed(partial(self._columns, run), device, self.cuda_graph)
         table = ScoreTable(index, self.measure)
-        with borrowed(self.model, device):
+        # encode may be a module, or a method of one, of its own.
+        encoder = getattr(self.encode, "__self__", self.encode)
+        with borrowed(self.model, device), borrowed(encoder, device):
             self.chosen = chosen = choose_execution(
                 run,
                 pool,

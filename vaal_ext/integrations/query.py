@@ -1,0 +1,74 @@
+"""Scores of a pool and a choice from them: what every adapter in this folder hands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaal_ext.model_state import Model
+from vaal_ext.pool.scores import PoolScores
+from vaal_ext.roughness import LDRScorer
+from vaal_ext.selection import select
+
+__all__ = ["LDRQuery"]
+
+
+class LDRQuery:
+    """One query of the paper's Algorithm 1, less training and labelling.
+
+    Two kinds of index never mix: `pool_index` counts in the pool that is scored, `sample_index`
+    in the data set that the pool is a part of.
+
+    Args:
+        percentile, class_prior, order: see :func:`vaal_ext.select`.
+        seed: of the start directions and of order="random", 0 <= seed < 2^63.
+        progress: show a bar while scoring.
+        scorer: `xi`, `eps` and whatever else :class:`vaal_ext.LDRScorer` takes, by name.
+
+    Raises:
+        TypeError, ValueError: a setting that does not exist, of a wrong type or out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        percentile: float = 90.0,
+        class_prior: Any = "uniform",
+        order: str = "ascending",
+        seed: int = 0,
+        progress: bool = False,
+        **scorer: Any,
+    ) -> None:
+        self.seed = seed
+        self._progress = progress
+        self._scorer = scorer
+        self._selection = {"percentile": percentile, "class_prior": class_prior, "order": order}
+        # Both refuse bad settings now, before a network is trained and a pool is scored.
+        LDRScorer(torch.nn.Identity(), seed=seed, **scorer)
+        one = np.ones(1)
+        select(one, [0], 1, posterior_mean=one, **self._selection)
+
+    def score(self, model: Model, pool: Any, sample_index: Any, **defaults: Any) -> PoolScores:
+        """The scores of a pool [N, ...]; see :meth:`vaal_ext.LDRScorer.score` for it and errors.
+
+        Args:
+            model: gives logits [B, C].
+            sample_index: int64 [N], the place of each sample in the data set; None for arange(N).
+            defaults: keywords of LDRScorer where the settings leave them open.
+        """
+        scorer = LDRScorer(model, seed=self.seed, **(defaults | self._scorer))
+        return scorer.score(pool, sample_index=sample_index, progress=self._progress)
+
+    def choose(self, scores: PoolScores, n: int) -> np.ndarray:
+        """`pool_index` int64 [n], what :func:`vaal_ext.select` picks; its errors."""
+        return select(
+            scores.ldr,
+            scores.pseudo_label,
+            n,
+            **self._selection,
+            num_classes=scores.num_classes,
+            posterior_mean=scores.posterior_mean,
+            seed=self.seed,
+        )
