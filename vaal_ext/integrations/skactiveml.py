@@ -177,8 +177,9 @@ def _places(X: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
     Rows are compared by hash: should two ever collide, they only share a start direction.
     """
+    common = np.result_type(X, samples)
+    X, samples = (array.astype(common, copy=False) for array in (X, samples))
     places = {hash(X[place].tobytes()): place for place in reversed(range(len(X)))}
-    samples = samples.astype(X.dtype, copy=False)
     behind = enumerate(samples, start=len(X))
     found = [places.get(hash(sample.tobytes()), place) for place, sample in behind]
     return np.array(found, dtype=np.int64)
