@@ -87,6 +87,24 @@ def test_scores_are_those_of_the_plain_passes(as_on_cuda, count):
     assert recorder.log.count(("replay", 8)) == (-(-count // 8) - 1 if count >= 16 else 0)
 
 
+def test_the_last_batch_keeps_its_own_padding(as_on_cuda):
+    class Texts(Network):
+        """Token ids [B, 6], 0 for padding."""
+
+        def encode(self, ids):
+            return ids.double().sin(), ids != 0
+
+        def forward(self, point, mask):
+            return super().forward(point * mask)
+
+    network = Texts()
+    ids = torch.randint(0, 9, (21, 6), generator=torch.Generator().manual_seed(1))
+    expected = score(ids, network, encode=network.encode)
+    recorder = as_on_cuda(FakeRecorder())
+    assert_same(score(ids, network, encode=network.encode), expected)
+    assert recorder.log == [("eager", 8), ("record", 8), ("replay", 8), ("replay", 8)]
+
+
 def test_a_shuffled_loader_with_a_ragged_end(as_on_cuda):
     pool = TensorDataset(normal(29))
     expected = score(pool)
