@@ -61,7 +61,8 @@ class BatchRun:
         device: where the network runs.
         probe: what measures a batch, or None for the clean logits alone (ldr NaN, nothing flat).
         pixels: what turns uint8 samples into the network's input, or None where they are floating.
-        encode: what comes before the point that is perturbed, or None where that is the input.
+        encode: what comes before the point that is perturbed, or None where that is the input. A
+            mask from it is for a probe that begins at random: its run gets it as `mask`.
     """
 
     model: Model
@@ -93,7 +94,8 @@ class BatchRun:
             model, x, mask = inner.model_from(model), inner.point, inner.mask
         forward = forward_of(model, self.logits_fn, AMP[mode.amp])
         if self.probe is not None:
-            return self.probe.run(forward, x, index.to(self.device), mask)
+            masked = {} if mask is None else {"mask": mask}
+            return self.probe.run(forward, x, index.to(self.device), **masked)
         with torch.no_grad():
             logits = forward(x.clone())  # a model may begin with an in-place layer
         ldr = torch.full((len(x),), torch.nan, device=logits.device)
