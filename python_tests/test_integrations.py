@@ -31,6 +31,7 @@ def test_every_adapter_has_an_example():
     assert {path.stem for path in EXAMPLES.glob("with_*.py")} == {f"with_{n}" for n in LIBRARIES}
 
 
+@pytest.mark.filterwarnings("ignore:getName:DeprecationWarning")  # baal's logger
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_examples_run(name, tmp_path, monkeypatch, capsys):
     for library in LIBRARIES[name]:
