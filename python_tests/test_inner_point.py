@@ -11,6 +11,9 @@ from vaal_ext.roughness import LDRScorer
 
 SETTINGS = {"xi": 0.05, "eps": 0.5, "num_iters": 3, "seed": 2}
 
+# By differences and exactly; with both signs of r the samples come in one batch of twice the size.
+SEARCHES = [{}, {"sign": "max"}, {"method": "fisher", "xi": None}]
+
 
 @pytest.fixture(params=["fused", "reference"])
 def backend(request):
@@ -63,12 +66,14 @@ def score(model, pool, **settings):
     return LDRScorer(model, **(SETTINGS | settings)).score(pool, progress=False)
 
 
-def test_the_scores_are_those_of_what_follows_the_point(backend):
+@pytest.mark.parametrize("search", SEARCHES)
+def test_the_scores_are_those_of_what_follows_the_point(backend, search):
     features, head, x = layers(5, 9), layers(9, 7, 4, seed=1), normal(40, 5)
     with torch.no_grad():
         points = features(x)
-    got = score(head, x, encode=features, backend=backend, batch_size=16)
-    expected = score(head, points, backend=backend, batch_size=16)
+    settings = {"backend": backend, "batch_size": 16} | search
+    got = score(head, x, encode=features, **settings)
+    expected = score(head, points, **settings)
     # The features of a batch of 8, 16 or 40 are rounded differently, by 1e-16.
     np.testing.assert_allclose(got.ldr, expected.ldr, rtol=1e-6)
     assert np.array_equal(got.pseudo_label, expected.pseudo_label)
@@ -99,10 +104,12 @@ def test_padding_is_neither_moved_nor_counted(backend):
         )
 
 
-def test_more_padding_to_the_right_changes_nothing(backend):
+@pytest.mark.parametrize("search", SEARCHES)
+def test_more_padding_to_the_right_changes_nothing(backend, search):
     network, ids = TextNetwork(), texts()
     wider = torch.cat([ids, torch.zeros(30, 5, dtype=torch.int64)], dim=1)
-    scores = [score(network, x, encode=network.encode, backend=backend) for x in (ids, wider)]
+    settings = {"encode": network.encode, "backend": backend} | search
+    scores = [score(network, x, **settings) for x in (ids, wider)]
     # float64 throughout, stored as float32
     np.testing.assert_allclose(scores[0].ldr, scores[1].ldr, rtol=1.2e-7)
 
