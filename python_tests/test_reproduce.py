@@ -134,7 +134,7 @@ def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
         (["table2", "--data", images], "are 1100 labels; the pool of npz:"),
         (["fig3", "--data", images], "data cannot replace it"),
         (["fig3", "--seeds", "0"], "seeds must be at least 1"),
-        (["fig3", "--variants", "margin"], "are random, vaal, got 'margin'"),
+        (["fig3", "--variant", "margin"], "are random, vaal, got 'margin'"),
         (["table2", "--data", images, *SMALL[:-1], "50"], "query_size must be at most pool_size"),
     ):
         assert main(["reproduce", *arguments, "--out", str(out)]) == 2

@@ -214,7 +214,7 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
         ({"strategy": "random+vap"}, ValueError, r"may have \+vat .* got 'random\+vap'"),
         ({"strategy": "random+vat+vat"}, ValueError, r"may have \+vat"),
         ({"strategy": "random+"}, ValueError, r"may have \+vat"),
-        ({"strategy": "best+vat"}, ValueError, "random, entropy, margin, vaal, got 'best'"),
+        ({"strategy": "best+vat"}, ValueError, "random, entropy, margin, vaal, dfal, got 'best'"),
         ({"strategy": "random", "vat_eps": 1.0}, ValueError, r"vat_eps is for .* \+vat, got"),
         ({"vat_eps": -1.0}, ValueError, "of the regulariser: eps must be finite and above 0"),
         ({"vat_xi": "1"}, TypeError, "of the regulariser: xi must be a number"),

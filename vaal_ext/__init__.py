@@ -17,6 +17,7 @@ _HOME = {
     "ldr_scores": "roughness",
     "posterior_scores": "roughness",
     "select": "selection",
+    "small_radius": "radius",
     "vat_loss": "vat",
 }
 _MODULES = ("ops", "reference")

@@ -27,9 +27,9 @@ def reproduce(
         str | None,
         typer.Option(help="Run on folder:PATH or npz:PATH, with the settings of the exhibit's."),
     ] = None,
-    variants: Annotated[
-        str | None,
-        typer.Option(help="Only these rows or curves, with commas between: random,vaal."),
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this row or curve of the exhibit; may be given again."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many.")] = None,
     pool_size: Annotated[
@@ -51,8 +51,7 @@ def reproduce(
 
     chosen = exhibits_named(exhibits)
     root = None if data_root is None else str(data_root)
-    labels = None if variants is None else tuple(variants.split(","))
-    overrides = Overrides(root, data, labels, seeds, rounds, pool_size, steps, device)
+    overrides = Overrides(root, data, tuple(variant or ()), seeds, rounds, pool_size, steps, device)
     run_missing(plan_runs(list(chosen.values()), overrides, out))
     for name, exhibit in chosen.items():
         for line in show(name, exhibit, results(exhibit, overrides, out), out / name):

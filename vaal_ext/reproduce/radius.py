@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.models import model_for
+from vaal_ext.radius import rms_length
 from vaal_ext.report.figures import new_figure, styles, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.roughness import LDRScorer
@@ -44,7 +44,7 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
     model = model_for(data, seed=0).to(config.device)
     model.load_state_dict(read_state(run.folder / "state.pt").weights)
     x, y = data.val_x[:_SAMPLES].to(config.device), data.val_y[:_SAMPLES].numpy()
-    length = float(torch.linalg.vector_norm(x.flatten(1), dim=1).square().mean().sqrt())
+    length = rms_length(x)
     areas = []
     for fraction in FRACTIONS:
         eps = fraction * length

@@ -37,13 +37,13 @@ class Overrides:
             images: ``folder:PATH``); not for the exhibits that are about one query.
         seeds: how many, from the exhibit's first upward.
         rounds: queries of a run; not for the exhibits that are about one query.
-        variants: the labels of those to run; None: all.
+        variants: the labels of those to run; none: all.
         pool_size, steps, device: see :class:`~vaal_ext.experiment.config.RunConfig`.
     """
 
     data_root: str | None = None
     data: str | None = None
-    variants: tuple[str, ...] | None = None
+    variants: tuple[str, ...] = ()
     seeds: int | None = None
     rounds: int | None = None
     pool_size: int | None = None
