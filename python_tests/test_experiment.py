@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.folder import Round, RunInUseError
+from vaal_ext.experiment.folder import Round
 from vaal_ext.experiment.loop import RunConfig, initial_indices, run
+from vaal_ext.locked import FolderInUseError
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 from vaal_ext.streams import Stream, stream_seed
@@ -144,7 +145,7 @@ def test_a_run_that_another_process_is_at_is_refused(tmp_path):
     )
     with other:
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(RunInUseError, match="another process is at the run"):
+        with pytest.raises(FolderInUseError, match="another process is at the run"):
             run(SMALL, tmp_path / "run", progress=False)
         other.kill()  # which lets go of it
     run(SMALL, tmp_path / "run", progress=False)

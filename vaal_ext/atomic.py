@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["write_atomically"]
+__all__ = ["remove_leftovers", "write_atomically"]
 
 
 @contextmanager
@@ -49,3 +49,12 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of writes that a kill interrupted.
+
+    Only for who alone writes in `folder`: a write that is going on would lose its file.
+    """
+    for leftover in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
+        leftover.unlink(missing_ok=True)

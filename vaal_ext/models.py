@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vaal_ext.datasets.load import DataSplit
 
-__all__ = ["MLP", "PaperCNN", "model_for"]
+__all__ = ["MLP", "PaperCNN", "model_for", "network_for"]
 
 # Below this side two poolings leave nothing, and a small image is a vector as well as a picture.
 _SMALLEST_IMAGE = 8
@@ -80,14 +80,18 @@ class PaperCNN(nn.Module):
 
 
 def model_for(dataset: DataSplit, *, seed: int) -> nn.Module:
-    """A fresh network for a data set: :class:`PaperCNN` for images, :class:`MLP` for the rest.
+    """A fresh network for a data set: :func:`network_for` its samples and classes."""
+    return network_for(tuple(dataset.train_x.shape[1:]), dataset.num_classes, seed=seed)
+
+
+def network_for(shape: tuple[int, ...], num_classes: int, *, seed: int) -> nn.Module:
+    """A fresh network for samples of a shape: :class:`PaperCNN` for images, :class:`MLP` else.
 
     Images are samples [C, H, W] with both sides at least 8. The weights depend on ``seed`` alone;
     torch's global generator is left where it was.
     """
-    shape = tuple(dataset.train_x.shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if len(shape) == 3 and min(shape[1:]) >= _SMALLEST_IMAGE:
-            return PaperCNN(shape[0], (shape[1], shape[2]), dataset.num_classes)
-        return MLP(math.prod(shape), dataset.num_classes)
+            return PaperCNN(shape[0], (shape[1], shape[2]), num_classes)
+        return MLP(math.prod(shape), num_classes)

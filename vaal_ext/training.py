@@ -15,6 +15,7 @@ from vaal_ext.datasets.load import DATASET_NAMES
 from vaal_ext.device.graphs import replayed, require_cuda_graph
 from vaal_ext.device.transfers import to_device
 from vaal_ext.model_state import borrowed
+from vaal_ext.progress import progress_bar
 from vaal_ext.streams import seeded
 from vaal_ext.vat import VatTerm
 
@@ -215,7 +216,7 @@ def train(
         optimiser.step()
         return (loss.detach(),)
 
-    bar = tqdm(range(steps), "training", disable=not progress, leave=False, delay=2, unit="step")
+    bar = progress_bar(range(steps), show=progress, desc="training", unit="step")
     with seeded(seed, x.device), warnings.catch_warnings():
         # The first steps are eager on purpose; the optimiser takes that for an oversight.
         warnings.filterwarnings("ignore", message=".*constructed with capturable=True")

@@ -1,11 +1,11 @@
-"""The commands: `vaal-ext info | score | select | run | report | reproduce | bench`.
+"""The commands: `vaal-ext info | score | select | run | report | reproduce | bench`, and for people
+who label `query | label | train`.
 
 What a command needs (torch, matplotlib) is imported when it runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from vaal_ext.cli.exit_status import exit_status
+from vaal_ext.cli.labelling import label, query, train
 from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
 from vaal_ext.cli.run import run
@@ -127,7 +128,7 @@ def score(
             compile_model=compile_model,
             backend=backend,
             on_nonfinite=on_nonfinite,
-            progress=sys.stderr.isatty(),
+            progress=True,
         )
     )
 
@@ -168,7 +169,8 @@ def report(
         print(line, flush=True)
 
 
-app.command()(reproduce)
+for _command in (reproduce, query, label, train):
+    app.command()(_command)
 
 
 @app.command()

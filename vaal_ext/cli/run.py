@@ -80,6 +80,9 @@ def run(
     ] = False,
     device: Device = None,
     backend: Backend = "fused",
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard: the rounds' numbers, LDR.")
+    ] = None,
 ) -> None:
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext.experiment import loop
@@ -123,4 +126,4 @@ def run(
         device=device,
         backend=backend,
     )
-    loop.run(config, out)
+    loop.run(config, out, tensorboard=tensorboard)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["load_factory", "load_model"]
+__all__ = ["load_factory", "load_model", "make_model"]
 
 
 def load_factory(spec: str) -> Callable[[], nn.Module]:
@@ -46,19 +46,30 @@ def load_model(spec: str, weights: Path) -> nn.Module:
             that is no state dict, or does not fit the network key by key and shape by shape.
         OSError: the file cannot be read.
     """
-    factory = load_factory(spec)
+    load_factory(spec)  # a wrong name is found before a large file is read
     state = _read_state(weights)
+    model = make_model(spec)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        misfits = _misfits(model.state_dict(), state) or _reason(error)
+        raise ValueError(f"{weights} does not fit {spec}: {misfits}") from error
+    return model
+
+
+def make_model(spec: str) -> nn.Module:
+    """The network that the factory `spec` makes, with the weights that it comes with.
+
+    Raises:
+        ValueError: see :func:`load_factory`; a factory that fails or makes no nn.Module.
+    """
+    factory = load_factory(spec)
     try:
         model = factory()
     except Exception as error:  # whatever the user's code raises
         raise ValueError(f"{spec} called without arguments failed: {_reason(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} must return a torch.nn.Module, got {type(model).__name__}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        misfits = _misfits(model.state_dict(), state) or _reason(error)
-        raise ValueError(f"{weights} does not fit {spec}: {misfits}") from error
     return model
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
+
+from vaal_ext.progress import progress_bar
 
 __all__ = ["ImageFolderPool", "labelled_parts"]
 
@@ -84,7 +85,7 @@ def labelled_parts(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _decoded(pool: ImageFolderPool, root: Path) -> Tensor:
     images = torch.empty(len(pool), *pool[0].shape, dtype=torch.uint8)
-    bar = tqdm(range(len(pool)), f"reading {root}", disable=None, leave=False, delay=2)
+    bar = progress_bar(range(len(pool)), show=True, desc=f"reading {root}", unit="image")
     for position in bar:
         images[position] = pool[position]
     return images

@@ -27,16 +27,16 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.atomic import remove_leftovers, write_atomically
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
+from vaal_ext.locked import locked
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["Round", "RunFolder", "RunInUseError", "State", "Twins", "read_state"]
+__all__ = ["Round", "RunFolder", "State", "Twins", "read_state"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
 
@@ -84,10 +84,6 @@ class State:
     twins: Twins | None = None
 
 
-class RunInUseError(ValueError):
-    """Another process is at this run."""
-
-
 class RunFolder:
     """A run's folder, new or taken up again; see the module's text for the files."""
 
@@ -123,17 +119,10 @@ class RunFolder:
         """No other process can be at this run inside the block; a killed process lets go.
 
         Raises:
-            RunInUseError: one is.
+            FolderInUseError: one is.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunInUseError(f"another process is at the run {self.path}") from None
-        try:
+        with locked(self.path, "run"):
             yield
-        finally:
-            lock.release()
 
     def load_state(self) -> State | None:
         """The last committed state, or None before the first; brings ``rounds.csv`` up to it.
@@ -141,14 +130,18 @@ class RunFolder:
         Raises:
             ValueError: ``state.pt`` is damaged.
         """
-        for leftover in self.path.glob(f".{'[0-9a-f]' * 16}.tmp"):
-            leftover.unlink(missing_ok=True)  # of a write that a kill interrupted
+        remove_leftovers(self.path)
         path = self.path / "state.pt"
         if not path.exists():
             return None
         state = read_state(path)
         self._write_rounds(state.rounds)
         return state
+
+    def load_scores(self) -> PoolScores | None:
+        """The scores of the last query that had any. ValueError if the file is damaged."""
+        path = self.path / "scores.npz"
+        return PoolScores.load(path) if path.exists() else None
 
     def commit(self, state: State, scores: PoolScores | None) -> None:
         """Write all files of the last round in ``state``; ``scores`` are those its query used."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
+from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import load_backend
@@ -29,7 +29,13 @@ from vaal_ext.vat import VatTerm
 __all__ = ["Experiment", "RunConfig", "check_fits", "initial_indices", "run"]
 
 
-def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    tensorboard: str | Path | None = None,
+) -> None:
     """Run active learning to the end, or take it up where it was killed.
 
     All files are described in :mod:`vaal_ext.experiment.folder`. A run that was killed, at any
@@ -40,11 +46,14 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
     Args:
         config: what to run.
         out: the run's own folder; it is made if need be.
-        progress: whether to print a line for every round and, on a terminal, to show bars.
+        progress: whether to print a line for every round, and to show bars.
+        tensorboard: a folder for what TensorBoard shows of the rounds, see
+            :class:`~vaal_ext.experiment.tensorboard.RoundLog`; None writes none.
 
     Raises:
         TypeError, ValueError: a bad setting, data that do not suffice, or a folder that belongs to
             a different run, or that another process is at; before any work is done.
+        ImportError: a TensorBoard log is asked for, and tensorboard is not installed.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
     config = config.resolved()
@@ -56,18 +65,35 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = True) -> None:
     parts = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
     sha256 = provenance.fingerprint(getattr(data, part) for part in parts)
     folder = RunFolder(Path(out), asdict(config), sha256)
-    experiment = Experiment(config, data, bars=progress and sys.stderr.isatty())
+    experiment = Experiment(config, data, bars=progress)
     with folder.locked(), _deterministic_cudnn():
         state = folder.load_state()
         if state is not None and progress:
             last = state.rounds[-1].round
             done = f"finished before, all {last} rounds"
             print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
-        while state is None or len(state.rounds) <= config.rounds:
-            state, scores = experiment.next_round(state)
-            folder.commit(state, scores)
-            if progress:
-                print(_line(state.rounds[-1], config.rounds), flush=True)
+        log = nullcontext() if tensorboard is None else _round_log(tensorboard, folder, state)
+        with log as rounds_logged:
+            while state is None or len(state.rounds) <= config.rounds:
+                state, scores = experiment.next_round(state)
+                folder.commit(state, scores)
+                if rounds_logged is not None:
+                    rounds_logged.add(state.rounds[-1], scores)
+                if progress:
+                    print(_line(state.rounds[-1], config.rounds), flush=True)
+
+
+def _round_log(
+    tensorboard: str | Path, folder: RunFolder, state: State | None
+) -> closing[RoundLog]:
+    rounds = () if state is None else state.rounds
+    scores = folder.load_scores() if len(rounds) > 1 else None
+    if scores is not None:
+        # A kill may have come between the scores of the next query and its commit: their pool has
+        # no longer what the last one queried.
+        queried = state.labelled[rounds[-2].labels :]
+        scores = scores if np.isin(queried, scores.index).all() else None
+    return closing(RoundLog(Path(tensorboard), rounds, scores))
 
 
 def initial_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:

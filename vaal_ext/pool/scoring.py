@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaal_ext.checks import require_int
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
@@ -31,6 +30,7 @@ from vaal_ext.power_iteration import (
     load_backend,
     require_backend,
 )
+from vaal_ext.progress import progress_bar
 
 __all__ = ["PoolRun", "index_array"]
 
@@ -118,7 +118,7 @@ class PoolRun:
             batches = pool_batches(pool, chosen.batch_size, self.num_workers)
             what = "posterior" if self.probe is None else _BAR[self.measure]
             results = self._results(run, compute, device_batches(batches, device), index)
-            with tqdm(total=size, desc=what, unit=" samples", disable=not progress) as bar:
+            with progress_bar(total=size, show=progress, desc=what, unit="sample") as bar:
                 behind = _RESULTS_BEHIND.get(device.type, 0)
                 for part, columns, posterior in delayed(results, behind):
                     table.enter(part, self._checked(columns(), index[part]), posterior)

@@ -11,8 +11,8 @@ from pathlib import Path
 from vaal_ext.checks import require_int
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import RunConfig, config_differences
-from vaal_ext.experiment.folder import RunInUseError
 from vaal_ext.experiment.loop import check_fits, run
+from vaal_ext.locked import FolderInUseError
 from vaal_ext.report.runs import Run, load_run
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.training import settings_for
@@ -173,7 +173,7 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
                 print(f"{item.folder}: {item.config.rounds} queries", flush=True)
             try:
                 run(item.config, item.folder, progress=progress)
-            except RunInUseError:
+            except FolderInUseError:
                 elsewhere.append(item)
         if len(elsewhere) == len(left):
             time.sleep(_POLL_SECONDS)

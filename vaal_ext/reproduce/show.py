@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from vaal_ext.progress import progress_bar
 from vaal_ext.report.comparison import compare
 from vaal_ext.report.curves import learning_curves, write_csv, write_tables
 from vaal_ext.report.figures import draw_learning_curves, draw_win_matrix
@@ -45,7 +45,7 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
 
 def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
     runs = [run for groups in results.values() for group in groups.values() for run in group]
-    bar = tqdm(runs, "training once more", leave=False, delay=2, unit="network", disable=None)
+    bar = progress_bar(runs, show=True, desc="training once more", unit="network")
     errors = {run.folder: error_after_updates(run) for run in bar}
     curves = {
         dataset: {
@@ -159,7 +159,7 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
     for dataset, groups in results.items():
         found = []
         for runs in groups.values():
-            for run in tqdm(runs, dataset, leave=False, delay=2, unit="network", disable=None):
+            for run in progress_bar(runs, show=True, desc=dataset, unit="network"):
                 length, area = error_ranking(run)
                 found.append(area)
                 rows += [

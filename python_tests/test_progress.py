@@ -1,0 +1,80 @@
+"""Bars on a terminal, in a notebook, and as lines in a log file."""
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+
+import pytest
+
+from vaal_ext import progress
+from vaal_ext.progress import progress_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so, for tqdm too."""
+    now = [1000.0]
+    for kind in {progress.tqdm, progress._Lines}:
+        monkeypatch.setattr(kind, "monitor_interval", 0)  # its thread would look at a real clock
+    real = progress.tqdm.__init__
+
+    def with_clock(self, *arguments, **settings):
+        real(self, *arguments, **settings)
+        self._time = lambda: now[0]
+        self.start_t = self.last_print_t = now[0]
+
+    monkeypatch.setattr(progress.tqdm, "__init__", with_clock)
+    return now
+
+
+def work(clock, *, steps: int, seconds: float, show: bool = True) -> None:
+    for _ in progress_bar(range(steps), show=show, desc="working", unit="step"):
+        clock[0] += seconds
+
+
+def test_a_log_file_gets_a_line_a_minute(monkeypatch, clock):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    work(clock, steps=10_000, seconds=0.06)  # ten minutes
+    lines = log.getvalue().splitlines()
+    assert 9 <= len(lines) <= 10
+    assert all(line.startswith("working: ") for line in lines)
+    assert "| 1001/10000 [01:00" in lines[0]  # in the step after the minute
+    assert "\r" not in log.getvalue()
+
+
+def test_what_is_quick_leaves_nothing_in_a_log_file(monkeypatch, clock):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    work(clock, steps=100, seconds=0.5)
+    assert log.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar_after_two_seconds(monkeypatch, clock):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    work(clock, steps=10, seconds=0.15)
+    assert terminal.getvalue() == ""
+    work(clock, steps=10, seconds=1.0)
+    shown = terminal.getvalue()
+    assert "working:  50%" in shown
+    assert shown.endswith("\r")  # and it is gone
+    work(clock, steps=10, seconds=1.0, show=False)
+    assert terminal.getvalue() == shown
+
+
+def test_a_notebook_gets_what_tqdm_has_for_it(monkeypatch):
+    """Its stderr is no terminal, and yet it can draw a bar anew."""
+    made = []
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **settings: made.append(settings))
+    progress_bar(range(3), show=True, desc="working", unit="step")
+    assert made[0]["disable"] is False
+    assert made[0]["delay"] == 2

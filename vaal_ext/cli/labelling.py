@@ -1,0 +1,195 @@
+"""`vaal-ext query | label | train`: rounds of labelling with people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vaal_ext.labelling.config import ProjectConfig
+    from vaal_ext.labelling.project import Project
+
+__all__ = ["label", "query", "train"]
+
+_BEGIN = "A new project (later these stand in its config.json, which may be edited)"
+
+_Project = Annotated[Path, typer.Option(help="The project's own folder.")]
+
+
+def query(
+    project: _Project,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="folder:PATH, the images, at any depth below it.", rich_help_panel=_BEGIN
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The names of the classes: cat,dog,fox.", rich_help_panel=_BEGIN),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            help="folder:PATH with images in CLASS/IMAGE to evaluate on.", rich_help_panel=_BEGIN
+        ),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Without --test: the share of the labels to evaluate on (0.2).",
+            rich_help_panel=_BEGIN,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Scale and cut all images to squares of so many pixels.", rich_help_panel=_BEGIN
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Your network, as package.module:factory; by default the paper's.",
+            rich_help_panel=_BEGIN,
+        ),
+    ] = None,
+    query_size: Annotated[
+        int | None, typer.Option(help="Images in a query (20).", rich_help_panel=_BEGIN)
+    ] = None,
+    pool_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Score only so many images, drawn anew for every query.", rich_help_panel=_BEGIN
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="As for vaal-ext run (vaal).", rich_help_panel=_BEGIN),
+    ] = None,
+    xi: Annotated[
+        float | None, typer.Option(help="As for vaal-ext run.", rich_help_panel=_BEGIN)
+    ] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="As for vaal-ext run.", rich_help_panel=_BEGIN)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Optimiser steps of one training.", rich_help_panel=_BEGIN),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam.", rich_help_panel=_BEGIN)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn.", rich_help_panel=_BEGIN)
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda; by default cuda where there is.", rich_help_panel=_BEGIN),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that decode the images.")] = 0,
+) -> None:
+    """Ask people for the next labels: a table, a picture, tasks for Label Studio.
+
+    The first query, with --data and --classes, begins a project; it is random.
+    """
+    from vaal_ext.checks import require_int
+    from vaal_ext.labelling import steps as labelling
+
+    require_int("workers", workers, 0)
+    given = {
+        "images": _folder("data", data),
+        "classes": None if classes is None else [name.strip() for name in classes.split(",")],
+        "test": _folder("test", test),
+        "held_out": held_out,
+        "image_size": image_size,
+        "model": model,
+        "query_size": query_size,
+        "pool_size": pool_size,
+        "strategy": strategy,
+        "xi": xi,
+        "eps": eps,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+    }
+    opened = _open(project, {name: value for name, value in given.items() if value is not None})
+    _print(labelling.query(opened, _network(opened.config), workers=workers))
+
+
+def label(
+    answers: Annotated[
+        Path, typer.Argument(help="A CSV with columns image and label, or Label Studio's JSON.")
+    ],
+    project: _Project,
+) -> None:
+    """Take answers back: a class, or skip, for each image. The last answer to an image counts."""
+    from vaal_ext.labelling import steps as labelling
+    from vaal_ext.labelling.project import Project
+
+    _print(labelling.label(Project(project), answers))
+
+
+def train(project: _Project) -> None:
+    """Train a network on the labels so far and evaluate it."""
+    from vaal_ext.labelling import steps as labelling
+    from vaal_ext.labelling.project import Project
+
+    opened = Project(project)
+    _print(labelling.train(opened, _network(opened.config)))
+
+
+def _open(path: Path, given: dict[str, Any]) -> Project:
+    """The project, or a new one; ValueError where what is given is not what it has."""
+    from vaal_ext.labelling.config import ProjectConfig
+    from vaal_ext.labelling.images import ImageFiles
+    from vaal_ext.labelling.learner import Learner
+    from vaal_ext.labelling.project import Project
+
+    if not (path / "config.json").exists() and given:
+        config = ProjectConfig.from_settings(given)
+        # Images and network are tried before there is a project.
+        images = ImageFiles(Path(config.images), config.image_size)
+        Learner(config, images, _network(config))
+        return Project.begin(path, config)
+    project = Project(path)
+    has = project.config.settings()
+    for name, value in ProjectConfig.from_settings(has | given).settings().items():
+        if name in given and value != has[name]:
+            raise ValueError(
+                f"the project's {name} is {has[name]!r}, the command says {value!r}: leave the "
+                f"option out, or edit {path / 'config.json'}"
+            )
+    return project
+
+
+def _folder(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    kind, _, path = text.partition(":")
+    if kind != "folder" or not path:
+        raise ValueError(f"{name} must be folder:PATH, got {text!r}")
+    return path
+
+
+def _network(config: ProjectConfig) -> nn.Module | None:
+    """The user's network, fresh under the project's seed; None where there is none."""
+    import torch
+
+    from vaal_ext.cli.user_model import make_model
+    from vaal_ext.streams import Stream, seeded, stream_seed
+
+    if config.model is None:
+        return None
+    with seeded(stream_seed(config.run.seed, Stream.WEIGHTS), torch.device("cpu")):
+        return make_model(config.model)
+
+
+def _print(lines: Any) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -1,0 +1,1 @@
+"""Labels that people give: a project's folder, its queries, their answers."""

@@ -1,0 +1,160 @@
+"""The answers that people give: read from CSV or from Label Studio, and held against those before.
+
+A CSV has the columns ``image`` and ``label`` (others are ignored; comma, semicolon or tab between
+them). Of Label Studio the export format "JSON" is read, as version 1.0 and later write it: of every
+task the annotations with ``choices``; a skipped (cancelled) annotation is the answer "skip".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaal_ext.labelling.config import SKIP
+
+__all__ = ["NOT_TAKEN", "OUTCOMES", "TASK_KEY", "Answer", "Outcome", "judge", "read_answers"]
+
+# The image's name among the data of a Label Studio task, which an export gives back.
+TASK_KEY = "vaal_ext_image"
+
+OUTCOMES = {
+    "new": "labels of images that had none",
+    "skipped": f"answered {SKIP}: never asked again, never trained on",
+    "changed": "another answer than before: the new one counts",
+    "same": "as answered before",
+    "unanswered": "no label: still open",
+    "conflict": "several answers that differ: none taken",
+    "unknown class": "none of the project's classes: not taken",
+    "unknown image": "not in the project's folder: not taken",
+}
+NOT_TAKEN = ("conflict", "unknown class", "unknown image")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one row or annotation says of an image: a class, ``skip``, or "" for no answer."""
+
+    image: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of all the answers to one image in a file; a key of ``OUTCOMES``.
+
+    ``labels`` are the different answers, in the file's order; ``before`` is the one that counted
+    so far, or None.
+    """
+
+    image: str
+    outcome: str
+    labels: tuple[str, ...]
+    before: str | None
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """All answers in a file, in its order.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is neither such a CSV nor such an export, as a whole; nothing is guessed.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as CSV UTF-8") from None
+    if text.lstrip().startswith(("[", "{")):
+        return _from_label_studio(text, path)
+    return _from_csv(text, path)
+
+
+def judge(
+    answers: Iterable[Answer],
+    current: Mapping[str, str],
+    classes: Collection[str],
+    images: Collection[str],
+) -> list[Outcome]:
+    """What becomes of the answers: one outcome for each image, in order of appearance.
+
+    Args:
+        answers: of one file.
+        current: the answers that count so far, by image.
+        classes: of the project.
+        images: the names of all images that may be answered.
+    """
+    given: dict[str, list[str]] = {}
+    for answer in answers:
+        labels = given.setdefault(answer.image, [])
+        if answer.label and answer.label not in labels:
+            labels.append(answer.label)
+    outcomes = []
+    for image, labels in given.items():
+        before = current.get(image)
+        if image not in images:
+            outcome = "unknown image"
+        elif len(labels) > 1:
+            outcome = "conflict"
+        elif not labels:
+            outcome = "unanswered"
+        elif labels[0] not in classes and labels[0] != SKIP:
+            outcome = "unknown class"
+        elif before == labels[0]:
+            outcome = "same"
+        elif before is not None:
+            outcome = "changed"
+        else:
+            outcome = "skipped" if labels[0] == SKIP else "new"
+        outcomes.append(Outcome(image, outcome, tuple(labels), before))
+    return outcomes
+
+
+def _from_csv(text: str, path: Path) -> list[Answer]:
+    header = text.partition("\n")[0]
+    separator = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator, restval="")
+    columns = [name.strip() for name in reader.fieldnames or []]
+    for name in ("image", "label"):
+        if name not in columns:
+            raise ValueError(
+                f"{path} must be a CSV with the columns image and label, or Label Studio's export "
+                f"as JSON; its first line is {header.strip()[:80]!r}"
+            )
+    reader.fieldnames = columns
+    try:
+        rows = [(row["image"].strip(), row["label"].strip()) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return [Answer(image, label) for image, label in rows if image or label]
+
+
+def _from_label_studio(text: str, path: Path) -> list[Answer]:
+    try:
+        tasks = json.loads(text)
+        if not isinstance(tasks, list):
+            raise TypeError("it is no list of tasks")
+        return [answer for task in tasks for answer in _of_task(task)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{path} is not what Label Studio exports as JSON (JSON-MIN is not read): {reason}"
+        ) from error
+
+
+def _of_task(task: Mapping[str, Any]) -> list[Answer]:
+    """The answers to one task; one without a label where nobody has annotated it."""
+    data = task["data"]
+    # A task that was not made from our file is reported by whatever it shows, as unknown.
+    image = str(data.get(TASK_KEY) or data.get("image") or f"task {task.get('id')}")
+    answers = []
+    for annotation in task["annotations"]:
+        if annotation.get("was_cancelled"):
+            answers.append(Answer(image, SKIP))
+        for part in annotation["result"]:
+            if part["type"] == "choices":
+                answers += [Answer(image, str(label)) for label in part["value"]["choices"]]
+    return answers or [Answer(image, "")]

@@ -1,0 +1,126 @@
+"""What a project is told when it begins: images, classes, network, strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from vaal_ext.checks import require_int, require_number
+from vaal_ext.experiment.config import RunConfig
+
+__all__ = ["SKIP", "ProjectConfig"]
+
+SKIP = "skip"  # the answer of a person who cannot tell
+
+# Of a run's settings those that mean nothing here: nobody knows the labels beforehand, and a
+# project ends when the people do.
+_NOT_OF_A_PROJECT = ("dataset", "data_root", "initial", "rounds", "warm_start", "twins")
+_RUN = tuple(field.name for field in fields(RunConfig) if field.name not in _NOT_OF_A_PROJECT)
+_OF_THE_QUERY_ALONE = (
+    "query_size", "pool_size", "xi", "eps", "num_iters", "percentile", "order", "class_prior",
+    "device", "method", "sign",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """A project's settings, checked; what ``config.json`` holds.
+
+    Attributes:
+        images: the folder of images, absolute; see :class:`~vaal_ext.labelling.images.ImageFiles`.
+        classes: the names of the classes, two or more, in the order of the network's outputs.
+        test: a folder of labelled images, CLASS/IMAGE, to evaluate on; None holds labels out.
+        held_out: the share of the labels that is held out where there is no test folder, in [0, 1).
+        model: the network as "package.module:factory" (called without arguments, one output for
+            each class); None: :class:`~vaal_ext.models.PaperCNN`.
+        image_size: see :class:`~vaal_ext.labelling.images.ImageFiles`.
+        run: the settings of strategy and training, as those of a run on ``folder:PATH``; its
+            device is None where the machine decides.
+    """
+
+    images: str
+    classes: tuple[str, ...]
+    test: str | None
+    held_out: float
+    model: str | None
+    image_size: int | None
+    run: RunConfig
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> ProjectConfig:
+        """The settings by name, those of a run among them; what is missing or None is filled in.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came.
+        """
+        own = [field.name for field in fields(cls) if field.name != "run"]
+        given = {name: value for name, value in settings.items() if value is not None}
+        unknown = sorted(given.keys() - {*own, *_RUN})
+        if unknown:
+            raise ValueError(f"a project has no setting {unknown[0]!r}; it has {', '.join(own)}")
+        for name in ("images", "classes"):
+            if name not in given:
+                raise ValueError(f"a project needs {name}")
+        classes = _checked_classes(given["classes"])
+        images = _absolute("images", given["images"])
+        of_run = {name: value for name, value in given.items() if name in _RUN}
+        if "class_prior" in settings:  # where None is a value
+            of_run["class_prior"] = settings["class_prior"]
+        run = RunConfig(dataset=f"folder:{images}", rounds=1, **{"strategy": "vaal"} | of_run)
+        if run.strategy.partition("+")[0] == "dfal":
+            run = replace(run, twins=False)  # a project keeps labels, and twins have none
+        run = replace(run.resolved(), device=run.device)
+        run.make_strategy()
+        if isinstance(run.class_prior, list) and len(run.class_prior) != len(classes):
+            raise ValueError(
+                f"class_prior must have one weight for each of the {len(classes)} classes, got "
+                f"{len(run.class_prior)}"
+            )
+        held_out = given.get("held_out", 0.2)
+        require_number("held_out", held_out)
+        if not 0 <= held_out < 1:
+            raise ValueError(f"held_out must be at least 0 and below 1, got {held_out}")
+        size = given.get("image_size")
+        if size is not None:
+            require_int("image_size", size, 8)
+        model = given.get("model")
+        if not isinstance(model, str | None):
+            raise TypeError(f"model must be package.module:factory, got {model!r}")
+        test = None if "test" not in given else _absolute("test", given["test"])
+        return cls(images, classes, test, float(held_out), model, size, run)
+
+    def settings(self) -> dict[str, Any]:
+        """By name, as :meth:`from_settings` takes them and JSON can hold them."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        run = asdict(own.pop("run"))
+        return own | {"classes": list(self.classes)} | {name: run[name] for name in _RUN}
+
+    def training_settings(self) -> dict[str, Any]:
+        """Those of the settings that a trained network depends on."""
+        left_out = {*_OF_THE_QUERY_ALONE, "images", "strategy"}
+        kept = {name: value for name, value in self.settings().items() if name not in left_out}
+        return kept | {"regularised": self.run.strategy.endswith("+vat")}
+
+
+def _absolute(name: str, path: Any) -> str:
+    if not isinstance(path, str | Path):
+        raise TypeError(f"{name} must be the path of a folder, got {path!r}")
+    return str(Path(path).resolve())
+
+
+def _checked_classes(classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
+        raise TypeError(f"classes must be a list of names, got {classes!r}")
+    for name in classes:
+        if not isinstance(name, str):
+            raise TypeError(f"classes must be names, got {name!r}")
+        if name != name.strip() or not name or name == SKIP:
+            raise ValueError(
+                f"the name of a class must not be empty, {SKIP!r} or have spaces around it, "
+                f"got {name!r}"
+            )
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"classes must be two different names or more, got {', '.join(classes)}")
+    return tuple(classes)
