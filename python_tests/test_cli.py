@@ -250,7 +250,7 @@ def test_preset_paper_fills_what_is_not_given(tmp_path, monkeypatch):
     from vaal_ext.experiment import loop
 
     seen = []
-    monkeypatch.setattr(loop, "run", lambda config, out: seen.append(config))
+    monkeypatch.setattr(loop, "run", lambda config, out, tensorboard: seen.append(config))
     command = ["run", "--dataset", "moons", "--strategy", "vaal", "--out", str(tmp_path / "run")]
     for extra in (["--preset", "paper"], ["--preset", "paper", "--eps", "0.5"]):
         assert main([*command, *extra]) == 0
@@ -265,7 +265,7 @@ def test_preset_paper_reaches_the_regulariser(tmp_path, monkeypatch):
     from vaal_ext.experiment import loop
 
     seen = []
-    monkeypatch.setattr(loop, "run", lambda config, out: seen.append(config.resolved()))
+    monkeypatch.setattr(loop, "run", lambda config, *_, **__: seen.append(config.resolved()))
     command = ["run", "--dataset", "moons", "--preset", "paper", "--out", str(tmp_path / "run")]
     assert main([*command, "--strategy", "vaal+vat", "--vat-eps", "0.5"]) == 0
     assert main([*command, "--strategy", "vaal"]) == 0

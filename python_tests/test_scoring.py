@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from vaal_ext import progress
 from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
 from vaal_ext.selection import select
 
@@ -238,7 +239,8 @@ def test_autocast_runs_the_network_in_half(backend, amp):
     assert np.corrcoef(scores.ldr, full.ldr)[0, 1] > 0.95
 
 
-def test_progress_counts_samples_on_request_only(capsys):
+def test_progress_counts_samples_on_request_only(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     scorer = LDRScorer(network(), xi=0.1, eps=1.0, batch_size=4)
     scorer.score(normal(10), progress=False)
     assert capsys.readouterr().err == ""
