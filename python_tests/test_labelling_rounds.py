@@ -358,6 +358,15 @@ def test_gone_and_new_images(place, capsys):
     assert "query 2: 5 of 24 images" in capsys.readouterr().out
 
 
+def test_weights_that_are_gone_are_trained_again(place):
+    begin()
+    step("label", fill_in(1))
+    step("train")
+    Path("project/weights_1.pt").unlink()
+    step("train")
+    assert [path.name for path in Path("project").glob("weights_*")] == ["weights_2.pt"]
+
+
 def test_what_a_kill_left_is_cleared_away(place):
     begin()
     leftover = Path("project/.0123456789abcdef.tmp")
