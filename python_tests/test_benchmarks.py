@@ -14,6 +14,7 @@ import bench_deepfool
 import bench_ldr
 import bench_ops
 import bench_pool
+import bench_scale
 import cuda_timing
 import numpy as np
 import op_cases
@@ -225,6 +226,21 @@ def test_deepfool_table_and_its_judge(threads, monkeypatch, tmp_path):
     monkeypatch.setattr(bench_deepfool, "one_by_one", lambda *a, **how: 1.01 * right(*a, **how))
     with pytest.raises(SystemExit, match=r"plain is off by 1\.0e-02: nothing was timed"):
         run(bench_deepfool, monkeypatch, *arguments)
+
+
+def test_scale_table(threads, monkeypatch, tmp_path):
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr(bench_scale, "SHARD_SIZE", 1500)
+    table = tmp_path / "scale.csv"
+    run(bench_scale, monkeypatch, "--samples", 4000, "--paths", 20, "--csv", table)
+    rows = {row["what"]: row for row in read(table)}
+    assert {what: int(row["count"]) for what, row in rows.items()} == {
+        "write": 4000,
+        "read": 4000,
+        "select": 4000,
+        "paths": 20,
+    }
+    assert all(float(row["seconds"]) > 0 for row in rows.values())
 
 
 def test_pool_table(threads, monkeypatch, tmp_path):

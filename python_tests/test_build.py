@@ -83,6 +83,7 @@ HEAVY = (
     "scipy",
     "baal",
     "modAL",
+    "ray",
     "skactiveml",
     "skorch",
     "small_text",

@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import ops
 from vaal_ext.pool.execution import BatchRun
+from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.trial import Mode
 from vaal_ext.power_iteration import PowerIteration
-from vaal_ext.roughness import LDRScorer, posterior_scores
+from vaal_ext.roughness import LDRScorer
 
 CPU = torch.device("cpu")
 STEP = {"xi": 0.5, "eps": 2.0, "num_iters": 2}

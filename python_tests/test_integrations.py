@@ -18,6 +18,7 @@ LIBRARIES = {
     "baal": ["baal"],
     "deepal": [],
     "modal": ["modAL", "skorch"],
+    "ray": ["ray"],
     "skactiveml": ["skactiveml", "skorch"],
     "small_text": ["small_text", "transformers"],
     "transformers": ["transformers"],

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import reference
 from vaal_ext.models import PaperCNN
+from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
+from vaal_ext.roughness import LDRScorer, ldr_scores
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import progress
-from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
+from vaal_ext.pool.posterior import posterior_scores
+from vaal_ext.roughness import LDRScorer, ldr_scores
 from vaal_ext.selection import select
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.roughness import LDRScorer, ldr_scores, posterior_scores
+from vaal_ext.pool.posterior import posterior_scores
+from vaal_ext.roughness import LDRScorer, ldr_scores
 
 
 @pytest.fixture(params=["fused", "reference"])

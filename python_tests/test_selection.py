@@ -11,7 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaal_ext.selection import accuracy_percentile, class_quotas, percentile_rank, select
+from vaal_ext.selection import (
+    accuracy_percentile,
+    candidate_count,
+    class_quotas,
+    percentile_rank,
+    select,
+)
 
 # Few distinct values, so that ties, NaN and infinities are common.
 _score = st.sampled_from([math.nan, 0.0, 1e-30, 0.25, 0.5, 1.0, 7.0, math.inf])
@@ -73,6 +79,19 @@ def test_percentile_rank_is_its_definition(scores):
     ranks = percentile_rank(scores)
     for rank, exact in zip(ranks, rank_by_definition(scores), strict=True):
         assert np.isnan(rank) if exact is None else rank == float(exact)
+
+
+@given(_scores)
+def test_percentile_rank_of_some(scores):
+    positions = np.arange(len(scores))[::-2]
+    expected = percentile_rank(scores)[positions]
+    np.testing.assert_array_equal(percentile_rank(scores, positions), expected)
+
+
+@given(st.floats(0, 100, exclude_max=True), st.integers(1, 300))
+def test_candidate_count_is_where_ranks_are_above(percentile, size):
+    above = percentile_rank(np.arange(size)) > percentile
+    assert candidate_count(percentile, size) == size - np.count_nonzero(above) + 1
 
 
 @given(st.floats(0, 1), st.integers(1, 50), st.integers(0, 200))

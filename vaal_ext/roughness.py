@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaal_ext.model_state import Model, borrowed
+from vaal_ext.pool.distributed import group_size, score_together
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun, index_array
+from vaal_ext.pool.shards import SHARD_SIZE, score_shards
 from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
 
-__all__ = ["LDRScorer", "ldr_scores", "posterior_scores"]
+__all__ = ["LDRScorer", "ldr_scores"]
 
 
 def ldr_scores(
@@ -201,12 +205,22 @@ class LDRScorer:
         return self._run.chosen
 
     def score(
-        self, pool: Any, *, sample_index: Tensor | None = None, progress: bool = True
+        self,
+        pool: Any,
+        *,
+        sample_index: Tensor | None = None,
+        progress: bool = True,
+        group: Any = None,
     ) -> PoolScores:
         """Scores every sample of the pool; memory for four batches and 64 bytes a sample.
 
         When a batch does not fit into the GPU's memory it is halved, with a warning, and the rest
         of the pool goes on in pieces of that size.
+
+        Where torch.distributed is initialised all processes of `group` call this, with the same
+        pool and the same network; each scores a part, and all get the whole: to rounding what one
+        process gives, from the same start directions. The group's timeout is how long a process may
+        wait for the others. With NCCL set the current device before.
 
         Args:
             pool: a tensor or an array [N, ...], a map-style Dataset of x or (x, y, ...), or a
@@ -219,53 +233,63 @@ class LDRScorer:
                 default arange(N). Give it when the pool is a part of a larger set, so that a
                 sample keeps its start direction (and its score) from pool to pool.
             progress: show a bar with the samples per second.
+            group: a torch.distributed process group, by default all processes where one is
+                initialised. A group of this process alone scores here, whatever the others do.
 
         Raises:
             TypeError, ValueError: see :func:`ldr_scores`, and `on_nonfinite`; a pool of another
-                kind, a loader whose order cannot be followed, or a sampler that repeats samples.
+                kind, a loader whose order cannot be followed, or a sampler that repeats samples (or
+                leaves some out, where there are several processes); processes that differ in pool,
+                network or settings.
+            RankFailedError: (a ConnectionError) another process of the group failed or died.
         """
-        scores, flat = self._run.score(pool, sample_index, progress)
-        if flat:
-            warnings.warn(
-                f"LDR is 0 for {flat} of {scores.num_samples} samples because a gradient of the "
-                "divergence was exactly 0 there: the network is flat around them, or xi is so "
-                "small that x + xi*u rounds to x",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        if group_size(group) > 1:
+            scores, flat = score_together(self._run, pool, sample_index, progress, group)
+        else:
+            scores, flat = self._run.score(pool, sample_index, progress)
+        _warn_of_flat(flat, scores.num_samples)
         return scores
 
+    def score_shards(
+        self,
+        pool: Any,
+        folder: str | os.PathLike[str],
+        *,
+        sample_index: Tensor | None = None,
+        shard_size: int = SHARD_SIZE,
+        progress: bool = True,
+    ) -> int:
+        """Scores a pool in shards, files of a folder: after a kill the same call goes on.
 
-def posterior_scores(
-    model: Model,
-    pool: Any,
-    *,
-    logits_fn: LogitsFn | None = None,
-    device: torch.device | str | None = None,
-    amp: str | None = None,
-    batch_size: int | str = 256,
-    num_workers: int = 0,
-    normalize: tuple[Any, Any] | None = None,
-    on_nonfinite: str = "raise",
-    backend: str = "fused",
-    sample_index: Tensor | None = None,
-    progress: bool = True,
-) -> PoolScores:
-    """One forward pass over the pool: what :class:`LDRScorer` gives, with ldr all NaN.
+        Only what is not there is scored, and processes that call this at the same time (of one
+        machine, or with a folder that several share) divide the shards among them, with no
+        torch.distributed. :func:`vaal_ext.read_shards` gives the scores when all are there.
 
-    For strategies that need the posterior only (entropy, margin). Arguments and errors as there,
-    but amp="auto" is refused: it compares LDR.
-    """
-    run = PoolRun(
-        model,
-        None,
-        logits_fn=logits_fn,
-        device=device,
-        amp=amp,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        normalize=normalize,
-        on_nonfinite=on_nonfinite,
-        backend=backend,
-    )
-    return run.score(pool, sample_index, progress)[0]
+        Args:
+            pool, sample_index, progress: see :meth:`score`.
+            folder: a new one (it is made), or one that this has begun with the same network, pool
+                and settings. Batch size, workers, device and `compile_model` may be others.
+            shard_size: samples in a shard, 28 bytes each; at most so many are scored again.
+
+        Returns:
+            how many samples were scored here.
+
+        Raises:
+            TypeError, ValueError: see :meth:`score`; a folder of other scores, or of other files.
+            OSError: the folder cannot be made or written.
+        """
+        path = Path(folder)
+        count, flat = score_shards(self._run, pool, sample_index, path, shard_size, progress)
+        _warn_of_flat(flat, count)
+        return count
+
+
+def _warn_of_flat(flat: int, count: int) -> None:
+    if flat:
+        warnings.warn(
+            f"LDR is 0 for {flat} of {count} samples because a gradient of the divergence was "
+            "exactly 0 there: the network is flat around them, or xi is so small that x + xi*u "
+            "rounds to x",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -14,7 +14,13 @@ import torch
 
 from vaal_ext.checks import require_int
 
-__all__ = ["accuracy_percentile", "class_quotas", "percentile_rank", "select"]
+__all__ = [
+    "accuracy_percentile",
+    "candidate_count",
+    "class_quotas",
+    "percentile_rank",
+    "select",
+]
 
 Order = Literal["ascending", "descending", "random"]
 ORDERS = ("ascending", "descending", "random")
@@ -23,23 +29,45 @@ ORDERS = ("ascending", "descending", "random")
 _QUOTA_DIGITS = 9
 
 
-def percentile_rank(scores: Any) -> np.ndarray:
-    """Percentile rank of every score in its pool: 100 * #{j : s_j <= s_i} / N.
+def percentile_rank(scores: Any, positions: Any = None) -> np.ndarray:
+    """Percentile rank of scores in their pool: 100 * #{j : s_j <= s_i} / N.
 
     Args:
         scores: real numbers [N]; larger means rougher. NaN marks a sample that has no score: it
             counts neither in N nor in the rank of another. Infinities are ordinary extreme values.
+        positions: integers [M], the samples whose ranks are wanted; by default all.
 
     Returns:
-        float64 [N] in (0, 100]; equal scores share the higher rank; NaN where the score is NaN.
+        float64 [N] or [M] in (0, 100]; equal scores share the higher rank; NaN where the score is
+        NaN.
     """
     values = _scores_array(scores)
+    in_order = np.sort(values[~np.isnan(values)])
+    if positions is not None:
+        values = values[positions]
     scored = ~np.isnan(values)
-    in_order = np.sort(values[scored])
     rank = np.full(values.shape, np.nan)
     at_most = np.searchsorted(in_order, values[scored], side="right")
     rank[scored] = 100.0 * at_most / max(in_order.size, 1)
     return rank
+
+
+def candidate_count(percentile: float, size: int) -> int:
+    """The fewest scores at or below a sample's own, of `size`, with which its rank is above.
+
+    So the threshold is the score at that place, counted from 1, of the ascending order: it tells
+    candidates without the rank of every sample.
+
+    Args:
+        percentile: in [0, 100); size: number of samples with a score, at least 1.
+
+    Returns:
+        the place, 1 to `size`, true to the bit of :func:`percentile_rank`.
+    """
+    place = max(1, int(percentile * size / 100) - 1)  # at or below it, whatever is rounded here
+    while not 100.0 * place / size > percentile:
+        place += 1
+    return place
 
 
 def accuracy_percentile(accuracy: float, n: int, pool_size: int) -> float:
@@ -148,15 +176,19 @@ def select(
         raise ValueError(f"n must be at most the {available} samples with a score, got {n}")
     prior = _prior_weights(class_prior, labels[scored], num_classes, posterior_mean)
 
-    above = percentile_rank(values) > percentile  # False where NaN
+    place = candidate_count(percentile, available) - 1
+    threshold = np.partition(values[scored], place)[place]
+    above = values >= threshold  # False where NaN
     candidates = np.flatnonzero(above)
     if order == "random":
         candidates = np.random.default_rng(seed).permutation(candidates)
     else:
         key = values[candidates] if order == "ascending" else -values[candidates]
         candidates = candidates[np.argsort(key, kind="stable")]
-    below = np.flatnonzero(scored & ~above)
-    below = below[np.argsort(-values[below], kind="stable")]
+    below = np.zeros(0, dtype=np.int64)
+    if n > candidates.size:
+        below = np.flatnonzero(scored & ~above)
+        below = below[np.argsort(-values[below], kind="stable")]
 
     if prior is None:
         by_quota = np.zeros(candidates.size, dtype=bool)

@@ -60,7 +60,9 @@ def score(
             "mnist, fashion-mnist, svhn, cifar10."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The .npz file to write; any other name: a folder of shards.")
+    ],
     data_root: DataRoot = None,
     split: Annotated[
         Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
@@ -99,6 +101,9 @@ def score(
         Literal["raise", "skip"],
         typer.Option(help="Where logits are not finite: stop, or leave the sample without score."),
     ] = "raise",
+    shard_size: Annotated[
+        int | None, typer.Option(help="Samples in a shard, by default 131072; for a folder only.")
+    ] = None,
 ) -> None:
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext.cli import commands
@@ -128,6 +133,7 @@ def score(
             compile_model=compile_model,
             backend=backend,
             on_nonfinite=on_nonfinite,
+            shard_size=shard_size,
             progress=True,
         )
     )

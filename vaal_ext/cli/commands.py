@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
 from vaal_ext.datasets.load import load_pool
 from vaal_ext.pool.batches import first_samples
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.pool.shards import SHARD_SIZE, missing_shards, read_shards
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import percentile_rank, select
 from vaal_ext.training import settings_for
@@ -51,14 +53,20 @@ def score(
     compile_model: bool,
     backend: str,
     on_nonfinite: str,
+    shard_size: int | None,
     progress: bool,
 ) -> str:
     """Score every sample of a pool and write the scores; a line that says how it went.
 
-    Everything that can be wrong with the arguments is found before the work starts, the folder of
-    `out` included.
+    To an .npz file, or else to a folder of shards. Under torchrun the processes do it together: the
+    file by way of a process group, the folder without. Everything that can be wrong with the
+    arguments is found before the work starts, the folder of `out` included.
     """
-    _require_writable(out)
+    sharded = out.suffix != ".npz"
+    if not sharded:
+        _require_writable(out)
+        if shard_size is not None:
+            raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
     pool = load_pool(data, data_root, split)
     if (xi is None and method == "finite-difference") or eps is None:
         settings = settings_for(re.sub("^npy:", "npz:", data))
@@ -92,23 +100,37 @@ def score(
         pixels.check(sample)
         sample = pixels.input(sample)
     _try(network, sample, model)
+    progress = progress and rank() == 0
     started = time.perf_counter()
     try:
-        scores = scorer.score(pool, progress=progress)
+        if sharded:
+            size = SHARD_SIZE if shard_size is None else shard_size
+            count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
+            left = missing_shards(out)
+            note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+        else:
+            with launched_group():
+                scores = scorer.score(pool, progress=progress)
+            count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
+            note = f"; {left_out} could not be scored" if left_out else ""
     except (OSError, ValueError) as error:
+        if getattr(error, "strerror", None):
+            raise
         # What a worker raises comes with its traceback, the error itself in the last line.
         raise ValueError(str(error).strip().splitlines()[-1]) from error
     seconds = time.perf_counter() - started
-    with _naming(out):
-        scores.save(out)
-    left_out = int(np.isnan(scores.ldr).sum())
+    if not sharded:
+        if rank() > 0:
+            return f"rank {rank()}: scored its part of {out}"
+        with _naming(out):
+            scores.save(out)
     step = method if xi is None else f"xi {xi:g}"
     return (
-        f"{out}: {scores.num_samples} samples scored in {seconds:.1f} s "
-        f"({scores.num_samples / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}, "
+        f"{out}: {count} samples scored in {seconds:.1f} s "
+        f"({count / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}, "
         f"{num_iters} iterations)"
         + (f"; {scorer.chosen.report}" if scorer.chosen.report else "")
-        + (f"; {left_out} could not be scored" if left_out else "")
+        + note
     )
 
 
@@ -122,13 +144,13 @@ def select_query(
     order: str,
     seed: int,
 ) -> str:
-    """Choose n samples from a file of scores and write them as CSV; a line that says which.
+    """Choose n samples from scores, a file or a folder, and write them as CSV; a line of which.
 
     The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%] and
     entropy [nats]; the rows stand in the order picked.
     """
     _require_writable(out)
-    pool = PoolScores.load(scores)
+    pool = read_shards(scores) if scores.is_dir() else PoolScores.load(scores)
     picked = select(
         pool.ldr,
         pool.pseudo_label,
@@ -140,12 +162,12 @@ def select_query(
         posterior_mean=pool.posterior_mean,
         seed=seed,
     )
-    rank = percentile_rank(pool.ldr)
+    ranks = percentile_rank(pool.ldr, picked)
     with _naming(out), write_atomically(out, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "pseudo_label", "ldr", "percentile_rank", "entropy"))
-        for i in picked.tolist():
-            numbers = (pool.ldr[i], rank[i], pool.entropy[i])
+        for i, rank in zip(picked.tolist(), ranks, strict=True):
+            numbers = (pool.ldr[i], rank, pool.entropy[i])
             writer.writerow(
                 (pool.index[i], pool.pseudo_label[i], *(f"{number:.9g}" for number in numbers))
             )
@@ -177,7 +199,9 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched():
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:

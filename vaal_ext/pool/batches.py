@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
-__all__ = ["first_samples", "pool_batches", "pool_size"]
+__all__ = ["first_samples", "pool_batches", "pool_part", "pool_size"]
 
 
 def pool_size(pool: Any) -> int:
@@ -49,6 +56,37 @@ def first_samples(pool: Any, count: int) -> Tensor:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
         first = DataLoader(Subset(data, range(count)), batch_size=count, collate_fn=collate)
     return next(pool_batches(first, count))[0]
+
+
+def pool_part(pool: Any, start: int, stop: int) -> Any:
+    """The pool of samples start to stop of the tensor, array or dataset, 0 <= start <= stop <= N.
+
+    Nothing is read or copied. The whole pool is given back as it is; of a DataLoader the part is
+    one in the order of the dataset, with its batch size, workers and collate_fn.
+
+    Raises:
+        ValueError: a DataLoader whose sampler may leave out samples, so that it is not known which
+            of them belong to the part. TypeError: see `pool_size`.
+    """
+    if (start, stop) == (0, pool_size(pool)):
+        return pool
+    if isinstance(pool, Tensor | np.ndarray):
+        return pool[start:stop]
+    if not isinstance(pool, DataLoader):
+        return Subset(pool, range(start, stop))
+    plain = type(pool.sampler) is SequentialSampler or (
+        type(pool.sampler) is RandomSampler
+        and not pool.sampler.replacement
+        and pool.sampler.num_samples == len(pool.dataset)
+    )
+    if pool.batch_size is None or not plain:
+        raise ValueError(
+            "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
+            f"or not), got one with {type(pool.sampler).__name__}: give a Subset of the dataset"
+        )
+    return _loader_like(
+        pool, Subset(pool.dataset, range(start, stop)), pool.collate_fn, batch_size=pool.batch_size
+    )
 
 
 def pool_batches(
@@ -151,10 +189,18 @@ def _with_positions(loader: DataLoader) -> DataLoader:
         order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
     else:
         order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
+    return _loader_like(
+        loader, _Indexed(loader.dataset), _CollateIndexed(loader.collate_fn), **order
+    )
+
+
+def _loader_like(
+    loader: DataLoader, dataset: Any, collate: Callable[[list[Any]], Any], **order: Any
+) -> DataLoader:
     return DataLoader(
-        _Indexed(loader.dataset),
+        dataset,
         **order,
-        collate_fn=_CollateIndexed(loader.collate_fn),
+        collate_fn=collate,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,

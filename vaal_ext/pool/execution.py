@@ -105,7 +105,7 @@ class BatchRun:
 def choose_execution(
     run: BatchRun,
     pool: Any,
-    index: np.ndarray,
+    index: np.ndarray | range,
     *,
     amp: str | None,
     batch_size: int | str | None,
@@ -118,7 +118,7 @@ def choose_execution(
 
     Args:
         run: in the eval mode, and so on, in which the pool will be scored.
-        index: int64 [N], the samples' identities.
+        index: int64 [N] or a range, the samples' identities.
         amp: one of `AMP`, or "auto".
         batch_size: a number, "auto", or None where a DataLoader makes the batches.
         memory_limit: bytes that a batch may take, by default half of what is available.
@@ -135,7 +135,7 @@ def choose_execution(
 
 
 def _batch_size(
-    run: BatchRun, pool: Any, index: np.ndarray, mode: Mode, memory_limit: int | None
+    run: BatchRun, pool: Any, index: np.ndarray | range, mode: Mode, memory_limit: int | None
 ) -> tuple[int, str]:
     if len(index) == 0:
         return 1, "batch size 1 (the pool is empty)"
@@ -158,10 +158,10 @@ def _batch_size(
     return size, f"batch size {size} (samples/s with one iteration: {tried})"
 
 
-def _mode(run: BatchRun, pool: Any, index: np.ndarray, batch_size: int) -> tuple[Mode, str]:
+def _mode(run: BatchRun, pool: Any, index: np.ndarray | range, batch_size: int) -> tuple[Mode, str]:
     if len(index) < MIN_SAMPLES:
         return Mode(), f"float32 ({len(index)} samples are too few to try other formats)"
-    x, keys = first_samples(pool, MIN_SAMPLES), torch.from_numpy(index[:MIN_SAMPLES])
+    x, keys = first_samples(pool, MIN_SAMPLES), torch.from_numpy(np.asarray(index[:MIN_SAMPLES]))
     run.check(x)
     others = [Mode(amp, last) for amp in (None, "bf16") for last in (False, True)]
     others = [mode for mode in others[1:] if x.ndim == 4 or not mode.channels_last]

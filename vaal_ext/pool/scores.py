@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
 
-__all__ = ["PoolScores", "ScoreTable"]
+__all__ = ["PoolScores", "ScoreTable", "joined"]
 
 _DTYPES = {
     "index": np.int64,
@@ -123,6 +124,50 @@ def _read_npz(file: Any) -> dict[str, np.ndarray]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         there = [*_DTYPES, *(name for name in _OPTIONAL if name in archive.files)]
         return {name: archive[name] for name in there}
+
+
+def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
+    """The scores of a pool of `size` samples from those of its parts, in their order.
+
+    The parts are asked for one after the other: in memory are the result and one of them.
+
+    Raises:
+        ValueError: the parts have other numbers of samples together, of classes, or other columns.
+    """
+    columns: dict[str, np.ndarray] = {}
+    posterior, finite, start = np.zeros(0), 0, 0
+    for part in parts:
+        if part.num_samples == 0:
+            continue
+        arrays = {name: getattr(part, name) for name in (*_DTYPES, *_OPTIONAL)}
+        mean = arrays.pop("posterior_mean")
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        if start == 0:
+            columns = {name: np.empty(size, array.dtype) for name, array in arrays.items()}
+            posterior = np.zeros_like(mean)
+        stop = start + part.num_samples
+        if stop > size or columns.keys() != arrays.keys() or posterior.shape != mean.shape:
+            raise ValueError(
+                f"samples {start} to {stop} of {size} do not fit the ones before: "
+                f"{', '.join(arrays)} of {len(mean)} classes where there are "
+                f"{', '.join(columns)} of {len(posterior)}"
+            )
+        for name, array in arrays.items():
+            columns[name][start:stop] = array
+        known = int((part.pseudo_label >= 0).sum())
+        if known:
+            posterior += mean * known
+        finite, start = finite + known, stop
+    if start != size:
+        raise ValueError(f"the parts hold {start} samples of {size}")
+    if size == 0:
+        columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
+        del columns["posterior_mean"]
+    elif finite:
+        posterior /= finite
+    else:
+        posterior = np.full_like(posterior, np.nan)
+    return PoolScores(**columns, posterior_mean=posterior)
 
 
 class ScoreTable:

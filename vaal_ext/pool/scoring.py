@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from vaal_ext.checks import require_int
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.model_state import Model, borrowed, home_device
-from vaal_ext.pool.batches import pool_batches, pool_size
+from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
@@ -95,35 +96,83 @@ class PoolRun:
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
         """The scores of the pool, and how many samples are flat."""
+        index = self.index(pool, sample_index)
+        self.choose(pool, index)
+        whole = [(0, len(index))]
+        ((scores, flat),) = self.parts(pool, index, whole, len(index), progress)
+        return scores, flat
+
+    def index(self, pool: Any, sample_index: Any) -> np.ndarray | range:
+        """The identity of each sample of the pool, int64 [N]; by default a range, of no size."""
         size = pool_size(pool)
-        index = np.arange(size) if sample_index is None else index_array(sample_index, size)
-        load_backend(self.backend)
+        return range(size) if sample_index is None else index_array(sample_index, size)
+
+    def choose(self, pool: Any, index: np.ndarray | range) -> None:
+        """Settles `chosen` by trials on the pool's first samples, where something is "auto"."""
         device = self._place(pool)
-        run = BatchRun(self._network, self.logits_fn, device, self.probe, self._pixels, self.encode)
-        compute = replayed(partial(self._columns, run), device, self.cuda_graph)
-        table = ScoreTable(index, self.measure)
-        # encode may be a module, or a method of one, of its own.
-        encoder = getattr(self.encode, "__self__", self.encode)
-        with borrowed(self.model, device), borrowed(encoder, device):
-            self.chosen = chosen = choose_execution(
-                run,
+        with self._lent(device):
+            self.chosen = choose_execution(
+                self._batch_run(device),
                 pool,
                 index,
                 amp=self.amp,
                 batch_size=None if isinstance(pool, DataLoader) else self.batch_size,
                 memory_limit=self.memory_limit,
             )
-            if progress and chosen.report:
-                print(chosen.report, file=sys.stderr)
-            batches = pool_batches(pool, chosen.batch_size, self.num_workers)
-            what = "posterior" if self.probe is None else _BAR[self.measure]
-            results = self._results(run, compute, device_batches(batches, device), index)
-            with progress_bar(total=size, show=progress, desc=what, unit="sample") as bar:
-                behind = _RESULTS_BEHIND.get(device.type, 0)
-                for part, columns, posterior in delayed(results, behind):
-                    table.enter(part, self._checked(columns(), index[part]), posterior)
-                    bar.update(len(part))
-        return table.scores(), table.flat
+
+    def parts(
+        self,
+        pool: Any,
+        index: np.ndarray | range,
+        bounds: Iterable[tuple[int, int]],
+        total: int,
+        progress: bool,
+    ) -> Iterator[tuple[PoolScores, int]]:
+        """Yields the scores of samples start to stop of the pool, and how many of them are flat,
+        for every (start, stop) of `bounds`, which is asked for the next one when the last is done.
+
+        The pool is run in the way `chosen`. The model stays lent until the iterator is through or
+        closed. `total` is what the bar counts to.
+        """
+        if progress and self.chosen.report:
+            print(self.chosen.report, file=sys.stderr)
+        device = self._place(pool)
+        run = self._batch_run(device)
+        compute = replayed(partial(self._columns, run), device, self.cuda_graph)
+        what = "posterior" if self.probe is None else _BAR[self.measure]
+        bar = progress_bar(total=total, show=progress, desc=what, unit="sample")
+        behind = _RESULTS_BEHIND.get(device.type, 0)
+        with self._lent(device), bar:
+            for start, stop in bounds:
+                part = pool_part(pool, start, stop)
+                part_index = index[start:stop]
+                if isinstance(part_index, range):
+                    part_index = np.arange(start, stop)
+                table = ScoreTable(part_index, self.measure)
+                batches = pool_batches(part, self.chosen.batch_size, self.num_workers)
+                results = self._results(run, compute, device_batches(batches, device), part_index)
+                for position, columns, posterior in delayed(results, behind):
+                    rows = self._checked(columns(), part_index[position])
+                    table.enter(position, rows, posterior)
+                    bar.update(len(position))
+                yield table.scores(), table.flat
+
+    def _batch_run(self, device: torch.device) -> BatchRun:
+        load_backend(self.backend)
+        return BatchRun(
+            self._network, self.logits_fn, device, self.probe, self._pixels, self.encode
+        )
+
+    @property
+    def modules(self) -> tuple[Any, Any]:
+        """The model, and what encodes its input: a module (whose method `encode` may be) or not."""
+        return self.model, getattr(self.encode, "__self__", self.encode)
+
+    @contextmanager
+    def _lent(self, device: torch.device) -> Iterator[None]:
+        model, encoder = self.modules
+        with borrowed(model, device), borrowed(encoder, device):
+            yield
 
     def _place(self, pool: Any) -> torch.device:
         home = home_device(self.model)
@@ -161,7 +210,7 @@ class PoolRun:
                 warnings.warn(
                     f"out of memory with {len(part)} samples at a time: going on with {fits}",
                     RuntimeWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
 
     def _columns(self, run: BatchRun, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

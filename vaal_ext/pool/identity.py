@@ -1,0 +1,89 @@
+"""What must be the same wherever, and whenever, parts of one pool are scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaal_ext.pool.batches import first_samples, pool_part
+from vaal_ext.pool.scoring import PoolRun
+
+__all__ = ["differences", "identity"]
+
+# Samples that are looked at, from the beginning and from the end of the pool.
+_LOOKED_AT = 8
+
+
+def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
+    """Settings and fingerprints that scores of one pool share, in types of JSON.
+
+    Of the pool these are its length, its first and last samples and the samples' identities; of the
+    network its parameters and buffers. What only rounds otherwise (batch size, device, compiled or
+    not) is not among them. Not seen are the code of the network, `logits_fn`, and a model that is
+    no nn.Module.
+
+    Raises:
+        TypeError, ValueError: see :meth:`PoolRun.index`.
+    """
+    index = run.index(pool, sample_index)
+    size = len(index)
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number whenever it is read
+        ends = [
+            first_samples(pool_part(pool, start, stop), stop - start)
+            for start, stop in ((0, min(size, _LOOKED_AT)), (max(0, size - _LOOKED_AT), size))
+            if stop > start
+        ]
+    return {
+        "num_samples": size,
+        "sample_shape": list(ends[0].shape[1:]) if ends else None,
+        "samples": _sha256(ends),
+        "sample_index": None if sample_index is None else _sha256([torch.from_numpy(index)]),
+        "network": _network_sha256(run.modules),
+        **{name: _plain(value) for name, value in asdict(run.probe).items()},
+        "amp": run.amp,
+        "normalize": None if run.normalize is None else [*map(_plain, run.normalize)],
+        "on_nonfinite": run.on_nonfinite,
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two identities differ, a text for each: "eps is 0.5 there and 1.0 here"."""
+    return [
+        f"{name} is {_short(old.get(name))} there and {_short(new.get(name))} here"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _sha256(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        tensor = tensor.detach().cpu()
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        digest.update(dense.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _network_sha256(modules: tuple[Any, ...]) -> str:
+    tensors = []
+    for module in modules:
+        if isinstance(module, nn.Module):
+            tensors += [*module.parameters(), *module.buffers()]
+    return _sha256(tensors)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, and sequences and arrays of them, as JSON has them; anything else as it is."""
+    return value if value is None or isinstance(value, str) else np.asarray(value).tolist()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 64 else f"{text[:9]}...'"

@@ -1,0 +1,230 @@
+"""The scores of a pool too large for one sitting: a folder of shards, filled by any processes.
+
+``manifest.json``   "identity": what every shard shares (:mod:`vaal_ext.pool.identity`);
+                    "shard_size"; "execution": the batch size and number format settled at the start
+``shard_00003.npz`` :class:`~vaal_ext.pool.scores.PoolScores` of samples 3·shard_size to
+                    4·shard_size of the pool
+``.lock``, ``.shard_00003.lock``  held while the manifest is made, and by who is at the shard
+
+Every file is replaced by an atomic rename, so a shard is there whole or not at all, and whoever
+comes next does what is not there. Locks only save work: where machines share files but not locks,
+a shard may be scored twice, and the second, alike to rounding, takes the place of the first. (On a
+file system without flock a lock is a marker; what a lost machine left behind is removed by hand.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from vaal_ext.atomic import write_atomically
+from vaal_ext.checks import require_int
+from vaal_ext.pool.execution import Execution
+from vaal_ext.pool.identity import differences, identity
+from vaal_ext.pool.scores import PoolScores, joined
+from vaal_ext.pool.scoring import PoolRun
+from vaal_ext.pool.trial import Mode
+
+__all__ = ["SHARD_SIZE", "ShardFolder", "missing_shards", "read_shards", "score_shards"]
+
+# Samples: 3.7 MB a file, seconds of a CPU or a GPU at the least, and a multiple of usual batches.
+SHARD_SIZE = 1 << 17
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """A folder of shards: `num_samples` samples, `shard_size` in every shard but the last."""
+
+    path: Path
+    num_samples: int
+    shard_size: int
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_samples // self.shard_size)
+
+    def file(self, number: int) -> Path:
+        return self.path / f"shard_{number:05d}.npz"
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """First sample of the shard, and the one after its last."""
+        start = number * self.shard_size
+        return start, min(start + self.shard_size, self.num_samples)
+
+    def missing(self) -> list[int]:
+        return [number for number in range(self.num_shards) if not self.file(number).exists()]
+
+    def claims(self) -> Iterator[int]:
+        """Yields missing shards that no other process is at; each is held until the next is asked
+        for, and let go when this process dies."""
+        claimed = True
+        while claimed:  # once more: another process may have died at its shard
+            claimed = False
+            for number in self.missing():
+                with _held(self.path / f".{self.file(number).stem}.lock", timeout=0) as held:
+                    if held and not self.file(number).exists():
+                        claimed = True
+                        yield number
+
+    def tidy(self) -> None:
+        """Removes locks and what kills left behind, once every shard is there."""
+        for pattern in (".shard_*.lock", f".{'[0-9a-f]' * 16}.tmp"):
+            for leftover in self.path.glob(pattern):
+                leftover.unlink(missing_ok=True)
+
+
+def score_shards(
+    run: PoolRun, pool: Any, sample_index: Any, path: Path, shard_size: int, progress: bool
+) -> tuple[int, int]:
+    """Scores what the folder `path` lacks; how many samples that were here, and how many are flat.
+
+    Raises:
+        ValueError: the folder holds other scores (it says in what they differ), or other files; and
+            see :meth:`PoolRun.parts`. OSError: it cannot be made or written.
+    """
+    require_int("shard_size", shard_size, 1)
+    mine = identity(run, pool, sample_index)
+    index = run.index(pool, sample_index)
+    folder = ShardFolder(path, len(index), shard_size)
+    run.chosen = _begun(folder, mine, run, pool, index)
+    claimed: list[int] = []
+
+    def bounds() -> Iterator[tuple[int, int]]:
+        for number in folder.claims():
+            claimed.append(number)
+            yield folder.bounds(number)
+
+    left = sum(stop - start for start, stop in map(folder.bounds, folder.missing()))
+    count = flat = 0
+    with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
+        for scores, flat_here in parts:
+            file = folder.file(claimed.pop())
+            with _naming(file):
+                scores.save(file)
+            count, flat = count + scores.num_samples, flat + flat_here
+    if not folder.missing():
+        folder.tidy()
+    return count, flat
+
+
+def read_shards(path: Path) -> PoolScores:
+    """The scores in a folder of shards, all N samples; memory for them and for one shard.
+
+    Raises:
+        ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
+    """
+    found = _read_manifest(path / _MANIFEST)
+    folder = _folder(path, found)
+    missing = folder.missing()
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of {folder.num_shards} shards (the first is "
+            f"{folder.file(missing[0]).name}): score once more with the same settings"
+        )
+
+    def shards() -> Iterator[PoolScores]:
+        for number in range(folder.num_shards):
+            file, (start, stop) = folder.file(number), folder.bounds(number)
+            scores = PoolScores.load(file)
+            in_order = found["identity"]["sample_index"] is not None or (
+                scores.num_samples > 0 and scores.index[0] == start
+            )
+            if scores.num_samples != stop - start or not in_order:
+                raise ValueError(
+                    f"{file} must hold samples {start} to {stop}, it holds {scores.num_samples} "
+                    f"from {scores.index[:1]} on"
+                )
+            yield scores
+
+    return joined(shards(), folder.num_samples)
+
+
+def missing_shards(path: Path) -> int:
+    """How many shards a begun folder lacks. Errors: see :func:`read_shards`."""
+    return len(_folder(path, _read_manifest(path / _MANIFEST)).missing())
+
+
+def _folder(path: Path, found: dict[str, Any]) -> ShardFolder:
+    return ShardFolder(path, found["identity"]["num_samples"], found["shard_size"])
+
+
+def _begun(
+    folder: ShardFolder, mine: dict[str, Any], run: PoolRun, pool: Any, index: np.ndarray | range
+) -> Execution:
+    """How the shards are scored: as the manifest says, which the first process makes."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is no folder")
+    path.mkdir(parents=True, exist_ok=True)
+    manifest = path / _MANIFEST
+    # In this order: who finds another's first shard finds the manifest, which is written before.
+    others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    if others and not manifest.exists():
+        raise ValueError(
+            f"{path} holds no scores but is not empty ({others[0]}): name a new folder"
+        )
+    with _held(path / ".lock", timeout=-1):
+        if manifest.exists():
+            found = _read_manifest(manifest)
+            old = found["identity"] | {"shard_size": found["shard_size"]}
+            told = differences(old, mine | {"shard_size": folder.shard_size})
+            if told:
+                raise ValueError(f"{path} holds scores of something else: {'; '.join(told)}")
+            size, mode = found["execution"]["batch_size"], Mode(**found["execution"]["mode"])
+            # A number given now goes before the one of then: it moves scores by rounding alone.
+            return Execution(size if run.batch_size == "auto" else run.batch_size, mode, "")
+        run.choose(pool, index)
+        execution = {"batch_size": run.chosen.batch_size, "mode": asdict(run.chosen.mode)}
+        content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
+        with _naming(manifest), write_atomically(manifest, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+    return run.chosen
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """ "identity", "shard_size" and "execution", with what every reader needs of them."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        sizes = found["identity"]["num_samples"], found["shard_size"]
+        found["identity"]["sample_index"]
+        if not all(isinstance(size, int) for size in sizes) or sizes[0] < 0 or sizes[1] < 1:
+            raise ValueError(f"sizes {sizes}")
+        Mode(**found["execution"]["mode"])
+        require_int("batch_size", found["execution"]["batch_size"] or 1, 1)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no manifest of scores: {error}") from error
+    return found
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission is reported with the file it kept from us."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _held(path: Path, timeout: float) -> Iterator[bool]:
+    """Whether the lock could be had in `timeout` seconds (-1: however long it takes)."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
