@@ -35,6 +35,7 @@ gpu:
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 build: $(READY)
 	$(BIN)/python setup.py -q build_ext --inplace

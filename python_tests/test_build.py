@@ -1,5 +1,6 @@
 """What was built: stable ABI, architectures; and what the build says when it cannot."""
 
+import ast
 import os
 import re
 import subprocess
@@ -74,6 +75,21 @@ def test_build_config_names_what_was_built():
     }
     assert "portable" in CONFIG["cpu_instruction_sets"]
     assert bool(CONFIG["nvcc"]) != bool(CONFIG["why_no_cuda"])
+
+
+def test_the_stub_of_C_is_the_module():
+    stub = ast.parse((Path(vaal_ext.__file__).parent / "_C.pyi").read_text())
+    functions = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert functions == {name for name in vars(_C) if not name.startswith("_")}
+    fields = {
+        node.name: {line.target.id for line in node.body if isinstance(line, ast.AnnAssign)}
+        for node in stub.body
+        if isinstance(node, ast.ClassDef)
+    }
+    assert fields == {
+        "BuildConfig": set(CONFIG),
+        "LaunchPlan": set(_C.launch_plan("perturb", 1, 1, "float32")),
+    }
 
 
 HEAVY = (

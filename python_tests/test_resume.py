@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from vaal_ext.experiment import loop, provenance
+from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import MLP
 from vaal_ext.strategies import Strategy, Vaal
@@ -312,4 +313,4 @@ def test_another_networks_state_is_refused(whole, tmp_path):
 
 def test_config_json_is_what_was_asked(whole):
     saved = json.loads((whole / "config.json").read_text())["config"]
-    assert RunConfig(**saved) == SMALL.resolved()
+    assert ResolvedConfig(**saved) == SMALL.resolved()

@@ -39,7 +39,7 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     # A name of fixed length, so that a target with the longest legal name works too. Not
     # tempfile: that makes files private to the user, and these are to have the usual rights.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    text: dict[str, Any] = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
     try:
         with open(temporary, mode.replace("w", "x"), **text) as file:
             yield file

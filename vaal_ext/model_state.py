@@ -149,8 +149,8 @@ def _restore(
         for name in set(module._buffers.keys()) - saved.keys():
             del module._buffers[name]
         for name, buffer in saved.items():
-            tensor = None if buffer is None else buffer.tensor
-            if name not in module._buffers or module._buffers[name] is not tensor:
-                module._buffers[name] = tensor
+            before = None if buffer is None else buffer.tensor
+            if name not in module._buffers or module._buffers[name] is not before:
+                module._buffers[name] = before
             if buffer is not None:
                 buffer.restore()

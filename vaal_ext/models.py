@@ -76,7 +76,8 @@ class PaperCNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x))
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
 
 
 def model_for(dataset: DataSplit, *, seed: int) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -172,24 +172,28 @@ class PowerIteration:
             moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
             finite, flat = finite.to(clean.device), flat.to(clean.device)
             return Perturbed(clean, moved, finite & finite_rows(clean), flat)
-        moved = self._start(x, float(self.xi), index, mask)
+        xi = float(cast(float, self.xi))  # a number with this method, see __post_init__
+        moved = self._start(x, xi, index, mask)
         if clean is None:
             # Every call gets its own copy of the input: a model may begin with an in-place layer.
             clean = forward(x.clone())
         finite = finite_rows(clean)
         flat = torch.zeros_like(finite)
         for step in range(1, self.num_iters + 1):
-            radius = eps if step == self.num_iters else float(self.xi)
+            radius = eps if step == self.num_iters else xi
             self._step(forward, clean, x, moved, radius, finite, flat)
         return Perturbed(clean, moved.detach(), finite, flat)
 
     def _start(self, x: Tensor, radius: float, index: Tensor, mask: Tensor | None) -> Tensor:
         """x + radius·u like x [B, ...], with the random unit u that seed and index give."""
         ops, key = load_backend(self.backend), {"seed": int(self.seed), "sample_index": index}
+        start: Tensor
         if mask is None:
-            return ops.random_perturb(x, radius, **key)
-        direction = ops.random_perturb(torch.zeros_like(x), 1.0, **key)
-        return ops.perturb(x, direction.masked_fill(~mask, 0.0), radius)
+            start = ops.random_perturb(x, radius, **key)
+        else:
+            direction = ops.random_perturb(torch.zeros_like(x), 1.0, **key)
+            start = ops.perturb(x, direction.masked_fill(~mask, 0.0), radius)
+        return start
 
     def divergence_of(
         self, forward: Callable[[Tensor], Tensor], clean: Tensor, x: Tensor, moved: Tensor
@@ -199,8 +203,10 @@ class PowerIteration:
         Both go through the network in one batch of twice the size.
         """
         ops = load_backend(self.backend)
+        value: Tensor
         if self.sign == "paper":
-            return ops.symmetric_kl(clean, forward(moved), **self.divergence_options)
+            value = ops.symmetric_kl(clean, forward(moved), **self.divergence_options)
+            return value
         both = torch.cat([moved, x - (moved - x)])
         value = ops.symmetric_kl(clean.repeat(2, 1), forward(both), **self.divergence_options)
         value = value.view(2, -1)

@@ -9,6 +9,8 @@ oracle for a float32 kernel. Nothing here is fused and nothing here is fast.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def _phi(u: Tensor) -> Tensor:
     return torch.where(small, series * v * v, torch.expm1(u) - u)
 
 
-def _pivot(p_logits: Tensor, q_logits: Tensor):
+def _pivot(p_logits: Tensor, q_logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """p, q, q - p, u = log q - log p and delta, each [B, C], free of cancellation.
 
     Everything is measured from k = argmax p_logits, so that what is subtracted is small where the
@@ -87,7 +89,9 @@ def _softmax_pullback(p: Tensor, h: Tensor) -> Tensor:
     return p * (from_largest - (p * from_largest).sum(1, keepdim=True))
 
 
-def _forward_backward(p_logits, q_logits, smoothing, divergence):
+def _forward_backward(
+    p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Value [B] and the gradients [B, C] with respect to both logits."""
     if divergence not in ("symmetric", "forward"):
         raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
@@ -120,7 +124,9 @@ def _forward_backward(p_logits, q_logits, smoothing, divergence):
 
 class _SymmetricKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, p_logits, q_logits, smoothing, divergence):
+    def forward(
+        ctx: Any, p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
+    ) -> Tensor:
         value, grad_p, grad_q = _forward_backward(p_logits, q_logits, smoothing, divergence)
         ctx.save_for_backward(grad_p, grad_q)
         ctx.dtypes = p_logits.dtype, q_logits.dtype
@@ -128,18 +134,23 @@ class _SymmetricKL(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_value):
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_value.unsqueeze(1)
         grads = [(scale * g).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
         return *grads, None, None
 
 
-def symmetric_kl(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
+def symmetric_kl(
+    p_logits: Tensor, q_logits: Tensor, *, smoothing: float = 0.0, divergence: str = "symmetric"
+) -> Tensor:
     """See :func:`vaal_ext.ops.symmetric_kl`."""
-    return _SymmetricKL.apply(p_logits, q_logits, smoothing, divergence)
+    value: Tensor = _SymmetricKL.apply(p_logits, q_logits, smoothing, divergence)
+    return value
 
 
-def symmetric_kl_direction(p_logits, q_logits, *, smoothing=0.0, divergence="symmetric"):
+def symmetric_kl_direction(
+    p_logits: Tensor, q_logits: Tensor, *, smoothing: float = 0.0, divergence: str = "symmetric"
+) -> tuple[Tensor, Tensor]:
     """See :func:`vaal_ext.ops.symmetric_kl_direction`. Computed in float64 and rounded once."""
     dtype = torch.promote_types(p_logits.dtype, torch.float32)
     value, _, grad = _forward_backward(p_logits.double(), q_logits.double(), smoothing, divergence)
@@ -148,7 +159,7 @@ def symmetric_kl_direction(p_logits, q_logits, *, smoothing=0.0, divergence="sym
     return value.to(dtype), scaled.to(q_logits.dtype)
 
 
-def fisher_product(logits, tangents):
+def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     """See :func:`vaal_ext.ops.fisher_product`. Computed in float64 and rounded once."""
     a, v = logits.double(), tangents.double()
     if not a.numel():
@@ -171,7 +182,17 @@ def fisher_product(logits, tangents):
     return (product / torch.where(peak == 0, torch.ones_like(peak), peak)).to(tangents.dtype)
 
 
-def perturb(x, direction, radius, *, return_norm=False):
+@overload
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: Literal[False] = False
+) -> Tensor: ...
+@overload
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     """See :func:`vaal_ext.ops.perturb`."""
     flat = direction.reshape(x.shape[0], -1).double() if x.numel() else x.double().flatten(1)
     peak = flat.abs().amax(dim=1, keepdim=True) if flat.numel() else flat.new_zeros(len(x), 1)
@@ -184,7 +205,7 @@ def perturb(x, direction, radius, *, return_norm=False):
     return out
 
 
-def _mul_hi_lo(a: Tensor, constant: int):
+def _mul_hi_lo(a: Tensor, constant: int) -> tuple[Tensor, Tensor]:
     """High and low 32 bits of a * constant, both unsigned 32-bit numbers held in int64."""
     low16, high16 = a & 0xFFFF, a >> 16
     low = low16 * constant
@@ -192,7 +213,7 @@ def _mul_hi_lo(a: Tensor, constant: int):
     return mid >> 16, ((mid & 0xFFFF) << 16) | (low & 0xFFFF)
 
 
-def philox4x32(counter, key):
+def philox4x32(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
     """Philox4x32-10 (Salmon et al. 2011): four uint32 counters and two uint32 keys, as int64."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -230,14 +251,14 @@ def random_normal(num_elements: int, *, seed: int, sample_index: Tensor) -> Tens
     return torch.stack(normals, dim=2).flatten(1)[:, :num_elements]
 
 
-def random_perturb(x, radius, *, seed, sample_index):
+def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
     """See :func:`vaal_ext.ops.random_perturb`."""
     per_sample = math.prod(x.shape[1:])
     noise = random_normal(per_sample, seed=seed, sample_index=sample_index.to(x.device))
     return perturb(x, noise.view(x.shape).to(torch.promote_types(x.dtype, torch.float32)), radius)
 
 
-def posterior_summary(logits):
+def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`vaal_ext.ops.posterior_summary`."""
     a = _compute(logits)
     label = a.argmax(dim=1)
@@ -252,7 +273,9 @@ def posterior_summary(logits):
     return label, entropy, -torch.expm1(runner_up) / z
 
 
-def deepfool_step(logits, gradients, reference, candidates):
+def deepfool_step(
+    logits: Tensor, gradients: Tensor, reference: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`vaal_ext.ops.deepfool_step`. Computed in float64 and rounded once."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     flat = gradients.flatten(2).double() if gradients.ndim > 2 else gradients.double().unsqueeze(2)

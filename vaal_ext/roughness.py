@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -171,7 +171,7 @@ class LDRScorer:
         encode: Encode | None = None,
         device: torch.device | str | None = None,
         amp: str | None = None,
-        batch_size: int | str = 256,
+        batch_size: int | Literal["auto"] = 256,
         memory_limit: int | None = None,
         num_workers: int = 0,
         normalize: tuple[Any, Any] | None = None,

@@ -114,7 +114,7 @@ def class_quotas(n: int, prior: Any) -> np.ndarray:
         raise ValueError("prior must have a class with a weight above 0, all are 0")
     weights = weights / largest
     shares = np.round(n * weights / weights.sum(), _QUOTA_DIGITS)
-    quotas = np.floor(shares).astype(np.int64)
+    quotas: np.ndarray = np.floor(shares).astype(np.int64)
     by_remainder = np.argsort(-np.round(shares - quotas, _QUOTA_DIGITS), kind="stable")
     quotas[by_remainder[: n - int(quotas.sum())]] += 1
     return quotas

@@ -57,6 +57,7 @@ class QueryContext:
     progress: bool = False
 
 
+@dataclass(frozen=True)
 class Strategy(abc.ABC):
     """Chooses which samples of a pool to label next."""
 
@@ -126,7 +127,7 @@ class Entropy(_Posterior):
     name: ClassVar[str] = "entropy"
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
-        return _smallest(-scores.entropy, n)
+        return _smallest(-_given(scores).entropy, n)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Margin(_Posterior):
     name: ClassVar[str] = "margin"
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
-        return _smallest(scores.margin, n)
+        return _smallest(_given(scores).margin, n)
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ class Vaal(Strategy):
         return scorer.score(pool, sample_index=index, progress=context.progress)
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        scores = _given(scores)
         return select(
             scores.ldr,
             scores.pseudo_label,
@@ -244,7 +246,10 @@ class Dfal(Strategy):
         )
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
-        return _smallest(scores.perturbation_norm, n)
+        norm = _given(scores).perturbation_norm
+        if norm is None:
+            raise ValueError("scores must be DeepFool's, got some without perturbation_norm")
+        return _smallest(norm, n)
 
     def make_twins(
         self, model: torch.nn.Module, queried: Tensor, context: QueryContext
@@ -282,6 +287,12 @@ def make_strategy(name: str, **settings: Any) -> Strategy:
                 f"strategy {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}"
             )
     return STRATEGIES[name](**settings)
+
+
+def _given(scores: PoolScores | None) -> PoolScores:
+    if scores is None:
+        raise TypeError("scores must be what score() of this strategy gives, got None")
+    return scores
 
 
 def _smallest(values: np.ndarray, n: int) -> np.ndarray:

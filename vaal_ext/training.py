@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vaal_ext.datasets.load import DATASET_NAMES
-from vaal_ext.device.graphs import replayed, require_cuda_graph
+from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import to_device
 from vaal_ext.model_state import borrowed
 from vaal_ext.progress import progress_bar
@@ -229,7 +229,7 @@ def train(
 
 
 def _last_tenth(
-    step: Callable[[Tensor], tuple[Tensor]],
+    step: BatchFn,
     batches: Iterator[Tensor],
     bar: tqdm,
     on_step: Callable[[int], None] | None,

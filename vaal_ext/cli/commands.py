@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import SHARD_SIZE, missing_shards, read_shards
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.selection import percentile_rank, select
+from vaal_ext.selection import Order, percentile_rank, select
 from vaal_ext.training import settings_for
 
 __all__ = ["score", "select_query"]
@@ -44,7 +45,7 @@ def score(
     method: str,
     sign: str,
     seed: int,
-    batch_size: int | str,
+    batch_size: int | Literal["auto"],
     workers: int,
     mean: list[float] | None,
     std: list[float] | None,
@@ -129,7 +130,7 @@ def score(
         f"{out}: {count} samples scored in {seconds:.1f} s "
         f"({count / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}, "
         f"{num_iters} iterations)"
-        + (f"; {scorer.chosen.report}" if scorer.chosen.report else "")
+        + (f"; {scorer.chosen.report}" if scorer.chosen and scorer.chosen.report else "")
         + note
     )
 
@@ -141,7 +142,7 @@ def select_query(
     *,
     percentile: float,
     class_prior: str | list[float] | None,
-    order: str,
+    order: Order,
     seed: int,
 ) -> str:
     """Choose n samples from scores, a file or a folder, and write them as CSV; a line of which.

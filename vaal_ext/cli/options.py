@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 __all__ = ["batch_size_of", "class_prior_of", "fill", "numbers", "percentile_of"]
 
 
-def fill(preset: str | None, **given: float | str | None) -> list[float | str | None]:
+def fill(preset: str | None, **given: float | str | None) -> list[Any]:
     """What was given, and for the rest the preset's numbers if there is one."""
     from vaal_ext.training import PRESETS
 
@@ -13,10 +15,10 @@ def fill(preset: str | None, **given: float | str | None) -> list[float | str | 
     return [known.get(name) if value is None else value for name, value in given.items()]
 
 
-def batch_size_of(text: str) -> int | str:
+def batch_size_of(text: str) -> int | Literal["auto"]:
     """A number, or "auto"."""
     try:
-        return text if text == "auto" else int(text)
+        return "auto" if text == "auto" else int(text)
     except ValueError:
         raise ValueError(f"batch-size must be auto or a whole number, got {text!r}") from None
 

@@ -30,7 +30,7 @@ def load_factory(spec: str) -> Callable[[], nn.Module]:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's code raises
         raise ValueError(f"cannot import {module_name!r}: {_reason(error)}") from error
-    factory = getattr(module, name, None)
+    factory: Callable[[], nn.Module] | None = getattr(module, name, None)
     if not callable(factory):
         raise ValueError(f"module {module_name!r} has no callable {name!r}")
     return factory

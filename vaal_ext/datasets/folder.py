@@ -13,7 +13,7 @@ from vaal_ext.progress import progress_bar
 __all__ = ["ImageFolderPool", "labelled_parts"]
 
 
-class ImageFolderPool(Dataset):
+class ImageFolderPool(Dataset[Tensor]):
     """The images under `root`, in torchvision's ImageFolder layout (root/CLASS/IMAGE), unlabelled.
 
     They are decoded when they are read, in worker processes if asked for. Samples are uint8
@@ -41,6 +41,7 @@ class ImageFolderPool(Dataset):
 
     def __getitem__(self, position: int) -> Tensor:
         path = self._folder.samples[position][0]
+        image: Tensor
         try:
             image, _ = self._folder[position]
         except OSError as error:

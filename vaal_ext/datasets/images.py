@@ -63,9 +63,9 @@ def _idx(path: Path) -> Tensor:
     from torchvision.datasets import mnist
 
     try:
-        if "images" in path.name:
-            return mnist.read_image_file(str(path)).unsqueeze(1)
-        return mnist.read_label_file(str(path))
+        images = "images" in path.name
+        content: Tensor = (mnist.read_image_file if images else mnist.read_label_file)(str(path))
+        return content.unsqueeze(1) if images else content
     except OSError:
         raise
     # A damaged file ends in whatever its header leads torchvision to: assertion, key, shape, type.

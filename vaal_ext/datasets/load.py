@@ -101,7 +101,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
 
 def load_pool(
     name: str, data_root: str | Path | None = None, split: str = "train"
-) -> Tensor | np.ndarray | Dataset:
+) -> Tensor | np.ndarray | Dataset[Tensor]:
     """The samples alone, to be scored; their order is that of the indices.
 
     Of a data set of :func:`load_dataset` the pool (``split="train"``) or the test set (``"test"``),

@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = ["CudaRecorder", "Recorder", "Replayed", "replayed", "require_cuda_graph"]
 
 BatchFn = Callable[..., tuple[Tensor, ...]]
+_Kind = tuple[int, torch.Size, torch.dtype, torch.device]
 
 # What torch says, as a warning, in its mode that watches for waits of the host.
 _WAITED = "called a synchronizing CUDA operation"
@@ -136,8 +137,8 @@ class Replayed:
         self._recorder = recorder
         self._required = required
         self._eager = False
-        self._ready: list[tuple] | None = None  # ran before without a wait: record it next
-        self._waited: list[tuple] | None = None  # ran before and waited, perhaps only at first
+        self._ready: list[_Kind] | None = None  # ran before without a wait: record it next
+        self._waited: list[_Kind] | None = None  # ran before and waited, perhaps only at first
         self._recording: _Recording | None = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -217,5 +218,5 @@ class _Recording:
         return tuple(output[:rows] for output in self._outputs)
 
 
-def _kind(tensor: Tensor) -> tuple:
+def _kind(tensor: Tensor) -> _Kind:
     return len(tensor), tensor.shape[1:], tensor.dtype, tensor.device

@@ -15,9 +15,9 @@ from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.training import settings_for
 from vaal_ext.vat import VatSettings
 
-__all__ = ["RunConfig", "config_differences"]
+__all__ = ["ResolvedConfig", "RunConfig", "config_differences"]
 
-# In the order of the fields of VatSettings.
+# With "vat_" in front, the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters")
 
 # Where the data lies is no part of a run: their content is compared instead.
@@ -79,7 +79,7 @@ class RunConfig:
     device: str | None = None
     backend: str = "fused"
 
-    def resolved(self) -> RunConfig:
+    def resolved(self) -> ResolvedConfig:
         """The same run with nothing left open, checked as far as that goes without the data.
 
         Raises:
@@ -101,7 +101,7 @@ class RunConfig:
                         f"{name} is for strategies that end in +vat, got {self.strategy!r}"
                     )
                 del table[name]
-        full = replace(self, **table | given)
+        full = ResolvedConfig(**asdict(self) | table | given)
         if full.device is None:
             full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")
         if full.device not in ("cpu", "cuda"):
@@ -151,7 +151,8 @@ class RunConfig:
         if not self._query_and_regulariser()[1]:
             return None
         try:
-            return VatSettings(*(getattr(self, name) for name in _VAT), backend=self.backend)
+            settings = {name.removeprefix("vat_"): getattr(self, name) for name in _VAT}
+            return VatSettings(**settings, backend=self.backend)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of the regulariser: {error}") from error
 
@@ -163,6 +164,21 @@ class RunConfig:
                 f"a strategy may have +vat behind its name and nothing else, got {self.strategy!r}"
             )
         return name, bool(plus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(RunConfig):
+    """What :meth:`RunConfig.resolved` gives: nothing in it is left to the table of the data set."""
+
+    initial: int
+    query_size: int
+    eps: float
+    num_iters: int
+    percentile: float | str
+    learning_rate: float
+    steps: int
+    batch_size: int
+    device: str
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig
 from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
 from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.models import model_for
@@ -111,8 +111,8 @@ def initial_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 class Experiment:
     """What stays the same from round to round, and how one round follows from another."""
 
-    def __init__(self, config: RunConfig, data: DataSplit, *, bars: bool) -> None:
-        """`config` is resolved and fits `data`, which is what it names."""
+    def __init__(self, config: ResolvedConfig, data: DataSplit, *, bars: bool) -> None:
+        """`config` fits `data`, which is what it names."""
         self.config = config
         self.data = data
         self.strategy = config.make_strategy()
@@ -256,7 +256,7 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise ValueError(f"the saved state does not fit the network: {error}") from error
 
 
-def check_fits(config: RunConfig, data: DataSplit) -> None:
+def check_fits(config: ResolvedConfig, data: DataSplit) -> None:
     """ValueError unless the data suffice for the budget of a resolved run, and fit its prior."""
     pool = len(data.train_y)
     budget = config.initial + config.rounds * config.query_size

@@ -78,7 +78,7 @@ class LDRLoop(ActiveLearningLoop):
                 f"got {len(pool)} samples"
             )
         scores = self._query.score(self._model, pool, sample_index)
-        priorities = np.nan_to_num(percentile_rank(scores.ldr)) / 100
+        priorities: np.ndarray = np.nan_to_num(percentile_rank(scores.ldr)) / 100
         n = min(self.query_size, int(np.isfinite(scores.ldr).sum()))
         pool_index = self._query.choose(scores, n)
         priorities[pool_index] = np.arange(n + 1, 1, -1)

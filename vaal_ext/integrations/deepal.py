@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class LDRSampling:
     """
 
     ldr: ClassVar[LDRQuery]
+    dataset: Any  # these two are of the Strategy class
+    net: Any
 
     def query(self, n: int) -> np.ndarray:
         """`sample_index` int64 [n]: distinct, in the whole training set, as Strategy.update takes.
@@ -40,4 +42,5 @@ class LDRSampling:
         sample_index, pool = self.dataset.get_unlabeled_data()
         sample_index = np.asarray(sample_index, dtype=np.int64)
         scores = self.ldr.score(clf, pool, sample_index, logits_fn=itemgetter(0))
-        return sample_index[self.ldr.choose(scores, n)]
+        chosen: np.ndarray = sample_index[self.ldr.choose(scores, n)]
+        return chosen

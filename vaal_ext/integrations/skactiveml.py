@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
 from vaal_ext.integrations.query import LDRQuery
+from vaal_ext.selection import Order
 
 __all__ = ["LDRSampling"]
 
@@ -35,16 +36,16 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
 
     def __init__(
         self,
-        xi,
-        eps,
-        num_iters=5,
-        percentile=90.0,
-        class_prior="uniform",
-        order="ascending",
-        scorer_params=None,
-        missing_label=MISSING_LABEL,
-        random_state=None,
-    ):
+        xi: float,
+        eps: float,
+        num_iters: int = 5,
+        percentile: float = 90.0,
+        class_prior: Any = "uniform",
+        order: Order = "ascending",
+        scorer_params: dict[str, Any] | None = None,
+        missing_label: Any = MISSING_LABEL,
+        random_state: Any = None,
+    ) -> None:
         super().__init__(missing_label=missing_label, random_state=random_state)
         self.xi = xi
         self.eps = eps
@@ -56,15 +57,15 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
 
     def query(
         self,
-        X,
-        y,
-        clf,
-        fit_clf=True,
-        sample_weight=None,
-        candidates=None,
-        batch_size=1,
-        return_utilities=False,
-    ):
+        X: Any,
+        y: Any,
+        clf: SkorchClassifier,
+        fit_clf: bool = True,
+        sample_weight: Any = None,
+        candidates: Any = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Chooses `batch_size` of the candidates.
 
         Args:

@@ -70,10 +70,11 @@ class LDRSampling(QueryStrategy):
         sample_index = np.asarray(indices_unlabeled, dtype=np.int64)
         pool = _Tokens(dataset.data, sample_index)
         scores = self._query.score(network, pool, sample_index, encode=network.encode)
-        return sample_index[self._query.choose(scores, n)]
+        chosen: np.ndarray = sample_index[self._query.choose(scores, n)]
+        return chosen
 
 
-class _Tokens(Dataset):
+class _Tokens(Dataset[Tensor]):
     """int64 [2, T] for each text: its ids and its attention mask."""
 
     def __init__(self, data: Any, sample_index: np.ndarray) -> None:

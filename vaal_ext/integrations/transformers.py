@@ -75,7 +75,7 @@ class TokenEmbeddings(nn.Module):
 
         hook = self.classifier.get_input_embeddings().register_forward_hook(replace)
         try:
-            logits = self.classifier(input_ids=ids, attention_mask=mask.long()).logits
+            logits: Tensor = self.classifier(input_ids=ids, attention_mask=mask.long()).logits
         finally:
             hook.remove()
         if calls != 1:

@@ -43,7 +43,7 @@ def check_alike(first_name: str, first: Tensor, second_name: str, second: Tensor
             )
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     return str(list(value)) if isinstance(value, torch.Size) else str(value)
 
 

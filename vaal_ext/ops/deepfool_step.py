@@ -68,11 +68,16 @@ def deepfool_step(
     check_labels("reference", reference, (rows,), logits.device)
     check_labels("candidates", candidates, (rows, gradients.shape[1]), logits.device)
     refuse_gradient("deepfool_step", logits, gradients)
-    return torch.ops.vaal.deepfool_step.default(logits, gradients, reference, candidates)
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.vaal.deepfool_step.default(
+        logits, gradients, reference, candidates
+    )
+    return result
 
 
 @torch.library.register_fake("vaal::deepfool_step")
-def _(logits, gradients, reference, candidates):
+def _(
+    logits: Tensor, gradients: Tensor, reference: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     rows = logits.shape[0]
     return (
         logits.new_empty(rows, dtype=torch.int64),

@@ -35,9 +35,10 @@ def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     check_tensor("tangents", tangents)
     check_alike("logits", logits, "tangents", tangents)
     refuse_gradient("fisher_product", logits, tangents)
-    return torch.ops.vaal.fisher_product.default(logits, tangents)
+    result: Tensor = torch.ops.vaal.fisher_product.default(logits, tangents)
+    return result
 
 
 @torch.library.register_fake("vaal::fisher_product")
-def _(logits, tangents):
+def _(logits: Tensor, tangents: Tensor) -> Tensor:
     return tangents.new_empty(tangents.shape)

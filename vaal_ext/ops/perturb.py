@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,14 @@ from ._checks import (
 )
 
 
+@overload
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: Literal[False] = False
+) -> Tensor: ...
+@overload
+def perturb(
+    x: Tensor, direction: Tensor, radius: float, *, return_norm: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 def perturb(
     x: Tensor, direction: Tensor, radius: float, *, return_norm: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -44,5 +54,5 @@ def perturb(
 
 
 @torch.library.register_fake("vaal::perturb")
-def _(x, direction, radius):
+def _(x: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty(x.shape[0], dtype=arithmetic_dtype(x))

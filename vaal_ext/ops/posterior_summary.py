@@ -27,11 +27,12 @@ def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     check_logits("logits", logits)
     refuse_gradient("posterior_summary", logits)
-    return torch.ops.vaal.posterior_summary.default(logits)
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.vaal.posterior_summary.default(logits)
+    return result
 
 
 @torch.library.register_fake("vaal::posterior_summary")
-def _(logits):
+def _(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, dtype = logits.shape[0], arithmetic_dtype(logits)
     return (
         logits.new_empty(rows, dtype=torch.int64),

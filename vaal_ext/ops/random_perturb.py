@@ -39,9 +39,10 @@ def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor)
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit 64 bits, got {seed}")
     require_sample_index(sample_index, x)
-    return torch.ops.vaal.random_perturb.default(x, float(radius), seed, sample_index)
+    result: Tensor = torch.ops.vaal.random_perturb.default(x, float(radius), seed, sample_index)
+    return result
 
 
 @torch.library.register_fake("vaal::random_perturb")
-def _(x, radius, seed, sample_index):
+def _(x: Tensor, radius: float, seed: int, sample_index: Tensor) -> Tensor:
     return torch.empty_like(x)

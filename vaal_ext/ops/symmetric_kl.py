@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor
 
@@ -34,30 +36,39 @@ def symmetric_kl(
     """
     check_pair(p_logits, q_logits)
     check_divergence(smoothing, divergence)
-    return torch.ops.vaal.symmetric_kl.default(
+    result: Tensor = torch.ops.vaal.symmetric_kl.default(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"
     )
+    return result
 
 
 @torch.library.register_fake("vaal::symmetric_kl")
-def _(p_logits, q_logits, smoothing, symmetric):
+def _(p_logits: Tensor, q_logits: Tensor, smoothing: float, symmetric: bool) -> Tensor:
     return p_logits.new_empty(p_logits.shape[0], dtype=arithmetic_dtype(p_logits))
 
 
 @torch.library.register_fake("vaal::symmetric_kl_backward")
-def _(grad_value, p_logits, q_logits, smoothing, symmetric, need_p, need_q):
-    def result(needed):
+def _(
+    grad_value: Tensor,
+    p_logits: Tensor,
+    q_logits: Tensor,
+    smoothing: float,
+    symmetric: bool,
+    need_p: bool,
+    need_q: bool,
+) -> tuple[Tensor, Tensor]:
+    def result(needed: bool) -> Tensor:
         return p_logits.new_empty(p_logits.shape if needed else 0)
 
     return result(need_p), result(need_q)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     p_logits, q_logits, ctx.smoothing, ctx.symmetric = inputs
     ctx.save_for_backward(p_logits, q_logits)
 
 
-def _backward(ctx, grad_value):
+def _backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     # Both gradients are computed anew from the logits: nothing of size [B, C] is kept alive.
     need_p, need_q = ctx.needs_input_grad[:2]
     grad_p, grad_q = torch.ops.vaal.symmetric_kl_backward(
@@ -66,7 +77,7 @@ def _backward(ctx, grad_value):
     return grad_p if need_p else None, grad_q if need_q else None, None, None
 
 
-def _refuse(ctx, *grads):
+def _refuse(ctx: Any, *grads: Tensor) -> NoReturn:
     raise RuntimeError(
         "symmetric_kl can be differentiated once only; for second derivatives use "
         "vaal_ext.reference or the textbook formula in plain PyTorch"

@@ -30,12 +30,15 @@ def symmetric_kl_direction(
     check_pair(p_logits, q_logits)
     check_divergence(smoothing, divergence)
     refuse_gradient("symmetric_kl_direction", p_logits, q_logits)
-    return torch.ops.vaal.symmetric_kl_direction.default(
+    result: tuple[Tensor, Tensor] = torch.ops.vaal.symmetric_kl_direction.default(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"
     )
+    return result
 
 
 @torch.library.register_fake("vaal::symmetric_kl_direction")
-def _(p_logits, q_logits, smoothing, symmetric):
+def _(
+    p_logits: Tensor, q_logits: Tensor, smoothing: float, symmetric: bool
+) -> tuple[Tensor, Tensor]:
     value = p_logits.new_empty(p_logits.shape[0], dtype=arithmetic_dtype(p_logits))
     return value, q_logits.new_empty(q_logits.shape)

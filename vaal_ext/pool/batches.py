@@ -27,7 +27,7 @@ def pool_size(pool: Any) -> int:
         TypeError: none of these (an IterableDataset is none: its samples have no index).
         ValueError: a tensor or array without a batch dimension.
     """
-    data = pool.dataset if isinstance(pool, DataLoader) else pool
+    data: Any = pool.dataset if isinstance(pool, DataLoader) else pool
     if isinstance(data, Tensor | np.ndarray):
         if data.ndim == 0:
             raise ValueError("the pool must have samples along its first dimension, got a scalar")
@@ -51,7 +51,7 @@ def first_samples(pool: Any, count: int) -> Tensor:
     """
     data = pool.dataset if isinstance(pool, DataLoader) else pool
     if isinstance(data, Tensor | np.ndarray):
-        first = data[:count]
+        first: Any = data[:count]
     else:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
         first = DataLoader(Subset(data, range(count)), batch_size=count, collate_fn=collate)
@@ -144,7 +144,7 @@ def _tensor(x: Tensor | np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("=")))
 
 
-class _Indexed(Dataset):
+class _Indexed(Dataset[tuple[int, Any]]):
     """A dataset whose items carry their position."""
 
     def __init__(self, dataset: Any) -> None:
@@ -173,7 +173,7 @@ class _CollateIndexed:
         return torch.tensor(positions), self.collate(list(items))
 
 
-def _with_positions(loader: DataLoader) -> DataLoader:
+def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
     """The same loader, yielding (positions, batch): only so a shuffled one can be followed."""
     if type(loader).__iter__ is not DataLoader.__iter__:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from vaal_ext.pool.inner_point import Encode, InnerPoint
 from vaal_ext.pool.memory import MemoryGrowth, available_memory
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
-from vaal_ext.power_iteration import LogitsFn, Roughness, check_input, forward_of
+from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
 
 __all__ = ["AMP", "BatchRun", "Execution", "Probe", "choose_execution"]
 
@@ -108,7 +108,7 @@ def choose_execution(
     index: np.ndarray | range,
     *,
     amp: str | None,
-    batch_size: int | str | None,
+    batch_size: int | Literal["auto"] | None,
     memory_limit: int | None,
 ) -> Execution:
     """Settles what is "auto" by short trials on the first samples of the pool.
@@ -126,12 +126,15 @@ def choose_execution(
     mode = Mode(None if amp == "auto" else amp)
     reports = []
     if batch_size == "auto":
-        batch_size, report = _batch_size(run, pool, index, mode, memory_limit)
+        size: int | None
+        size, report = _batch_size(run, pool, index, mode, memory_limit)
         reports.append(report)
+    else:
+        size = batch_size
     if amp == "auto":
-        mode, report = _mode(run, pool, index, batch_size or MIN_SAMPLES)
+        mode, report = _mode(run, pool, index, size or MIN_SAMPLES)
         reports.append(report)
-    return Execution(batch_size, mode, "; ".join(reports))
+    return Execution(size, mode, "; ".join(reports))
 
 
 def _batch_size(
@@ -144,13 +147,14 @@ def _batch_size(
     growth = MemoryGrowth(run.device)
     # One step of the power iteration for every size: the rates keep their proportions. So they do
     # with few samples that are repeated, which spares reading thousands.
-    trial = replace(run, probe=run.probe and replace(run.probe, num_iters=1))
+    if isinstance(run.probe, PowerIteration):
+        run = replace(run, probe=replace(run.probe, num_iters=1))
     x = first_samples(pool, min(len(index), _READ))
     run.check(x)
 
     def run_batch(size: int) -> None:
         rows = torch.arange(size) % len(x)
-        trial(x[rows], rows, mode).ldr.cpu()  # which waits for the device
+        run(x[rows], rows, mode).ldr.cpu()  # which waits for the device
 
     largest = min(len(index), _LARGEST_BATCH)
     size, rates = choose_batch_size(run_batch, largest, growth.peak, memory_limit)

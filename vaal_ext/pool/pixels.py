@@ -62,10 +62,11 @@ class PixelScale:
                 torch.tensor(values, dtype=torch.float64).expand(x.shape[1])
                 for values in (self._mean, self._std)
             )
-            self._tables[key] = tuple(
+            scale, shift = (
                 table.float().view(-1, *[1] * (x.ndim - 2)).to(x.device)
                 for table in (1 / (255 * std), -mean / std)
             )
+            self._tables[key] = scale, shift
         return self._tables[key]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
+from vaal_ext.pool.trial import Mode
 from vaal_ext.power_iteration import (
     LogitsFn,
     finite_rows,
@@ -56,7 +57,7 @@ class PoolRun:
     logits_fn: LogitsFn | None
     device: torch.device | str | None
     amp: str | None
-    batch_size: int | str
+    batch_size: int | Literal["auto"]
     on_nonfinite: str
     backend: str
     num_workers: int
@@ -81,7 +82,7 @@ class PoolRun:
             known = ", ".join(repr(name) for name in names[:-1])
             raise ValueError(f"amp must be {known} or {names[-1]!r}, got {self.amp!r}")
         require_backend(self.backend)
-        if self.compile_model and self.probe is not None and self.probe.method == "fisher":
+        if self.compile_model and getattr(self.probe, "method", None) == "fisher":
             raise ValueError(
                 "compile_model must be False with method='fisher': the gradient of a compiled "
                 "network cannot be differentiated"
@@ -134,11 +135,13 @@ class PoolRun:
         The pool is run in the way `chosen`. The model stays lent until the iterator is through or
         closed. `total` is what the bar counts to.
         """
-        if progress and self.chosen.report:
-            print(self.chosen.report, file=sys.stderr)
+        chosen = self.chosen
+        assert chosen is not None, "choose comes first"
+        if progress and chosen.report:
+            print(chosen.report, file=sys.stderr)
         device = self._place(pool)
         run = self._batch_run(device)
-        compute = replayed(partial(self._columns, run), device, self.cuda_graph)
+        compute = replayed(partial(self._columns, run, chosen.mode), device, self.cuda_graph)
         what = "posterior" if self.probe is None else _BAR[self.measure]
         bar = progress_bar(total=total, show=progress, desc=what, unit="sample")
         behind = _RESULTS_BEHIND.get(device.type, 0)
@@ -149,7 +152,7 @@ class PoolRun:
                 if isinstance(part_index, range):
                     part_index = np.arange(start, stop)
                 table = ScoreTable(part_index, self.measure)
-                batches = pool_batches(part, self.chosen.batch_size, self.num_workers)
+                batches = pool_batches(part, chosen.batch_size or 1, self.num_workers)
                 results = self._results(run, compute, device_batches(batches, device), part_index)
                 for position, columns, posterior in delayed(results, behind):
                     rows = self._checked(columns(), part_index[position])
@@ -213,9 +216,11 @@ class PoolRun:
                     stacklevel=6,
                 )
 
-    def _columns(self, run: BatchRun, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _columns(
+        self, run: BatchRun, mode: Mode, x: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Pseudo label, entropy, margin, ldr, flat, finite as float64 [B, 6]; the logits [B, C]."""
-        logits, ldr, flat = run(x, index, self.chosen.mode)
+        logits, ldr, flat = run(x, index, mode)
         with torch.no_grad():
             summary = load_backend(self.backend).posterior_summary(logits)
             finite = finite_rows(logits)
@@ -231,8 +236,8 @@ class PoolRun:
         Raises:
             ValueError: there are such logits, and on_nonfinite is "raise".
         """
-        *rows, finite = columns.numpy().T
-        rows, failed = np.stack(rows), np.flatnonzero(finite == 0)
+        *kept, finite = columns.numpy().T
+        rows, failed = np.stack(kept), np.flatnonzero(finite == 0)
         if len(failed) and self.on_nonfinite == "raise":
             raise ValueError(
                 f"sample {index[failed[0]]}: the model's logits are not finite ({len(failed)} such "

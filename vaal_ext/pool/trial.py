@@ -120,7 +120,7 @@ def _still_pays(rates: list[float]) -> bool:
     return len(rates) < 3 or max(rates[-2:]) >= _GAIN * max(rates[:-2])
 
 
-def _timed(run: Callable, argument: Mode | int) -> tuple[Any, float]:
+def _timed(run: Callable[[Any], Any], argument: Mode | int) -> tuple[Any, float]:
     """What the call gives, and its seconds."""
     start = time.perf_counter()
     result = run(argument)

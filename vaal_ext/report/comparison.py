@@ -86,7 +86,7 @@ def compare(groups: dict[str, list[Run]]) -> Comparison:
     kept = [[runs[seed] for runs in by_seed] for seed in seeds]  # [S][K]
     shared = [set(run.labels.tolist()) for runs in kept for run in runs]
     labels = np.array(sorted(set.intersection(*shared)) if shared else [], dtype=np.int64)
-    wins, measurements = None, []
+    wins, measurements = None, list[Measurement]()
     if len(labels):
         accuracy = np.array([[_at(run, labels, run.accuracy) for run in runs] for runs in kept])
         measurements += _accuracies(names, baselines, labels, accuracy)
@@ -99,7 +99,7 @@ def compare(groups: dict[str, list[Run]]) -> Comparison:
             ]
             measurements += _measure(names, "query_seconds", None, None, np.array(seconds))
             wins = win_matrix(accuracy[:, :, queried])
-            n = len(seeds) * np.count_nonzero(queried)
+            n = len(seeds) * int(np.count_nonzero(queried))
             measurements += [
                 Measurement(names[i], "wins", None, names[j], float(wins[i, j]), n=n)
                 for i, j in itertools.permutations(range(len(names)), 2)
@@ -145,6 +145,7 @@ def _accuracies(
     names: Sequence[str], baselines: Sequence[str], labels: np.ndarray, accuracy: np.ndarray
 ) -> Iterator[Measurement]:
     """Accuracy at each number of labels and the area, themselves and against each baseline."""
+    table: list[tuple[str, int | None, np.ndarray]]
     table = [("accuracy", int(n), accuracy[:, :, i]) for i, n in enumerate(labels)]
     if len(labels) > 1:
         table.append(("area", None, area_under_curve(labels, accuracy)))

@@ -111,7 +111,15 @@ def write_tables(curves: Sequence[Curve], out: Path) -> None:
         for columns in [(curve.labels, curve.runs, curve.mean, curve.std, curve.low, curve.high)]
         for i in range(len(curve.labels))
     ]
-    header = ("strategy", "labels", "seeds", "mean", "std", "band_low", "band_high")
+    header: tuple[str, ...] = (
+        "strategy",
+        "labels",
+        "seeds",
+        "mean",
+        "std",
+        "band_low",
+        "band_high",
+    )
     write_csv(out / "accuracy.csv", header, rows)
     header = ("strategy", "seeds", "area_mean", "area_std")
     write_csv(out / "area.csv", header, [(c.name, c.runs.max(), *c.area) for c in curves])

@@ -56,7 +56,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether every round of the configuration is there: the start and `rounds` queries."""
-        return len(self.labels) == self.config["rounds"] + 1
+        return len(self.labels) == int(self.config["rounds"]) + 1
 
     def queries(self) -> dict[int, list[tuple[int, str]]]:
         """Every query by its round (0: the initial set, which no strategy chose), as pairs of
@@ -132,7 +132,11 @@ def load_run(folder: Path) -> Run:
         raise ValueError(f"{path} is damaged: labels must grow and accuracies lie in 0..1")
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError(f"{path} is damaged: seconds must be finite and at least 0")
-    return Run(folder, config, labels, *accuracy, *losses, seconds.sum(axis=0))
+    test_accuracy, val_accuracy = accuracy
+    test_loss, train_loss = losses
+    return Run(
+        folder, config, labels, test_accuracy, val_accuracy, test_loss, train_loss, seconds.sum(0)
+    )
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:

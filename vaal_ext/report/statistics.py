@@ -61,7 +61,8 @@ def area_under_curve(labels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or len(labels) < 2 or (np.diff(labels) <= 0).any():
         raise ValueError(f"labels must be two or more increasing numbers, got {labels.tolist()}")
     accuracy = _finite("accuracy", accuracy)
-    return integrate.trapezoid(accuracy, labels, axis=-1) / float(labels[-1] - labels[0])
+    area: np.ndarray = integrate.trapezoid(accuracy, labels, axis=-1)
+    return area / float(labels[-1] - labels[0])
 
 
 def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,7 +111,8 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = _finite("first", first), _finite("second", second)
     if first.shape != second.shape:
         raise ValueError(f"the two must have one shape, got {first.shape} and {second.shape}")
-    return np.round(first - second, _DECIMALS) + 0.0  # no -0.0
+    difference: np.ndarray = np.round(first - second, _DECIMALS) + 0.0  # no -0.0
+    return difference
 
 
 def signed_rank_p(difference: np.ndarray) -> float:
@@ -176,4 +178,5 @@ def win_matrix(accuracy: np.ndarray) -> np.ndarray:
     if accuracy.ndim != 3 or not accuracy.size:
         raise ValueError(f"accuracy must be [seeds, strategies, rounds], got {accuracy.shape}")
     wins = accuracy[:, :, None] > accuracy[:, None, :]
-    return wins.mean(axis=(0, 3))
+    share: np.ndarray = wins.mean(axis=(0, 3))
+    return share

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vaal_ext.atomic import write_atomically
 from vaal_ext.report.comparison import Comparison, Measurement
 from vaal_ext.report.curves import write_csv
@@ -99,12 +101,12 @@ def caveats(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _win_table(comparison: Comparison) -> str:
-    lines = [["row beats column [%]", *comparison.names]]
-    for name, row in zip(comparison.names, comparison.wins, strict=True):
+def _win_table(names: Sequence[str], wins: np.ndarray) -> str:
+    lines = [["row beats column [%]", *names]]
+    for name, row in zip(names, wins, strict=True):
         cells = [
             "" if other == name else f"{100 * share:.1f}"
-            for other, share in zip(comparison.names, row, strict=True)
+            for other, share in zip(names, row, strict=True)
         ]
         lines.append([name, *cells])
     return _markdown(lines)
@@ -135,7 +137,7 @@ def write_statistics(comparison: Comparison, dataset: str, out: Path) -> None:
     ]
     if comparison.wins is not None:
         paragraphs += [
-            _win_table(comparison),
+            _win_table(comparison.names, comparison.wins),
             "The share of seeds and rounds in which one is more accurate than the other; a tie "
             "counts for neither.",
         ]

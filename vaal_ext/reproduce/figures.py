@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaal_ext.report.figures import new_figure, styles, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Panel", "draw_contours", "draw_losses", "draw_updates"]
 
@@ -64,7 +68,7 @@ def draw_contours(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> No
     write_figure(figure, path)
 
 
-def _scatter(axes, panel: Panel) -> None:
+def _scatter(axes: Axes, panel: Panel) -> None:
     labelled = np.zeros(len(panel.x), dtype=bool)
     labelled[panel.labelled] = True
     for label, colour, marker in ((1, _RED, "o"), (0, _BLUE, "^")):
@@ -73,13 +77,15 @@ def _scatter(axes, panel: Panel) -> None:
             (of_class & ~labelled, 7, "none", "pool"),
             (of_class & labelled, 42, "black", "labelled"),
         ):
+            x_1, x_2 = panel.x[mask].T
             axes.scatter(
-                *panel.x[mask].T, s=size, c=colour, marker=marker, edgecolors=edge,
+                x_1, x_2, s=size, c=colour, marker=marker, edgecolors=edge,
                 label=f"{what}, label {label}",
             )  # fmt: skip
     if len(panel.queried):
+        x_1, x_2 = panel.x[panel.queried].T
         axes.scatter(
-            *panel.x[panel.queried].T, s=46, c=_GREEN, marker="s", edgecolors="black", zorder=3,
+            x_1, x_2, s=46, c=_GREEN, marker="s", edgecolors="black", zorder=3,
             label="queried",
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.models import model_for
 from vaal_ext.radius import rms_length
@@ -39,7 +39,7 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
     """
     from sklearn.metrics import roc_auc_score
 
-    config = RunConfig(**run.config)
+    config = ResolvedConfig(**run.config)
     data = load_dataset(config.dataset, config.data_root, stream_seed(config.seed, Stream.SPLIT))
     model = model_for(data, seed=0).to(config.device)
     model.load_state_dict(read_state(run.folder / "state.pt").weights)

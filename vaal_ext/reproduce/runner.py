@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vaal_ext.checks import require_int
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.config import RunConfig, config_differences
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
 from vaal_ext.experiment.loop import check_fits, run
 from vaal_ext.locked import FolderInUseError
 from vaal_ext.report.runs import Run, load_run
@@ -58,11 +58,11 @@ class Overrides:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run: the data set and the variant it belongs to, its settings (resolved), its folder."""
+    """One run: the data set and the variant it belongs to, its settings, its folder."""
 
     dataset: str
     label: str
-    config: RunConfig
+    config: ResolvedConfig
     folder: Path
 
     @property
@@ -140,7 +140,7 @@ def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plan
                 yield PlannedRun(dataset, label, replace(config, seed=seed), folder)
 
 
-def _folder_name(config: RunConfig, plain: RunConfig) -> str:
+def _folder_name(config: ResolvedConfig, plain: ResolvedConfig) -> str:
     """The strategy and the settings in which `config` is not the `plain` run of its data set."""
     usual = asdict(plain)
     different = [

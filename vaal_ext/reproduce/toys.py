@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.experiment.loop import Experiment
 from vaal_ext.report.runs import Run
@@ -22,7 +22,7 @@ _MARGIN = 0.3  # of the picture around the points, in their units
 
 
 def _experiment(run: Run) -> Experiment:
-    config = RunConfig(**run.config)
+    config = ResolvedConfig(**run.config)
     seed = stream_seed(config.seed, Stream.SPLIT)
     return Experiment(config, load_dataset(config.dataset, config.data_root, seed), bars=False)
 
