@@ -71,7 +71,8 @@ class DeepFool:
 
     def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, index: Tensor) -> Roughness:
         """What a run over a pool takes of :meth:`search`: the norms stand in the place of the
-        roughness, and where no class was reached in that of a flat gradient. `index` is not used.
+        roughness, and where no class was reached in that of a flat gradient. `index` is not used;
+        for the rest see :meth:`~vaal_ext.power_iteration.PowerIteration.run`.
         """
         found = self.search(forward, x)
         return Roughness(found.logits, found.norm, torch.isinf(found.norm))

@@ -43,6 +43,9 @@ class PaperCNN(nn.Module):
     5x5x32, pool, 5x5x64, pool, 1024 units, dropout 0.5: the tutorial network [22] that the paper
     names, whose split of MNIST its Table I shows. Any image of at least 4 x 4 pixels goes in;
     "same" padding, so each pooling halves the side (rounded down).
+
+    Raises:
+        ValueError: a smaller image.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class PaperCNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, num_classes] of images [B, in_channels, H, W], in the dtype of the weights."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
 

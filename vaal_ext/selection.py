@@ -104,6 +104,10 @@ def class_quotas(n: int, prior: Any) -> np.ndarray:
 
     Returns:
         int64 [C] that sums to n. Equal remainders favour the smaller class.
+
+    Raises:
+        TypeError: n is no int, or the prior holds no numbers.
+        ValueError: n below 0, or a prior that is none.
     """
     require_int("n", n, 0)
     weights = _real_array("prior", prior)

@@ -67,7 +67,7 @@ class Strategy(abc.ABC):
     def score(
         self, model: torch.nn.Module, pool: Tensor, context: QueryContext
     ) -> PoolScores | None:
-        """The scores that :meth:`pick` needs of the pool [N, ...]; None if it needs none."""
+        """The scores of a floating pool [N, ...] that :meth:`pick` needs; None if it needs none."""
 
     @abc.abstractmethod
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:

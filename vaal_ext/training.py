@@ -151,7 +151,11 @@ PRESETS = {
 
 
 def settings_for(dataset: str) -> Settings:
-    """The settings of a data set by its name; ``npz:PATH`` has the row ``npz``, and so on."""
+    """The settings of a data set by its name; ``npz:PATH`` has the row ``npz``, and so on.
+
+    Raises:
+        ValueError: no such data set.
+    """
     kind = dataset.split(":", 1)[0]
     if kind not in SETTINGS:
         raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {dataset!r}")

@@ -62,6 +62,9 @@ def score(
     To an .npz file, or else to a folder of shards. Under torchrun the processes do it together: the
     file by way of a process group, the folder without. Everything that can be wrong with the
     arguments is found before the work starts, the folder of `out` included.
+
+    Raises:
+        TypeError, ValueError, OSError: what is wrong, in a line.
     """
     sharded = out.suffix != ".npz"
     if not sharded:

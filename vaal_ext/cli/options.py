@@ -16,7 +16,7 @@ def fill(preset: str | None, **given: float | str | None) -> list[Any]:
 
 
 def batch_size_of(text: str) -> int | Literal["auto"]:
-    """A number, or "auto"."""
+    """A number, or "auto". ValueError on anything else."""
     try:
         return "auto" if text == "auto" else int(text)
     except ValueError:
@@ -24,7 +24,7 @@ def batch_size_of(text: str) -> int | Literal["auto"]:
 
 
 def numbers(name: str, text: str | None) -> list[float] | None:
-    """Numbers with commas between them; None for an option not given."""
+    """Numbers with commas between them; None if not given. ValueError on another text."""
     try:
         return None if text is None else [float(number) for number in text.split(",")]
     except ValueError:
@@ -32,7 +32,7 @@ def numbers(name: str, text: str | None) -> list[float] | None:
 
 
 def percentile_of(text: str | None) -> float | str | None:
-    """A number, or "accuracy"; None for an option not given."""
+    """A number, or "accuracy"; None for an option not given. ValueError on another text."""
     try:
         return text if text in (None, "accuracy") else float(text)
     except ValueError:
@@ -40,7 +40,7 @@ def percentile_of(text: str | None) -> float | str | None:
 
 
 def class_prior_of(text: str) -> str | list[float] | None:
-    """The class_prior of :func:`vaal_ext.select`."""
+    """The class_prior of :func:`vaal_ext.select`. ValueError on a text that is none."""
     if text == "none":
         return None
     if text in ("uniform", "predicted"):

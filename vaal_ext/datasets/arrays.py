@@ -14,7 +14,12 @@ __all__ = ["labelled_samples", "mapped_samples", "read_npz", "samples"]
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of the file by name. ValueError if it is damaged or holds pickled objects."""
+    """All arrays of the file by name, of any shape and dtype, without pickles.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or holds pickled objects.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -54,7 +59,11 @@ def mapped_samples(path: Path) -> np.ndarray:
 def labelled_samples(
     arrays: dict[str, np.ndarray], x_key: str, y_key: str, path: Path
 ) -> tuple[Tensor, Tensor]:
-    """The samples float32 [N, ...] and the labels int64 [N] under two keys, checked."""
+    """The samples float32 [N, ...] and the labels int64 [N] under two keys.
+
+    Raises:
+        ValueError: see :func:`samples`; labels that are no integers [N] from 0 on.
+    """
     x = samples(arrays, x_key, path)
     y = _entry(arrays, y_key, path)
     if y.dtype.kind not in "iu" or y.ndim != 1:
@@ -73,6 +82,9 @@ def samples(arrays: dict[str, np.ndarray], key: str, path: Path) -> Tensor:
 
     uint8 is read as pixels, the way torchvision's ToTensor does: divided by 255. Everything else
     is taken as it stands.
+
+    Raises:
+        ValueError: no such key, or no finite numbers [N, ...] with at least one sample.
     """
     x = _entry(arrays, key, path)
     if x.dtype.kind not in "fiu" or x.ndim < 2:

@@ -46,12 +46,18 @@ class Recorder(Protocol):
     """What :class:`Replayed` needs of a device."""
 
     def warm_up(self, function: BatchFn, *inputs: Tensor) -> tuple[tuple[Tensor, ...], bool]:
-        """The function's results, and whether the host waited for the device on the way."""
+        """The function's results, and whether the host waited for the device on the way.
+
+        For the function and its inputs see :class:`Replayed`.
+        """
 
     def record(
         self, function: BatchFn, *inputs: Tensor
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """A call that runs the function once more on these very tensors, and what it writes to."""
+        """A call that runs the function once more on these very tensors, and what it writes to.
+
+        For the function and its inputs see :class:`Replayed`.
+        """
 
 
 class CudaRecorder:
@@ -125,7 +131,7 @@ class Replayed:
     changes in place are seen and replaced tensors are not: make a new Replayed then.
 
     Args:
-        function: tensors with a common first dimension B in; a tuple of tensors out, whose row i
+        function: tensors [B, ...] of any dtype in; a tuple of tensors [B, ...] out, whose row i
             depends on row i of the inputs alone. It may have other results (one number for the
             batch, updated weights) if every batch has the same B.
         recorder: of the device that the inputs lie on.

@@ -16,14 +16,20 @@ T = TypeVar("T")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`; from the host to CUDA by way of pinned memory, without a wait."""
+    """The tensor, of any shape and dtype, on `device`.
+
+    From the host to CUDA by way of pinned memory, without a wait.
+    """
     if device.type == "cuda" and tensor.is_cpu:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Starts a copy to the host; the returned call gives it, having waited for nothing later."""
+    """Starts a copy of a tensor, of any shape and dtype, to the host.
+
+    The returned call gives it, having waited for nothing later.
+    """
     if not tensor.is_cuda:
         return tensor.cpu
     copy = tensor.to("cpu", non_blocking=True)  # into pinned memory
@@ -49,7 +55,7 @@ def delayed(items: Iterable[T], by: int) -> Iterator[T]:
 def device_batches(
     batches: Iterable[tuple[Tensor, T]], device: torch.device
 ) -> Iterator[tuple[Tensor, T]]:
-    """Yields every (x, label) with x on `device`; what a label is does not matter.
+    """Yields every (x, label) with x, of any shape and dtype, on `device`; a label may be anything.
 
     On CUDA the next x is read, pinned and copied on a stream of its own while the present one is
     computed with. The caller must queue what it does with x on the current stream before it asks

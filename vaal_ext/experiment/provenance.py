@@ -41,7 +41,7 @@ def commit() -> str | None:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """SHA-256, in hex, over the dtype, shape and content of CPU tensors."""
+    """SHA-256, in hex, over the dtype, shape and content of CPU tensors of any shape."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -63,6 +63,8 @@ class TokenEmbeddings(nn.Module):
     def forward(self, embeddings: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
         """Logits [B, C] of what :meth:`encode` gave, with the embeddings as they are passed.
 
+        Shapes and dtypes: see :meth:`encode`.
+
         Raises:
             ValueError: the network does not use its input embeddings exactly once.
         """

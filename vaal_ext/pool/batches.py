@@ -44,7 +44,7 @@ def pool_size(pool: Any) -> int:
 
 
 def first_samples(pool: Any, count: int) -> Tensor:
-    """The first `count` samples of the tensor, array or dataset: x [count, ...], to try things on.
+    """The first `count` samples of the pool: x [count, ...] in its dtype, to try things on.
 
     They are read in this process and apart from the pool's own reading; a DataLoader gives its
     collate_fn, and its sampler is not asked. Errors as for `pool_batches`.

@@ -73,7 +73,7 @@ class BatchRun:
     encode: Encode | None = None
 
     def check(self, x: Tensor) -> None:
-        """TypeError or ValueError where x cannot be a batch of this pool."""
+        """TypeError or ValueError where x is no [B, ...]: uint8 with `pixels`, else floating."""
         if self.pixels is not None:
             self.pixels.check(x)
         elif self.encode is None:

@@ -50,7 +50,7 @@ class PixelScale:
             )
 
     def input(self, x: Tensor) -> Tensor:
-        """The network's input for x: float32, on the device and in the memory format of x."""
+        """The network's input for x [B, Ch, ...]: float32, with the device and strides of x."""
         scale, shift = self._tables_for(x)
         return x.float().mul_(scale).add_(shift)
 

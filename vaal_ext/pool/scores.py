@@ -82,10 +82,12 @@ class PoolScores:
 
     @property
     def num_samples(self) -> int:
+        """N."""
         return len(self.index)
 
     @property
     def num_classes(self) -> int:
+        """C; 0 for an empty pool."""
         return len(self.posterior_mean)
 
     def save(self, path: str | os.PathLike[str]) -> None:

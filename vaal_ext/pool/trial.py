@@ -128,7 +128,7 @@ def _timed(run: Callable[[Any], Any], argument: Mode | int) -> tuple[Any, float]
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation of two arrays [N], ties at their mean rank.
+    """Spearman's rank correlation of two floating arrays [N], ties at their mean rank.
 
     0 where it is not defined: an array is constant, or the two are not finite at the same places.
     """

@@ -103,7 +103,9 @@ def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """first - second, float64, seed by seed; what is equal on paper is equal, and zero is zero.
+    """first - second, float64 [S, ...] as both are, seed by seed.
+
+    What is equal on paper is equal, and zero is zero.
 
     Raises:
         ValueError: NaN, or shapes that differ.
