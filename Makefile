@@ -1,5 +1,6 @@
 # make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
 # make test   environment, build, lint, all tests
+# make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
 # make bench  environment, build, the README's tables as this machine measures them (minutes)
 # make figures  the same with more turns, into benchmarks/results and the README
 # make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings (STEPS="build
@@ -9,13 +10,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench figures opponents gpu lint build clean
+.PHONY: demo test wheel bench figures opponents gpu lint build clean
 
 demo: build
 	sh benchmarks/demo.sh $(BIN)
 
 test: build lint
 	$(BIN)/python -m pytest
+
+wheel: build
+	rm -rf build/wheel dist
+	$(BIN)/python setup.py -q build -b build/wheel bdist_wheel -d dist
+	$(BIN)/python -m pytest -m wheel
 
 bench: build opponents
 	$(BIN)/vaal-ext bench --device cpu --quick --out build/bench

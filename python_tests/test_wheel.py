@@ -1,0 +1,87 @@
+"""The wheel: built once, then tried under two versions of torch, each in an environment of its own.
+
+Marked `wheel` and left out by default, because one of them installs another torch:
+``pytest -m wheel``.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.wheel
+
+ROOT = Path(__file__).resolve().parent.parent
+OTHER_TORCH = "2.13.0"
+SMOKE = ("test_ops.py", "test_roughness.py", "test_selection.py", "test_vat.py")
+PACKAGES = ("torch", "torchvision")  # whose pins in constraints.txt are for the torch in use
+
+
+def run(*command, cwd):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Compiles what is not up to date in build/ and packs it."""
+    out = tmp_path_factory.mktemp("wheel")
+    setup = (sys.executable, "setup.py", "-q", "build", "-b", str(out / "build"))
+    run(*setup, "bdist_wheel", "-d", str(out), cwd=ROOT)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_it_holds_the_package_and_its_libraries(wheel):
+    package = ROOT / "vaal_ext"
+    wanted = [*package.rglob("*.py"), *package.glob("*.pyi"), package / "py.typed"]
+    wanted += [package / "_ops_cpu.so", package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    names.discard("vaal_ext/_ops_cuda.so")  # where there was an nvcc
+    assert names == {str(path.relative_to(ROOT)) for path in wanted}
+
+
+def environment_with(version, wheel, folder):
+    """The interpreter of a new environment with the wheel and that torch; None: the one in use."""
+    venv.create(folder, with_pip=False)
+    python = str(folder / "bin" / "python")
+    install = (sys.executable, "-m", "pip", "--python", python, "install", "-q")
+    if version is None:
+        run(*install, "--no-deps", str(wheel), cwd=folder)
+        # Behind the environment's own packages; the .pth files in there (editable installs) are not
+        # followed.
+        borrowed = Path(run(python, "-c", _SITE, cwd=folder).strip()) / "borrowed.pth"
+        borrowed.write_text(sysconfig.get_path("purelib"))
+        return python
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join(p for p in pins if p.partition("==")[0] not in PACKAGES))
+    packages = (f"torch=={version}", str(wheel), "pytest", "hypothesis")
+    run(*install, "-c", str(constraints), *packages, cwd=folder)
+    return python
+
+
+_SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
+_WHERE = "import torch, vaal_ext; print(torch.__version__); print(vaal_ext.__file__)"
+
+
+@pytest.mark.parametrize("version", [None, OTHER_TORCH], ids=["torch in use", OTHER_TORCH])
+def test_it_runs_under(version, wheel, tmp_path):
+    folder = tmp_path / "environment"
+    python = environment_with(version, wheel, folder)
+    found, file = run(python, "-c", _WHERE, cwd=tmp_path).splitlines()
+    assert found.partition("+")[0] == (version or torch.__version__.partition("+")[0])
+    assert Path(file).is_relative_to(folder)
+    assert "load, for C" in run(str(folder / "bin" / "vaal-ext"), "info", cwd=tmp_path)
+    tests = [str(ROOT / "python_tests" / name) for name in SMOKE]
+    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=tmp_path)
+    print(said.strip().splitlines()[-1])
