@@ -33,7 +33,7 @@ def posterior_scores(
     """One forward pass over the pool: what :class:`vaal_ext.LDRScorer` gives, with ldr all NaN.
 
     For strategies that need the posterior only (entropy, margin). Arguments and errors are as for
-    but amp="auto" is refused: it compares LDR.
+    :class:`vaal_ext.LDRScorer`, but amp="auto" is refused: it compares LDR.
     """
     run = PoolRun(
         model,
