@@ -28,10 +28,11 @@ __all__ = ["__version__", *_HOME, *_MODULES]
 if TYPE_CHECKING:
     from vaal_ext import ops as ops
     from vaal_ext import reference as reference
+    from vaal_ext.pool.posterior import posterior_scores as posterior_scores
     from vaal_ext.pool.scores import PoolScores as PoolScores
+    from vaal_ext.radius import small_radius as small_radius
     from vaal_ext.roughness import LDRScorer as LDRScorer
     from vaal_ext.roughness import ldr_scores as ldr_scores
-    from vaal_ext.roughness import posterior_scores as posterior_scores
     from vaal_ext.selection import select as select
     from vaal_ext.vat import vat_loss as vat_loss
 

@@ -86,7 +86,9 @@ def run(
 def _round_log(
     tensorboard: str | Path, folder: RunFolder, state: State | None
 ) -> closing[RoundLog]:
-    rounds = () if state is None else state.rounds
+    if state is None:
+        return closing(RoundLog(Path(tensorboard), (), None))
+    rounds = state.rounds
     scores = folder.load_scores() if len(rounds) > 1 else None
     if scores is not None:
         # A kill may have come between the scores of the next query and its commit: their pool has

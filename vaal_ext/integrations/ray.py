@@ -131,7 +131,8 @@ def select_rows(
     # The same candidates, counted among the rows that are here: the others lie below them all.
     among = 100.0 * (place - (size - len(index)) - 0.5) / len(index)
     picked = select(ldr, label, n, percentile=among, num_classes=num_classes, **chosen)
-    return index[picked].astype(np.int64)
+    chosen_index: np.ndarray = index[picked].astype(np.int64)
+    return chosen_index
 
 
 def _at_least(batch: dict[str, np.ndarray], threshold: float) -> dict[str, np.ndarray]:

@@ -71,7 +71,8 @@ class ProjectConfig:
         run = RunConfig(dataset=f"folder:{images}", rounds=1, **{"strategy": "vaal"} | of_run)
         if run.strategy.partition("+")[0] == "dfal":
             run = replace(run, twins=False)  # a project keeps labels, and twins have none
-        run = replace(run.resolved(), device=run.device)
+        resolved: RunConfig = run.resolved()
+        run = replace(resolved, device=run.device)
         run.make_strategy()
         if isinstance(run.class_prior, list) and len(run.class_prior) != len(classes):
             raise ValueError(

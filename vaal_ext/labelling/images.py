@@ -15,7 +15,7 @@ from vaal_ext.progress import progress_bar
 __all__ = ["ImageFiles"]
 
 
-class ImageFiles(Dataset):
+class ImageFiles(Dataset[Tensor]):
     """All images below a folder, at any depth, as float32 [3, H, W] in [0, 1].
 
     ``names`` are their paths below the folder, with "/", sorted; hidden files and folders are left
@@ -70,7 +70,8 @@ class ImageFiles(Dataset):
             raise OSError(f"{self.root / name} is no readable image: {error}") from error
         if self._size is not None:
             image = functional.center_crop(functional.resize(image, self._size), self._size)
-        return functional.to_tensor(image)
+        decoded: Tensor = functional.to_tensor(image)
+        return decoded
 
 
 def _image_names(root: Path) -> list[str]:

@@ -74,7 +74,7 @@ class Learner:
         training, evaluation = self._parts(labels)
         x, y = self._samples(training, progress)
         others = self._test(progress) if self.config.test else self._samples(evaluation, progress)
-        run = self.config.run
+        run = self.config.run.resolved()
         model = self._model(number)
         vat, settings = None, run.make_vat()
         if settings is not None:  # over all images, labelled or not: the D of Eq. 3
@@ -139,6 +139,7 @@ class Learner:
         return x.to(self._device), y.to(self._device)
 
     def _test(self, progress: bool) -> tuple[Tensor, Tensor]:
+        assert self.config.test is not None
         root = Path(self.config.test)
         files = ImageFiles(root, self.config.image_size)
         if files.shape != self.images.shape:

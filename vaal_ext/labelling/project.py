@@ -118,8 +118,8 @@ class Project:
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"the project {path} is not a folder")
         # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
-        others = path.iterdir() if path.exists() else ()
-        others = sorted(file.name for file in others if not file.name.startswith("."))
+        files = path.iterdir() if path.exists() else ()
+        others = sorted(file.name for file in files if not file.name.startswith("."))
         if others:
             raise ValueError(
                 f"{path} holds no project but is not empty ({others[0]}): name a new folder"

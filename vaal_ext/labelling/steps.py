@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -197,12 +198,13 @@ def _choose(
 ) -> tuple[list[Asked], str]:
     """The rows of query `number`, chosen from the positions `pool` int64 [N], and how."""
     config = project.config
-    limit = config.run.pool_size
+    run = config.run.resolved()
+    limit = run.pool_size
     if limit is not None and limit < len(pool):
-        rng = np.random.default_rng(stream_seed(config.run.seed, Stream.SUBSAMPLE, number))
+        rng = np.random.default_rng(stream_seed(run.seed, Stream.SUBSAMPLE, number))
         pool = np.sort(rng.choice(pool, size=limit, replace=False))
-    n = min(config.run.query_size, len(pool))
-    seed = stream_seed(config.run.seed, Stream.QUERY, number)
+    n = min(run.query_size, len(pool))
+    seed = stream_seed(run.seed, Stream.QUERY, number)
     trainings = project.trainings()
     # What a test folder says must not steer what is queried.
     known = bool(trainings) and trainings[-1].accuracy != "" and config.test is None
@@ -219,8 +221,9 @@ def _choose(
         how = "at random: there is no network yet"
         return [Asked(number, images.names[i], "", "", "", "") for i in pool[picked]], how
     model = Learner(config, images, network).load(project.weights(trainings[-1].training))
-    strategy = config.run.make_strategy()
-    loader = DataLoader(Subset(images, pool.tolist()), batch_size=_SCORE_BATCH, num_workers=workers)
+    strategy = run.make_strategy()
+    part = Subset(images, pool.tolist())
+    loader: Any = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
     scores = strategy.score(model, loader, context)
     picked = strategy.pick(scores, n, context)
     names = [images.names[i] for i in pool[picked]]

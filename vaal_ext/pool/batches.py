@@ -77,7 +77,7 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
     plain = type(pool.sampler) is SequentialSampler or (
         type(pool.sampler) is RandomSampler
         and not pool.sampler.replacement
-        and pool.sampler.num_samples == len(pool.dataset)
+        and pool.sampler.num_samples == pool_size(pool.dataset)
     )
     if pool.batch_size is None or not plain:
         raise ValueError(
@@ -195,8 +195,8 @@ def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 def _loader_like(
-    loader: DataLoader, dataset: Any, collate: Callable[[list[Any]], Any], **order: Any
-) -> DataLoader:
+    loader: DataLoader[Any], dataset: Any, collate: Callable[[list[Any]], Any], **order: Any
+) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         **order,

@@ -39,13 +39,15 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
             for start, stop in ((0, min(size, _LOOKED_AT)), (max(0, size - _LOOKED_AT), size))
             if stop > start
         ]
+    settings: Any = run.probe  # a dataclass, in every case
+    probe = {} if settings is None else asdict(settings)
     return {
         "num_samples": size,
         "sample_shape": list(ends[0].shape[1:]) if ends else None,
         "samples": _sha256(ends),
         "sample_index": None if sample_index is None else _sha256([torch.from_numpy(index)]),
         "network": _network_sha256(run.modules),
-        **{name: _plain(value) for name, value in asdict(run.probe).items()},
+        **{name: _plain(value) for name, value in probe.items()},
         "amp": run.amp,
         "normalize": None if run.normalize is None else [*map(_plain, run.normalize)],
         "on_nonfinite": run.on_nonfinite,
@@ -67,7 +69,7 @@ def _sha256(tensors: list[Tensor]) -> str:
         tensor = tensor.detach().cpu()
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
         dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
-        digest.update(dense.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(dense.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def posterior_scores(
     logits_fn: LogitsFn | None = None,
     device: torch.device | str | None = None,
     amp: str | None = None,
-    batch_size: int | str = 256,
+    batch_size: int | Literal["auto"] = 256,
     num_workers: int = 0,
     normalize: tuple[Any, Any] | None = None,
     on_nonfinite: str = "raise",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,11 +108,11 @@ class PoolRun:
         size = pool_size(pool)
         return range(size) if sample_index is None else index_array(sample_index, size)
 
-    def choose(self, pool: Any, index: np.ndarray | range) -> None:
-        """Settles `chosen` by trials on the pool's first samples, where something is "auto"."""
+    def choose(self, pool: Any, index: np.ndarray | range) -> Execution:
+        """Settles `chosen`, by trials on the pool's first samples where something is "auto"."""
         device = self._place(pool)
         with self._lent(device):
-            self.chosen = choose_execution(
+            chosen = choose_execution(
                 self._batch_run(device),
                 pool,
                 index,
@@ -120,6 +120,8 @@ class PoolRun:
                 batch_size=None if isinstance(pool, DataLoader) else self.batch_size,
                 memory_limit=self.memory_limit,
             )
+        self.chosen = chosen
+        return chosen
 
     def parts(
         self,
@@ -128,7 +130,7 @@ class PoolRun:
         bounds: Iterable[tuple[int, int]],
         total: int,
         progress: bool,
-    ) -> Iterator[tuple[PoolScores, int]]:
+    ) -> Generator[tuple[PoolScores, int], None, None]:
         """Yields the scores of samples start to stop of the pool, and how many of them are flat,
         for every (start, stop) of `bounds`, which is asked for the next one when the last is done.
 

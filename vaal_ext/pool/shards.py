@@ -182,19 +182,19 @@ def _begun(
             size, mode = found["execution"]["batch_size"], Mode(**found["execution"]["mode"])
             # A number given now goes before the one of then: it moves scores by rounding alone.
             return Execution(size if run.batch_size == "auto" else run.batch_size, mode, "")
-        run.choose(pool, index)
-        execution = {"batch_size": run.chosen.batch_size, "mode": asdict(run.chosen.mode)}
+        chosen = run.choose(pool, index)
+        execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
         with _naming(manifest), write_atomically(manifest, "w") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
-    return run.chosen
+    return chosen
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """ "identity", "shard_size" and "execution", with what every reader needs of them."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         sizes = found["identity"]["num_samples"], found["shard_size"]
         found["identity"]["sample_index"]
         if not all(isinstance(size, int) for size in sizes) or sizes[0] < 0 or sizes[1] < 1:
