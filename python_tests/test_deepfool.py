@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from vaal_ext import progress
 from vaal_ext.deepfool import DeepFool, deepfool, deepfool_scores
 from vaal_ext.models import MLP, PaperCNN
 from vaal_ext.pool.scores import PoolScores
@@ -180,7 +181,8 @@ def test_the_model_comes_back_as_it_was():
     assert not x.requires_grad
 
 
-def test_a_pool_in_batches(capsys):
+def test_a_pool_in_batches(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     model, x = small_cnn(), images(30)
     index = torch.arange(100, 130)
     whole = deepfool(model, x)
