@@ -91,16 +91,14 @@ def query(
         str | None,
         typer.Option(help="cpu or cuda; by default cuda where there is.", rich_help_panel=_BEGIN),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that decode the images.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode the images.")] = 0,
 ) -> None:
     """Ask people for the next labels: a table, a picture, tasks for Label Studio.
 
     The first query, with --data and --classes, begins a project; it is random.
     """
-    from vaal_ext.checks import require_int
     from vaal_ext.labelling import steps as labelling
 
-    require_int("workers", workers, 0)
     given = {
         "images": _folder("data", data),
         "classes": None if classes is None else [name.strip() for name in classes.split(",")],

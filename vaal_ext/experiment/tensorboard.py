@@ -70,6 +70,7 @@ class RoundLog:
         self._writer.flush()
 
     def close(self) -> None:
+        """Ends the log; nothing can be added after."""
         self._writer.close()
 
 

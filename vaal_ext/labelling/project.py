@@ -150,6 +150,7 @@ class Project:
         return self._read("labels.csv", Given)
 
     def trainings(self) -> list[Training]:
+        """All trainings, the oldest first."""
         return self._read("trainings.csv", Training)
 
     def answers(self) -> dict[str, str]:
@@ -161,15 +162,19 @@ class Project:
         return {image: label for image, label in self.answers().items() if label != SKIP}
 
     def write_asked(self, rows: Sequence[Asked]) -> None:
+        """Replace the table of what was asked. OSError naming the file, so below."""
         self._write("queries.csv", Asked, rows)
 
     def write_given(self, rows: Sequence[Given]) -> None:
+        """Replace the table of answers."""
         self._write("labels.csv", Given, rows)
 
     def write_trainings(self, rows: Sequence[Training]) -> None:
+        """Replace the table of trainings."""
         self._write("trainings.csv", Training, rows)
 
     def weights(self, training: int) -> Path:
+        """Where the network of that training lies, if it is the last."""
         return self.path / f"weights_{training}.pt"
 
     @contextmanager
@@ -183,6 +188,7 @@ class Project:
             raise OSError(f"cannot write {self.path / name}: {reason}") from error
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Replace the file `name` by a CSV table of these rows, whole or not at all."""
         with self.writing(name, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)

@@ -109,7 +109,10 @@ class PoolRun:
         return range(size) if sample_index is None else index_array(sample_index, size)
 
     def choose(self, pool: Any, index: np.ndarray | range) -> Execution:
-        """Settles `chosen`, by trials on the pool's first samples where something is "auto"."""
+        """Settles `chosen`, by trials on the pool's first samples where something is "auto".
+
+        `index` is int64 [N], the identity of each sample of the pool.
+        """
         device = self._place(pool)
         with self._lent(device):
             chosen = choose_execution(
@@ -134,7 +137,7 @@ class PoolRun:
         """Yields the scores of samples start to stop of the pool, and how many of them are flat,
         for every (start, stop) of `bounds`, which is asked for the next one when the last is done.
 
-        The pool is run in the way `chosen`. The model stays lent until the iterator is through or
+        `index` is int64 [N], the identity of each sample. The pool is run in the way `chosen`. The model stays lent until the iterator is through or
         closed. `total` is what the bar counts to.
         """
         chosen = self.chosen

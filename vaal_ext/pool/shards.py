@@ -50,9 +50,11 @@ class ShardFolder:
 
     @property
     def num_shards(self) -> int:
+        """How many shards the pool has; the last may be shorter."""
         return -(-self.num_samples // self.shard_size)
 
     def file(self, number: int) -> Path:
+        """Where a shard's scores lie, or will lie."""
         return self.path / f"shard_{number:05d}.npz"
 
     def bounds(self, number: int) -> tuple[int, int]:
@@ -61,6 +63,7 @@ class ShardFolder:
         return start, min(start + self.shard_size, self.num_samples)
 
     def missing(self) -> list[int]:
+        """The shards that have no file yet, in order."""
         return [number for number in range(self.num_shards) if not self.file(number).exists()]
 
     def claims(self) -> Iterator[int]:
