@@ -137,8 +137,8 @@ class PoolRun:
         """Yields the scores of samples start to stop of the pool, and how many of them are flat,
         for every (start, stop) of `bounds`, which is asked for the next one when the last is done.
 
-        `index` is int64 [N], the identity of each sample. The pool is run in the way `chosen`. The model stays lent until the iterator is through or
-        closed. `total` is what the bar counts to.
+        `index` is int64 [N], the identity of each sample. The pool is run in the way `chosen`. The
+        model stays lent until the iterator is through or closed. `total` is what the bar counts to.
         """
         chosen = self.chosen
         assert chosen is not None, "choose comes first"
