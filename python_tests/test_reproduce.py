@@ -126,6 +126,16 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     assert text in capsys.readouterr().out
 
 
+def test_what_is_there_is_shown_while_the_rest_runs(images, tmp_path, capsys):
+    command = ["reproduce", "table2", "--out", str(tmp_path), "--data", images, *SMALL]
+    assert main([*command, "--show-only"]) == 2
+    assert "has no run of 'Table II: MNIST' with a finished round" in capsys.readouterr().err
+    assert main([*command, "--variant", "random"]) == 0
+    assert main([*command, "--show-only"]) == 0
+    assert {cell["strategy"] for cell in read(tmp_path / "table2" / "table2.csv")} == {"random"}
+    assert len(list(tmp_path.glob("runs/**/rounds.csv"))) == 1
+
+
 def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
     out = tmp_path / "out"
     for arguments, message in (

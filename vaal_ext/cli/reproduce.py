@@ -40,6 +40,9 @@ def reproduce(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
     device: Device = None,
+    show_only: Annotated[
+        bool, typer.Option("--show-only", help="Run nothing: draw what the runs have come to.")
+    ] = False,
 ) -> None:
     """Make figures and tables of the paper: run what is missing, go on where it was cut off.
 
@@ -52,7 +55,8 @@ def reproduce(
     chosen = exhibits_named(exhibits)
     root = None if data_root is None else str(data_root)
     overrides = Overrides(root, data, tuple(variant or ()), seeds, rounds, pool_size, steps, device)
-    run_missing(plan_runs(list(chosen.values()), overrides, out))
+    if not show_only:
+        run_missing(plan_runs(list(chosen.values()), overrides, out))
     for name, exhibit in chosen.items():
         for line in show(name, exhibit, results(exhibit, overrides, out), out / name):
             print(line, flush=True)

@@ -66,6 +66,11 @@ class PlannedRun:
     folder: Path
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder has a round. ValueError if it is another run's, or damaged."""
+        return self.finished or (self.folder / "rounds.csv").is_file()
+
+    @property
     def finished(self) -> bool:
         """Whether the folder holds all rounds. ValueError if they are another run's, or damaged."""
         if not (self.folder / "rounds.csv").is_file():
@@ -181,9 +186,15 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
 
 
 def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict[str, list[Run]]]:
-    """The finished runs of an exhibit: data set -> variant -> one for each seed."""
+    """The runs of an exhibit that have a finished round: data set -> variant -> one for each seed.
+
+    ValueError where a folder holds another run, or a damaged one, or there is no run at all.
+    """
     groups: dict[str, dict[str, list[Run]]] = {}
     for item in _runs_of(exhibit, overrides, out):
-        variants = groups.setdefault(item.dataset, {})
-        variants.setdefault(item.label, []).append(load_run(item.folder))
+        if item.begun:
+            variants = groups.setdefault(item.dataset, {})
+            variants.setdefault(item.label, []).append(load_run(item.folder))
+    if not groups:
+        raise ValueError(f"{out} has no run of {exhibit.title!r} with a finished round")
     return groups
