@@ -111,7 +111,7 @@ def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
         stem = name if len(results) == 1 else f"{name}_{dataset}"
         curves = learning_curves(groups)
         draw_learning_curves(out / f"{stem}.png", curves, dataset)
-        yield f"{out / stem}.png: accuracy against labels (the paper's Fig. 8)"
+        yield f"{out / stem}.png: accuracy against labels, as in the paper's Fig. 8"
         cells = table_cells(groups, dataset)
         title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
         text = markdown_table(cells, title, _notes(groups))
@@ -181,7 +181,7 @@ def _notes(groups: dict[str, list[Run]]) -> list[str]:
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
     return [
         f"Test accuracy in percent, mean over {len(some)} seed{'s' if len(some) > 1 else ''} "
-        "[95% bootstrap interval] (the paper's number); bold: above the paper. Data: "
+        "[95% bootstrap interval]; in parentheses the paper's, bold where ours is above. Data: "
         f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
         f"{config['query_size']} from {scored}; {config['steps']} steps a training."
     ]

@@ -41,7 +41,8 @@ def table_cells(groups: dict[str, list[Run]], dataset: str) -> list[Cell]:
     for variant, runs in groups.items():
         annotations = [run.labels - run.labels[0] for run in runs]
         reached = sorted(set.intersection(*(set(a.tolist()) for a in annotations)))
-        columns = [n for n in reached if n in ANNOTATIONS] if 100 in reached else reached[1:]
+        printed_too = dataset in PRINTED and any(n in ANNOTATIONS for n in reached)
+        columns = [n for n in reached if n in ANNOTATIONS] if printed_too else reached[1:]
         row = PRINTED.get(dataset, {}).get(variant.removesuffix(" (paper)"))
         printed = dict(zip(ANNOTATIONS, row, strict=True)) if row else {}
         for column in columns:
