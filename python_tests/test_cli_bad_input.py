@@ -73,7 +73,7 @@ def test_usage(refused: Callable[..., str], arguments: list[str], message: str) 
         ({"model": "factories:shorter"}, "the network has no 3.weight (and 1 more)"),
         ({"out": str(NOT_A_FOLDER / "scores.npz")}, "scores.npz: Not a directory"),
         ({"out": "no/folder/scores.npz"}, "scores.npz: No such file or directory"),
-        ({"out": "."}, ". holds no scores but is not empty (factories.py)"),
+        ({"out": "."}, ". holds no scores but is not empty"),
         ({"out": "/dev/full"}, "/dev/full is no folder"),
     ],
 )
