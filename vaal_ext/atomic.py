@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["remove_leftovers", "write_atomically"]
+__all__ = ["naming", "remove_leftovers", "write_atomically"]
 
 
 @contextmanager
@@ -49,6 +49,21 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission is reported with the file it kept from us.
+
+    Raises:
+        OSError: one of the block, of its own kind and number: "cannot write PATH: the reason".
+    """
+    try:
+        yield
+    except OSError as error:
+        named = type(error)(f"cannot write {path}: {error.strerror or error}")
+        named.errno = error.errno
+        raise named from error
 
 
 def remove_leftovers(folder: Path) -> None:

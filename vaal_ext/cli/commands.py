@@ -7,8 +7,6 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.atomic import naming, write_atomically
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
 from vaal_ext.datasets.load import load_pool
@@ -126,7 +124,7 @@ def score(
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
-        with _naming(out):
+        with naming(out):
             scores.save(out)
     step = method if xi is None else f"xi {xi:g}"
     return (
@@ -167,7 +165,7 @@ def select_query(
         seed=seed,
     )
     ranks = percentile_rank(pool.ldr, picked)
-    with _naming(out), write_atomically(out, "w") as file:
+    with naming(out), write_atomically(out, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "pseudo_label", "ldr", "percentile_rank", "entropy"))
         for i, rank in zip(picked.tolist(), ranks, strict=True):
@@ -185,20 +183,11 @@ def select_query(
 
 def _require_writable(path: Path) -> None:
     """OSError where no file can be made in the folder of `path`, or `path` is a folder."""
-    with _naming(path):
+    with naming(path):
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
             pass
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A full disk or a missing permission is reported with the file it kept from us."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _device(name: str | None) -> torch.device:

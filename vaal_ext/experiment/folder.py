@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext.atomic import remove_leftovers, write_atomically
+from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
 from vaal_ext.locked import locked
@@ -146,7 +146,7 @@ class RunFolder:
     def commit(self, state: State, scores: PoolScores | None) -> None:
         """Write all files of the last round in ``state``; ``scores`` are those its query used."""
         if scores is not None:
-            with self._naming("scores.npz"):
+            with naming(self.path / "scores.npz"):
                 scores.save(self.path / "scores.npz")
         self._write_query(state, scores)
         content: dict[str, Any] = {
@@ -204,19 +204,8 @@ class RunFolder:
 
     @contextmanager
     def _writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
-        with self._naming(name), write_atomically(self.path / name, mode) as file:
+        with naming(self.path / name), write_atomically(self.path / name, mode) as file:
             yield file
-
-    @contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
-        """A full disk or a missing permission is reported with the file it kept from us."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            named = type(error)(f"cannot write {self.path / name}: {reason}")
-            named.errno = error.errno
-            raise named from error
 
 
 def read_state(path: Path) -> State:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from vaal_ext.atomic import remove_leftovers, write_atomically
+from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 from vaal_ext.locked import locked
 
@@ -180,12 +180,8 @@ class Project:
     @contextmanager
     def writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
         """A file of the project, which appears whole; an OSError names it."""
-        try:
-            with write_atomically(self.path / name, mode) as file:
-                yield file
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"cannot write {self.path / name}: {reason}") from error
+        with naming(self.path / name), write_atomically(self.path / name, mode) as file:
+            yield file
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Replace the file `name` by a CSV table of these rows, whole or not at all."""

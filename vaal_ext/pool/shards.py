@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.atomic import naming, write_atomically
 from vaal_ext.checks import require_int
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.identity import differences, identity
@@ -111,7 +111,7 @@ def score_shards(
     with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
         for scores, flat_here in parts:
             file = folder.file(claimed.pop())
-            with _naming(file):
+            with naming(file):
                 scores.save(file)
             count, flat = count + scores.num_samples, flat + flat_here
     if not folder.missing():
@@ -188,7 +188,7 @@ def _begun(
         chosen = run.choose(pool, index)
         execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
-        with _naming(manifest), write_atomically(manifest, "w") as file:
+        with naming(manifest), write_atomically(manifest, "w") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
     return chosen
@@ -207,15 +207,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no manifest of scores: {error}") from error
     return found
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A full disk or a missing permission is reported with the file it kept from us."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

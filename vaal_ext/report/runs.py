@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import accuracy_percentile
+from vaal_ext.streams import Stream, stream_seed
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
@@ -31,6 +34,11 @@ _CONFIG = {
 _ACCURACIES = ("test_accuracy", "val_accuracy")
 _LOSSES = ("test_loss", "train_loss")
 _QUERY_SECONDS = ("score_seconds", "select_seconds")
+
+
+@functools.lru_cache(maxsize=1)
+def _data(dataset: str, data_root: str | None, seed: int) -> DataSplit:
+    return load_dataset(dataset, data_root, stream_seed(seed, Stream.SPLIT))
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,15 @@ class Run:
             accuracy = float(self.val_accuracy[number - 1])
             return accuracy_percentile(accuracy, self.config["query_size"], pool_size)
         return float(percentile)
+
+    def load_data(self) -> DataSplit:
+        """The data set of the run, split as it was; the last one loaded is kept.
+
+        Raises:
+            ValueError, OSError: see :func:`vaal_ext.datasets.load.load_dataset`.
+        """
+        config = self.config
+        return _data(config["dataset"], config["data_root"], config["seed"])
 
     def scores(self) -> PoolScores | None:
         """The scores of the pool that the last query chose from, where the strategy has LDR."""

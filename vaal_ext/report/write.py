@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report.comparison import compare
 from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
@@ -22,7 +20,6 @@ from vaal_ext.report.figures import (
 )
 from vaal_ext.report.runs import Run, group_runs, load_run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
-from vaal_ext.streams import Stream, stream_seed
 
 # A contact sheet shows this many images of a query and, evenly spaced, this many queries.
 _SHEET_COLUMNS = 20
@@ -47,11 +44,6 @@ def _histogram(run: Run, scores: PoolScores, name: str, path: Path) -> str:
     return f"{path}: LDR of the pool at query {number}"
 
 
-@functools.lru_cache(maxsize=1)
-def _data(dataset: str, data_root: str | None, seed: int) -> DataSplit:
-    return load_dataset(dataset, data_root, stream_seed(seed, Stream.SPLIT))
-
-
 def _contact_sheet(run: Run, name: str, path: Path) -> str:
     """Draw the images a run has queried, a row for each query; the line that says so."""
     queries = run.queries()
@@ -59,7 +51,7 @@ def _contact_sheet(run: Run, name: str, path: Path) -> str:
     if not queries:
         return f"no contact sheet for {name}: nothing is queried yet"
     try:
-        data = _data(run.config["dataset"], run.config["data_root"], run.config["seed"])
+        data = run.load_data()
     except (OSError, ValueError) as error:  # the run may come from another machine
         return f"no contact sheet for {name}: {error}"
     samples = data.train_x

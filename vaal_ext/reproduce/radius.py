@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.models import model_for
@@ -16,7 +15,6 @@ from vaal_ext.radius import rms_length
 from vaal_ext.report.figures import new_figure, styles, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["FRACTIONS", "draw_radius", "error_ranking"]
 
@@ -40,7 +38,7 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
     from sklearn.metrics import roc_auc_score
 
     config = ResolvedConfig(**run.config)
-    data = load_dataset(config.dataset, config.data_root, stream_seed(config.seed, Stream.SPLIT))
+    data = run.load_data()
     model = model_for(data, seed=0).to(config.device)
     model.load_state_dict(read_state(run.folder / "state.pt").weights)
     x, y = data.val_x[:_SAMPLES].to(config.device), data.val_y[:_SAMPLES].numpy()

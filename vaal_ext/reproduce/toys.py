@@ -6,13 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.experiment.loop import Experiment
 from vaal_ext.report.runs import Run
 from vaal_ext.reproduce.figures import Panel
-from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate
 
 __all__ = ["before_and_after", "error_after_updates"]
@@ -22,9 +20,7 @@ _MARGIN = 0.3  # of the picture around the points, in their units
 
 
 def _experiment(run: Run) -> Experiment:
-    config = ResolvedConfig(**run.config)
-    seed = stream_seed(config.seed, Stream.SPLIT)
-    return Experiment(config, load_dataset(config.dataset, config.data_root, seed), bars=False)
+    return Experiment(ResolvedConfig(**run.config), run.load_data(), bars=False)
 
 
 def _indices(run: Run, number: int) -> np.ndarray:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.datasets.load import load_dataset
 from vaal_ext.report.figures import new_figure, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.selection import percentile_rank
-from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["BANDS", "ScoredPool", "draw_roughness", "scored_pool", "wrong_per_band"]
 
@@ -44,9 +42,7 @@ def scored_pool(run: Run) -> ScoredPool:
     scores = run.scores()
     if scores is None:
         raise ValueError(f"{run.folder} has no LDR: its strategy computes none")
-    config = run.config
-    seed = stream_seed(config["seed"], Stream.SPLIT)
-    label = load_dataset(config["dataset"], config["data_root"], seed).train_y.numpy()
+    label = run.load_data().train_y.numpy()
     kept = np.isfinite(scores.ldr)
     wrong = scores.pseudo_label != label[scores.index]
     return ScoredPool(scores.ldr[kept], scores.entropy[kept], scores.margin[kept], wrong[kept])
