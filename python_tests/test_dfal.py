@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_resume import Killed, assert_same, kill_at, small_model
+from test_resume import Killed, assert_same, kill_at, small_networks_on_one_thread
 
 from vaal_ext.cli.app import main
 from vaal_ext.datasets.load import load_dataset
@@ -31,12 +31,8 @@ SMALL = RunConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_for", small_model)
+    with small_networks_on_one_thread():
         yield
-    torch.set_num_threads(threads)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -6,8 +6,6 @@ import csv
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from other_process import locked_elsewhere
 from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
@@ -134,17 +133,7 @@ def test_seeds_change_everything(tmp_path):
 
 def test_a_run_that_another_process_is_at_is_refused(tmp_path):
     run(SMALL, tmp_path / "run", progress=False)
-    code = (
-        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
-        "print('locked', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "run" / ".lock"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with other:
-        assert other.stdout.readline() == b"locked\n"
+    with locked_elsewhere(tmp_path / "run") as other:
         with pytest.raises(FolderInUseError, match="another process is at the run"):
             run(SMALL, tmp_path / "run", progress=False)
         other.kill()  # which lets go of it

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import run_of
+from other_process import locked_elsewhere
 from PIL import Image
 
 from vaal_ext.cli.app import main
@@ -188,17 +189,7 @@ def test_two_processes_share_the_runs(images, tmp_path):
     """While another process is at a run, the rest is done and that one is waited for."""
     items = planned(["fig9"], images, tmp_path, steps=2)
     items[0].folder.mkdir(parents=True)
-    code = (
-        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
-        "print('locked', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, items[0].folder / ".lock"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with other:
-        assert other.stdout.readline() == b"locked\n"
+    with locked_elsewhere(items[0].folder) as other:
         child = os.fork()
         if child == 0:
             run_missing(items, progress=False)

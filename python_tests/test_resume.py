@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,15 +39,22 @@ def small_model(dataset, *, seed):
         return MLP(2, 2, hidden=16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_models():
-    """A hundred runs with the real network of the toy sets would take minutes."""
+@contextmanager
+def small_networks_on_one_thread():
+    """For the toy sets: with more threads each would only wait for the others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "model_for", small_model)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_models():
+    """A hundred runs with the real network of the toy sets would take minutes."""
+    with small_networks_on_one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

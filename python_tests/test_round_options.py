@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run_arguments
-from test_resume import Killed, assert_same, kill_at, small_model
+from test_resume import Killed, assert_same, kill_at, small_model, small_networks_on_one_thread
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop
@@ -34,12 +34,8 @@ EVERYTHING = replace(SMALL, class_prior="predicted", order="random", warm_start=
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
     """Two classes in the plane for a small network, on one thread: others would only wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_for", small_model)
+    with small_networks_on_one_thread():
         yield
-    torch.set_num_threads(threads)
 
 
 def queried(out: Path, number: int) -> list[int]:
