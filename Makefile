@@ -1,5 +1,5 @@
 # make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
-# make test   environment, build, lint, all tests
+# make test   environment, build, lint, all tests (those of the wheel too)
 # make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
 # make bench  environment, build, the README's tables as this machine measures them (minutes)
 # make figures  the same with more turns, into benchmarks/results and the README
@@ -16,7 +16,7 @@ demo: build
 	sh benchmarks/demo.sh $(BIN)
 
 test: build lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "wheel or not wheel"
 
 wheel: build
 	rm -rf build/wheel dist

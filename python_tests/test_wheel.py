@@ -1,7 +1,7 @@
 """The wheel: built once, then tried under two versions of torch, each in an environment of its own.
 
-Marked `wheel` and left out by default, because one of them installs another torch:
-``pytest -m wheel``.
+Marked `wheel`, which plain pytest leaves out, because one of them installs another torch:
+``pytest -m wheel``, or ``make test``.
 """
 
 import os
