@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import power_iteration
 from vaal_ext.device.graphs import Replayed
+from vaal_ext.forward import forward_of
 from vaal_ext.ops import _library
 from vaal_ext.pool import scoring
 from vaal_ext.roughness import LDRScorer
@@ -178,7 +179,7 @@ def test_a_batch_never_leaves_the_device(monkeypatch, backend):
             x, index = torch.empty(8, 6), torch.arange(8)
         probe = power_iteration.PowerIteration(xi=0.1, eps=1.0, backend=backend)
         with HostTensors() as host:
-            roughness = probe.run(power_iteration.forward_of(model, None), x, index)
+            roughness = probe.run(forward_of(model, None), x, index)
     assert [tensor.device.type for tensor in roughness] == ["cuda"] * 3
     assert roughness.ldr.shape == (8,)
     assert host.ops == []

@@ -10,20 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int, require_positive
+from vaal_ext.fisher import input_gradient
+from vaal_ext.forward import LogitsFn, check_input, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun
-from vaal_ext.power_iteration import (
-    LogitsFn,
-    Roughness,
-    check_input,
-    finite_rows,
-    forward_of,
-    input_gradient,
-    load_backend,
-    require_backend,
-)
+from vaal_ext.power_iteration import Roughness
 
 __all__ = ["Adversarial", "DeepFool", "deepfool", "deepfool_scores"]
 

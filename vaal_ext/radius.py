@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaal_ext.power_iteration import check_input
+from vaal_ext.forward import check_input
 
 __all__ = ["rms_length", "small_radius"]
 

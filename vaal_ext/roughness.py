@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vaal_ext.backend import load_backend
+from vaal_ext.forward import LogitsFn, check_input, forward_of
 from vaal_ext.model_state import Model, borrowed
 from vaal_ext.pool.distributed import group_size, score_together
 from vaal_ext.pool.execution import Execution
@@ -17,7 +19,7 @@ from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun, index_array
 from vaal_ext.pool.shards import SHARD_SIZE, score_shards
-from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
+from vaal_ext.power_iteration import PowerIteration
 
 __all__ = ["LDRScorer", "ldr_scores"]
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaal_ext.backend import require_backend
 from vaal_ext.deepfool import DeepFool, deepfool, deepfool_scores
 from vaal_ext.model_state import home_device
 from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.power_iteration import PowerIteration, require_backend
+from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import Order, accuracy_percentile, select
 

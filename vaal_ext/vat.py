@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_positive, require_sample_index
+from vaal_ext.forward import LogitsFn, check_input, forward_of
 from vaal_ext.model_state import Model, with_copied_buffers
-from vaal_ext.power_iteration import LogitsFn, PowerIteration, check_input, forward_of, load_backend
+from vaal_ext.power_iteration import PowerIteration
 
 __all__ = ["VatSettings", "VatTerm", "vat_loss"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaal_ext.backend import load_backend
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig
@@ -20,7 +21,6 @@ from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
 from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.power_iteration import load_backend
 from vaal_ext.strategies import QueryContext
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train

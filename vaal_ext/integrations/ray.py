@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def select_rows(
     chosen = {"class_prior": class_prior, "order": order, "seed": seed}
     select(np.ones(1), [0], 1, percentile=percentile, num_classes=num_classes, **chosen)
     require_int("n", n, 1)
-    rows = scored.map_batches(_at_least, fn_kwargs={"threshold": -np.inf})
+    rows = scored.map_batches(partial(_at_least, threshold=-np.inf))
     known = rows.aggregate(Count(alias_name="size"), Max("pseudo_label", alias_name="label"))
     size = known["size"]
     if n > size:
@@ -117,7 +118,7 @@ def select_rows(
     lowest = min(place, size - n + 1)
     q = max(0.0, lowest - 1.5) / max(1, size - 1)
     threshold = rows.aggregate(Quantile("ldr", q=q, alias_name="ldr"))["ldr"]
-    kept = rows.map_batches(_at_least, fn_kwargs={"threshold": np.float32(threshold)})
+    kept = rows.map_batches(partial(_at_least, threshold=float(np.float32(threshold))))
     columns = (sample_index, "ldr", "pseudo_label")
     batches = [
         [batch[name] for name in columns]

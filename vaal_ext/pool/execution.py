@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaal_ext.forward import LogitsFn, check_input, forward_of
 from vaal_ext.model_state import Model
 from vaal_ext.pool.batches import first_samples
 from vaal_ext.pool.inner_point import Encode, InnerPoint
 from vaal_ext.pool.memory import MemoryGrowth, available_memory
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.trial import MIN_SAMPLES, Mode, choose_batch_size, choose_mode
-from vaal_ext.power_iteration import LogitsFn, PowerIteration, Roughness, check_input, forward_of
+from vaal_ext.power_iteration import PowerIteration, Roughness
 
 __all__ = ["AMP", "BatchRun", "Execution", "Probe", "choose_execution"]
 

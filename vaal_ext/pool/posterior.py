@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vaal_ext.forward import LogitsFn
 from vaal_ext.model_state import Model
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun
-from vaal_ext.power_iteration import LogitsFn
 
 __all__ = ["posterior_scores"]
 

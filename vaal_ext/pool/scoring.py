@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
+from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device
 from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
@@ -25,13 +27,6 @@ from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.pool.trial import Mode
-from vaal_ext.power_iteration import (
-    LogitsFn,
-    finite_rows,
-    forward_of,
-    load_backend,
-    require_backend,
-)
 from vaal_ext.progress import progress_bar
 
 __all__ = ["PoolRun", "index_array"]
