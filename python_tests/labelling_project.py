@@ -44,6 +44,10 @@ def begin(project: str = "project", **options: str) -> int:
     return main(["query", "--project", project, *arguments])
 
 
+def step(name: str, *arguments: str) -> None:
+    assert main([name, "--project", "project", *arguments]) == 0
+
+
 def rows(path: str | Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -1,0 +1,158 @@
+"""A labelling project of other settings: held-out labels, a test folder, strategy, network, size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from labelling_project import (
+    CLASSES,
+    asked,
+    begin,
+    fill_in,
+    rows,
+    step,
+    truth,
+    write_answers,
+    write_images,
+)
+
+from vaal_ext.cli.app import main
+from vaal_ext.labelling import learner
+from vaal_ext.labelling.config import ProjectConfig
+
+pytest.importorskip("torchvision")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_images(Path("images"))
+    return tmp_path
+
+
+def test_the_settings_are_what_config_json_holds(place):
+    begin(seed="3")
+    saved = json.loads(Path("project/config.json").read_text())
+    assert ProjectConfig.from_settings(saved).settings() == saved
+    assert saved["seed"] == 3
+    assert begin(seed="3") == 0  # the same options again are no new project
+
+
+def test_changed_settings_and_changed_labels_train_again(place, capsys):
+    begin()
+    step("label", fill_in(1))
+    step("train")
+    config = json.loads(Path("project/config.json").read_text())
+    Path("project/config.json").write_text(json.dumps(config | {"query_size": 7, "eps": 0.2}))
+    step("train")
+    assert "training 1 was on these labels: nothing to do" in capsys.readouterr().out
+    Path("project/config.json").write_text(json.dumps(config | {"steps": 4}))
+    step("query")
+    assert capsys.readouterr().out.endswith("next: vaal-ext train --project project\n")
+    step("train")
+    image = asked(1)[0]
+    other = CLASSES[truth(image) == CLASSES[0]]
+    step("label", write_answers("second.csv", [(image, other)]))
+    step("train")
+    assert [row["training"] for row in rows("project/trainings.csv")] == ["1", "2", "3"]
+    assert [path.name for path in Path("project").glob("weights_*")] == ["weights_3.pt"]
+
+
+def test_held_out_labels_stay_held_out(place, monkeypatch):
+    """Whatever else comes to be labelled: no training has ever seen what evaluates another."""
+    parts = []
+    real = learner.Learner._parts
+
+    def watched(self, labels):
+        parts.append(real(self, labels))
+        return parts[-1]
+
+    monkeypatch.setattr(learner.Learner, "_parts", watched)
+    begin(query_size="9", held_out="0.4")
+    for number in (1, 2, 3):
+        step("label", fill_in(number))
+        step("train")
+        step("query")
+    trained, held_out = map(set, parts[0])
+    for later_trained, later_held_out in parts[1:]:
+        assert trained <= set(later_trained)
+        assert held_out <= set(later_held_out)
+    # 27 names at 0.4 each: 10.8, with a standard deviation of 2.5; four of them either way.
+    assert 1 <= len(parts[-1][1]) <= 20
+
+
+def test_a_test_folder(place, capsys):
+    for name in CLASSES:
+        files = [f"{i:02}.jpg" for i in range(4) if truth(f"{i:02}.jpg") == name]
+        write_images(place / "test" / name, files)
+    begin(test="folder:test")
+    step("label", fill_in(1))
+    step("train")
+    assert "training 1: 5 labels" in (out := capsys.readouterr().out)
+    assert "on 4 labels in the test folder" in out
+    (place / "test" / "dark").rename(place / "test" / "dim")
+    Path("project/trainings.csv").unlink()
+    assert main(["train", "--project", "project"]) == 2
+    assert "must be named as the project's classes, got dim" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_a_threshold_from_the_accuracy_on_held_out_labels(test, place, capsys):
+    """Never from that on a test folder."""
+    write_images(place / "test", ["dark/00.jpg", "light/01.jpg"])
+    begin(query_size="9", **({"test": "folder:test"} if test else {}))
+    config = Path("project/config.json")
+    config.write_text(config.read_text().replace("90.0", '"accuracy"'))
+    step("label", fill_in(1))
+    step("train")
+    assert rows("project/trainings.csv")[0]["evaluated"] == ("2" if test else "1")
+    assert main(["query", "--project", "project"]) == (2 if test else 0)
+    assert ("needs the accuracy on a validation set" in capsys.readouterr().err) == test
+
+
+@pytest.mark.parametrize("strategy", ["random+vat", "entropy", "margin", "dfal"])
+def test_other_strategies(strategy, place):
+    begin(strategy=strategy)
+    step("label", fill_in(1))
+    step("train")
+    step("query")
+    assert len(asked(2)) == 5
+    row = rows("project/queries.csv")[5]
+    assert (row["entropy"] == "") == strategy.startswith("random")
+    assert row["ldr"] == ""
+
+
+def test_a_network_of_ones_own(place, monkeypatch, capsys):
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "def net(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
+        "def wide(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))\n"
+        "def tall(): return nn.Sequential(nn.Flatten(), nn.Linear(200, 2))\n"
+    )
+    monkeypatch.syspath_prepend(str(place))
+    begin(model="mine:net")
+    step("label", fill_in(1))
+    step("train")
+    step("query")
+    assert torch.load("project/weights_1.pt")["1.weight"].shape == (2, 192)
+    for factory, message in [
+        ("wide", "must have an output for each of the 2"),
+        ("tall", "does not take images of shape [3, 8, 8]"),
+    ]:
+        assert begin("other", model=f"mine:{factory}") == 2
+        assert message in capsys.readouterr().err
+        assert not Path("other").exists()
+
+
+def test_images_of_all_sizes(place, capsys):
+    write_images(Path("images"), ["98.jpg"], size=(20, 12))
+    assert begin(query_size="29") == 2
+    assert "98.jpg is 12 x 20 where the first image is 8 x 8: give an" in capsys.readouterr().err
+    assert begin("scaled", image_size="9", query_size="29") == 0
+    main(["label", "--project", "scaled", fill_in(1, "scaled")])
+    assert main(["train", "--project", "scaled"]) == 0
+    assert "network_for((3, 9, 9), 2" in Path("scaled/network.py").read_text()
