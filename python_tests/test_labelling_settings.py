@@ -1,4 +1,4 @@
-"""A labelling project of other settings: held-out labels, a test folder, strategy, network, size."""
+"""Labelling with other settings: held-out labels, a test folder, strategy, network, image size."""
 
 from __future__ import annotations
 
