@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment import provenance
 from vaal_ext.report.runs import Run
+from vaal_ext.streams import Stream, stream_seed
 
 CONFIG = {
     "dataset": "digits",
@@ -31,7 +35,8 @@ def make_run(
     """A run folder as `vaal-ext run` leaves it: 20 labels, then queries of 10, each in 3 s."""
     folder.mkdir(parents=True)
     config = CONFIG | {"strategy": strategy, "seed": seed} | settings
-    (folder / "config.json").write_text(json.dumps({"config": config}))
+    content = {"config": config, "data_sha256": sha256_of(str(config["dataset"]), seed)}
+    (folder / "config.json").write_text(json.dumps(content))
     header = (
         "round,labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds"
     )
@@ -45,6 +50,15 @@ def make_run(
         lines = [f"{20 * i + j},{guess}" for j in range(20 if i == 0 else 10)]
         (folder / f"query_{i:03d}.csv").write_text("\n".join(["index,pseudo_label", *lines]))
     return folder
+
+
+@functools.cache
+def sha256_of(dataset: str, seed: int) -> str:
+    """Of the data that a run folder names, if they are there."""
+    try:
+        return provenance.fingerprint(load_dataset(dataset, None, stream_seed(seed, Stream.SPLIT)))
+    except (OSError, ImportError):
+        return ""
 
 
 def run_of(
@@ -61,5 +75,13 @@ def run_of(
     values = np.array(accuracy)
     loss = 1 - values
     return Run(
-        Path(f"run{seed}"), config, np.array(labels), values, values, loss, loss, np.array(seconds)
+        folder=Path(f"run{seed}"),
+        config=config,
+        data_sha256="",
+        labels=np.array(labels),
+        accuracy=values,
+        val_accuracy=values,
+        test_loss=loss,
+        train_loss=loss,
+        query_seconds=np.array(seconds),
     )

@@ -102,9 +102,9 @@ def test_a_benchmark_that_fails_ends_it(place: Path, capfd: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["nonsense"], "nonsense"),
-        (["--device", "tpu9"], "device must be cpu or cuda, got 'tpu9'"),
-        (["--device", "meta"], "device must be cpu or cuda, got 'meta'"),
-        (["--device", "cuda:99"], "there is no cuda:99 here"),
+        (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
+        (["--device", "meta"], "device must be cpu, cuda or cuda:N, got 'meta'"),
+        (["--device", "cuda:99"], "there is no device cuda:99"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--threads", "two"], "--threads"),
         (["--out", str(NOT_A_FOLDER)], "Not a directory"),

@@ -140,6 +140,29 @@ def test_a_run_that_another_process_is_at_is_refused(tmp_path):
     run(SMALL, tmp_path / "run", progress=False)
 
 
+def test_numbers_of_numpy_are_settings_too(tmp_path):
+    config = replace(SMALL, seed=np.int64(3), eps=np.float32(0.5), rounds=np.int32(1))
+    run(config, tmp_path / "run", progress=False)
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (saved["seed"], saved["eps"], saved["rounds"]) == (3, 0.5, 1)
+
+
+def test_a_folder_is_begun_under_its_lock(tmp_path):
+    """What another process is writing there is neither taken for a foreign file nor removed."""
+    run(SMALL, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "config.json").unlink()
+    for path in (tmp_path / "run").iterdir():
+        path.unlink()
+    being_written = tmp_path / "run" / ".0123456789abcdef.tmp"
+    being_written.touch()
+    with locked_elsewhere(tmp_path / "run"), pytest.raises(FolderInUseError):
+        run(SMALL, tmp_path / "run", progress=False)
+    assert being_written.exists()
+    assert not (tmp_path / "run" / "config.json").exists()
+    run(SMALL, tmp_path / "run", progress=False)
+    assert not being_written.exists()
+
+
 def test_the_global_generators_are_left_alone(tmp_path):
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     run(replace(SMALL, rounds=1), tmp_path / "run", progress=False)

@@ -26,6 +26,7 @@ from labelling_project import (
 from vaal_ext.cli.app import main
 from vaal_ext.labelling.answers import OUTCOMES, Answer, judge, read_answers
 from vaal_ext.labelling.config import ProjectConfig
+from vaal_ext.labelling.project import Project
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
@@ -283,3 +284,23 @@ def test_settings_of_a_wrong_kind():
         with pytest.raises((TypeError, ValueError), match=message):
             ProjectConfig.from_settings(good | change)
     assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None
+
+
+def test_a_failure_keeps_the_answers_that_were_mended(place, capsys, monkeypatch):
+    """The README says to mend not_taken.csv and to give that very file."""
+    images = asked(1)
+    label(write_answers("first.csv", [(image, "drak") for image in images]))
+    mended = write_answers("project/not_taken.csv", [(image, "dark") for image in images])
+    before = Path(mended).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "write_given", full)
+        assert label(mended) == 2
+    assert Path(mended).read_bytes() == before
+    capsys.readouterr()
+    label(mended)
+    assert counts(capsys.readouterr().out) == {"new": 5}
+    assert rows(mended) == []

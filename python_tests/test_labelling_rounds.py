@@ -237,6 +237,26 @@ def test_gone_and_new_images(place, capsys):
     assert "query 2: 5 of 24 images" in capsys.readouterr().out
 
 
+def test_a_query_whose_images_are_gone_is_handed_out(place, capsys):
+    begin()
+    for image in asked(1):
+        Path("images", image).unlink()
+    step("query")
+    assert "query 1 as before: 0 of its 5 images have an answer" in capsys.readouterr().out
+
+
+def test_where_all_labels_are_held_out_more_are_asked_for(place, capsys):
+    begin(query_size="1", held_out="0.9")
+    for number in (1, 2):
+        step("label", fill_in(number))
+        assert main(["train", "--project", "project"]) == 2
+        assert f"the project has {number} labels, {number} of them held" in capsys.readouterr().err
+        step("query")
+        assert (
+            f"query {number + 1}: 1 of {28 - number} images, at random" in capsys.readouterr().out
+        )
+
+
 def test_weights_that_are_gone_are_trained_again(place):
     begin()
     step("label", fill_in(1))

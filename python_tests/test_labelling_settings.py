@@ -65,13 +65,13 @@ def test_changed_settings_and_changed_labels_train_again(place, capsys):
 def test_held_out_labels_stay_held_out(place, monkeypatch):
     """Whatever else comes to be labelled: no training has ever seen what evaluates another."""
     parts = []
-    real = learner.Learner._parts
+    real = learner.parts
 
-    def watched(self, labels):
-        parts.append(real(self, labels))
+    def watched(config, labels):
+        parts.append(real(config, labels))
         return parts[-1]
 
-    monkeypatch.setattr(learner.Learner, "_parts", watched)
+    monkeypatch.setattr(learner, "parts", watched)
     begin(query_size="9", held_out="0.4")
     for number in (1, 2, 3):
         step("label", fill_in(number))
@@ -132,6 +132,8 @@ def test_a_network_of_ones_own(place, monkeypatch, capsys):
         "def net(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
         "def wide(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))\n"
         "def tall(): return nn.Sequential(nn.Flatten(), nn.Linear(200, 2))\n"
+        "class Two(nn.Flatten):\n"
+        "    def forward(self, x): return x, x\n"
     )
     monkeypatch.syspath_prepend(str(place))
     begin(model="mine:net")
@@ -142,6 +144,7 @@ def test_a_network_of_ones_own(place, monkeypatch, capsys):
     for factory, message in [
         ("wide", "must have an output for each of the 2"),
         ("tall", "does not take images of shape [3, 8, 8]"),
+        ("Two", "must have an output for each of the 2 classes, its output is tuple"),
     ]:
         assert begin("other", model=f"mine:{factory}") == 2
         assert message in capsys.readouterr().err
@@ -156,3 +159,13 @@ def test_images_of_all_sizes(place, capsys):
     main(["label", "--project", "scaled", fill_in(1, "scaled")])
     assert main(["train", "--project", "scaled"]) == 0
     assert "network_for((3, 9, 9), 2" in Path("scaled/network.py").read_text()
+
+
+def test_a_class_that_is_gone_is_named(place, capsys):
+    begin()
+    step("label", fill_in(1))
+    config = Path("project/config.json")
+    config.write_text(config.read_text().replace('"light"', '"bright"'))
+    assert main(["train", "--project", "project"]) == 2
+    number = sum(truth(image) == "light" for image in asked(1))
+    assert f"{number} images have the label 'light', which is none of" in capsys.readouterr().err

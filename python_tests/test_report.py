@@ -153,6 +153,36 @@ def test_report_without_its_data_still_has_curves(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "learning_curves.png").exists()
 
 
+def test_a_setting_of_a_later_version_splits_no_group(tmp_path: Path) -> None:
+    """What a folder lacks had its default then; and 90 is 90.0."""
+    runs = [
+        make_run(tmp_path / "r0", [0.5, 0.6]),
+        make_run(tmp_path / "r1", [0.5, 0.6], seed=1, twins=None, sign="paper", percentile=90),
+        make_run(tmp_path / "r2", [0.5, 0.6], seed=2, percentile=80),
+    ]
+    groups = group_runs([load_run(folder) for folder in runs])
+    seeds = {name: [run.config["seed"] for run in group] for name, group in groups.items()}
+    assert seeds == {"random (percentile=90.0)": [0, 1], "random (percentile=80)": [2]}
+
+
+def test_images_of_other_data_are_not_shown(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).random((90, 1, 8, 8)), np.arange(90) % 3
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    run = make_run(tmp_path / "r0", [0.5, 0.6], dataset=f"npz:{tmp_path / 'a.npz'}")
+    np.savez(tmp_path / "a.npz", x=x + 1e-3, y=y)
+    text = "\n".join(write_report([run], tmp_path / "out"))
+    assert (
+        f"no contact sheet for random: the data in npz:{tmp_path / 'a.npz'} are not those" in text
+    )
+
+
+def test_queries_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "r0", [0.5, 0.6, 0.7])
+    for number in (998, 1000):
+        (folder / f"query_{number}.csv").write_text("index,pseudo_label\n1,\n")
+    assert list(load_run(folder).queries()) == [0, 1, 2, 998, 1000]
+
+
 def test_report_of_a_run_with_one_round(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r0", [0.5])
     text = "\n".join(write_report([run], tmp_path / "out"))

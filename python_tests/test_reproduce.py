@@ -137,6 +137,23 @@ def test_what_is_there_is_shown_while_the_rest_runs(images, tmp_path, capsys):
     assert len(list(tmp_path.glob("runs/**/rounds.csv"))) == 1
 
 
+def test_figures_of_whole_runs_leave_the_others_out(tmp_path, capsys):
+    command = ["reproduce", "fig5", "--out", str(tmp_path), "--seeds", "2", "--steps", "3"]
+    assert main(command) == 0
+    before = read(tmp_path / "fig5" / "fig5.csv")
+    for dataset in ("circles", "moons"):
+        cut_off = tmp_path / "runs" / dataset / "vaal,rounds=1,steps=3" / "seed_1" / "rounds.csv"
+        cut_off.write_text("".join(cut_off.read_text().splitlines(keepends=True)[:2]))
+    assert main([*command, "--show-only"]) == 0
+    assert "2 unfinished runs are left out" in capsys.readouterr().out
+    after = read(tmp_path / "fig5" / "fig5.csv")
+    assert after == [row for row in before if (row["strategy"], row["seed"]) != ("vaal", "1")]
+    for path in tmp_path.glob("runs/*/*/*/rounds.csv"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert main([*command, "--show-only"]) == 2
+    assert "there is no finished run of 'Test error against" in capsys.readouterr().err
+
+
 def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
     out = tmp_path / "out"
     for arguments, message in (

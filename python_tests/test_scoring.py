@@ -223,8 +223,15 @@ def test_the_number_of_classes_must_stay():
 
 
 def test_the_device_must_be_the_models():
-    with pytest.raises(ValueError, match="the model lies on cpu: move it before scoring on meta"):
-        LDRScorer(network(), xi=1, eps=1, device="meta").score(normal(2), progress=False)
+    model = network().to("meta")
+    with pytest.raises(ValueError, match="the model lies on meta: move it before scoring on cpu"):
+        LDRScorer(model, xi=1, eps=1, device="cpu").score(normal(2), progress=False)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match="device"):
+        LDRScorer(network(), xi=1, eps=1, device=device)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

@@ -124,7 +124,9 @@ def test_a_kill_loses_and_doubles_nothing(place):
     process.wait()
     before = times()
     assert len(before) == 2
-    (place / "shards" / f".{'0' * 16}.tmp").write_bytes(b"half a shard")
+    leftover = place / "shards" / f".{'0' * 16}.tmp"
+    leftover.write_bytes(b"half a shard")
+    os.utime(leftover, (time.time() - 120,) * 2)
     select = ["select", "--scores", "shards", "--n", "9", "--out", "query.csv"]
     assert main(select) == 2
     assert main(arguments(**network)) == 0
@@ -252,6 +254,40 @@ def test_settled_once_for_all_shards(tmp_path):
     assert again.score_shards(x, tmp_path / "a", shard_size=8, progress=False) == 8
     assert again.chosen.batch_size == first.chosen.batch_size
     assert again.chosen.mode == first.chosen.mode
+
+
+def test_begun_by_a_loader_gone_on_with_its_dataset(tmp_path):
+    """The loader made the batches: their size is settled now."""
+    x = normal()
+    loader = DataLoader(TensorDataset(x), batch_size=4)
+    auto = {"batch_size": "auto"}
+    scorer(**auto).score_shards(loader, tmp_path / "a", shard_size=8, progress=False)
+    (tmp_path / "a" / "shard_00001.npz").unlink()
+    again = scorer(**auto)
+    assert again.score_shards(TensorDataset(x), str(tmp_path / "a"), shard_size=8) == 8
+    assert again.chosen.batch_size > 1
+    found, expected = vaal_ext.read_shards(str(tmp_path / "a")), scorer().score(x, progress=False)
+    np.testing.assert_allclose(found.ldr, expected.ldr, rtol=1e-5)  # other batches
+
+
+def test_a_pool_that_changed_in_the_middle_is_another(tmp_path):
+    x = normal()
+    scorer().score_shards(x, tmp_path / "a", shard_size=8, progress=False)
+    x[10:20] += 1
+    with pytest.raises(ValueError, match="holds scores of something else: samples is"):
+        scorer().score_shards(x, tmp_path / "a", shard_size=8, progress=False)
+
+
+def test_what_kills_left_goes_when_it_is_old(tmp_path):
+    """Another machine, without our locks, may be writing what is already there."""
+    scorer().score_shards(normal(), tmp_path / "a", shard_size=8, progress=False)
+    young, old = (tmp_path / "a" / f".{digit * 16}.tmp" for digit in "ab")
+    young.touch()
+    old.touch()
+    os.utime(old, (time.time() - 120,) * 2)
+    scorer().score_shards(normal(), tmp_path / "a", shard_size=8, progress=False)
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_a_loader_that_leaves_samples_out_has_no_parts(tmp_path):

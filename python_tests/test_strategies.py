@@ -138,7 +138,9 @@ def test_vaal_scores_by_data_set_index_and_selects(model, pool, context):
 
 def test_a_percentile_that_follows_the_accuracy(model, pool, context):
     strategy = make_strategy("vaal", **_SETTINGS["vaal"], percentile="accuracy")
-    scores = strategy.score(model, pool, context)
+    with pytest.raises(ValueError, match="'accuracy' needs the accuracy on a validation set"):
+        strategy.score(None, pool, context)  # before anything is scored
+    scores = strategy.score(model, pool, replace(context, val_accuracy=0.5))
     for accuracy, percentile in ((0.4, 40.0), (1.0, 100 * (1 - 6 / 60))):
         by_hand = select(scores.ldr, scores.pseudo_label, 6, percentile=percentile, num_classes=3)
         picked = strategy.pick(scores, 6, replace(context, val_accuracy=accuracy))

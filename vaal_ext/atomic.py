@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,10 +67,12 @@ def naming(path: Path) -> Iterator[None]:
         raise named from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of writes that a kill interrupted.
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Removes the temporary files of writes that a kill interrupted, `older_than` seconds ago.
 
-    Only for who alone writes in `folder`: a write that is going on would lose its file.
+    A write that is going on would lose its file: the age is for who does not write alone.
     """
     for leftover in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
-        leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()

@@ -15,7 +15,11 @@ def require_backend(backend: Any) -> None:
 
 
 def load_backend(backend: str) -> ModuleType:
-    """vaal_ext.ops or vaal_ext.reference: the same names, fused or in plain PyTorch."""
+    """vaal_ext.ops or vaal_ext.reference: the same names, fused or in plain PyTorch.
+
+    ValueError for another name.
+    """
+    require_backend(backend)
     if backend == "fused":
         from vaal_ext import ops
 

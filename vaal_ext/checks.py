@@ -6,10 +6,22 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["require_int", "require_number", "require_positive", "require_sample_index"]
+__all__ = [
+    "plain_number",
+    "require_int",
+    "require_number",
+    "require_positive",
+    "require_sample_index",
+]
+
+
+def plain_number(value: Any) -> Any:
+    """A number of NumPy's as Python's own, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.number) else value
 
 
 def require_int(name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["FolderInUseError", "locked"]
+__all__ = ["FolderInUseError", "is_locked", "locked"]
 
 
 class FolderInUseError(ValueError):
@@ -35,3 +35,14 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process is at `folder`, which need not exist."""
+    if not folder.is_dir():
+        return False
+    try:
+        with locked(folder, "folder"):
+            return False
+    except FolderInUseError:
+        return True

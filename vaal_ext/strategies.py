@@ -65,10 +65,12 @@ class Strategy(abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def score(
-        self, model: torch.nn.Module, pool: Tensor, context: QueryContext
-    ) -> PoolScores | None:
-        """The scores of a floating pool [N, ...] that :meth:`pick` needs; None if it needs none."""
+    def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores | None:
+        """The scores of a pool that :meth:`pick` needs; None if it needs none.
+
+        The pool is whatever :meth:`vaal_ext.LDRScorer.score` takes: a floating tensor [N, ...], an
+        array, a Dataset or a DataLoader.
+        """
 
     @abc.abstractmethod
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
@@ -92,7 +94,7 @@ class Random(Strategy):
 
     name: ClassVar[str] = "random"
 
-    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> None:
+    def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> None:
         return None
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
@@ -110,7 +112,7 @@ class _Posterior(Strategy):
     def __post_init__(self) -> None:
         require_backend(self.backend)
 
-    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+    def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
         return posterior_scores(
             model,
             pool,
@@ -186,7 +188,8 @@ class Vaal(Strategy):
             raise ValueError(f"percentile must be a number or 'accuracy', got {self.percentile!r}")
         return self.percentile
 
-    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+    def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
+        self._percentile(1, 1, context.val_accuracy)  # which refuses to go on without it
         scorer = LDRScorer(
             model,
             **self._power_iteration(),
@@ -236,7 +239,7 @@ class Dfal(Strategy):
         names = ("overshoot", "max_iter", "num_candidates", "backend")
         return {name: getattr(self, name) for name in names}
 
-    def score(self, model: torch.nn.Module, pool: Tensor, context: QueryContext) -> PoolScores:
+    def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
         return deepfool_scores(
             model,
             pool,

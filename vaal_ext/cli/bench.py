@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from vaal_ext.device.named import device_named
 
-__all__ = ["NAMES", "UNTIMED", "device_named", "run"]
+__all__ = ["NAMES", "UNTIMED", "run"]
 
 NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision")
 # Those that measure no time, and so take no number of threads.
@@ -90,22 +90,3 @@ def run(
                 os.replace(table, out / table.name)
                 print(f"written: {out / table.name}")
     return 0
-
-
-def device_named(name: str | None) -> torch.device:
-    """The device "cpu", "cuda" or "cuda:1"; for None cuda where there is one.
-
-    Raises:
-        ValueError: another kind of device, or one that is not there.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {name} here: torch sees {torch.cuda.device_count()} GPUs")
-    return device

@@ -18,6 +18,7 @@ from vaal_ext.atomic import naming, write_atomically
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
 from vaal_ext.datasets.load import load_pool
+from vaal_ext.device.named import device_named
 from vaal_ext.pool.batches import first_samples
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
@@ -191,18 +192,9 @@ def _require_writable(path: Path) -> None:
 
 
 def _device(name: str | None) -> torch.device:
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and launched():
-        name = f"cuda:{local_rank()}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no device {name}: torch sees {torch.cuda.device_count()}")
+    device = device_named(name)
+    if device == torch.device("cuda") and launched():
+        return device_named(f"cuda:{local_rank()}")
     return device
 
 

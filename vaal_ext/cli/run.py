@@ -86,11 +86,23 @@ def run(
 ) -> None:
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext.experiment import loop
+    from vaal_ext.strategies import STRATEGIES
 
+    query = strategy.partition("+")[0]
+    if query != "vaal" and query in STRATEGIES:
+        given = {
+            "xi": xi, "eps": eps, "num-iters": num_iters, "percentile": percentile,
+            "class-prior": class_prior != "uniform", "order": order != "ascending",
+            "method": method != "finite-difference", "sign": sign != "paper",
+        }  # fmt: skip
+        for name, value in given.items():
+            if value is not None and value is not False:
+                raise ValueError(f"--{name} is for the strategy vaal, got {strategy!r}")
+    paper = preset if query == "vaal" else None
     eps, num_iters, threshold = fill(
-        preset, eps=eps, num_iters=num_iters, percentile=percentile_of(percentile)
+        paper, eps=eps, num_iters=num_iters, percentile=percentile_of(percentile)
     )
-    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
+    (xi,) = fill(paper if method == "finite-difference" else None, xi=xi)
     vat_xi, vat_eps, vat_num_iters = fill(
         preset if strategy.endswith("+vat") else None,
         vat_xi=vat_xi,

@@ -54,7 +54,7 @@ class ImageFolderPool(Dataset[Tensor]):
         return image
 
 
-def labelled_parts(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def labelled_parts(root: Path, progress: bool) -> dict[str, tuple[Tensor, Tensor]]:
     """All images under `root`, decoded, with the position of their class: uint8 [N, 3, H, W] and
     int64 [N].
 
@@ -81,12 +81,12 @@ def labelled_parts(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise ValueError(f"{root} must hold train and test, or the class folders: only {there[0]}")
     else:
         pools = {"train": ImageFolderPool(root)}
-    return {part: (_decoded(pool, root), pool.labels) for part, pool in pools.items()}
+    return {part: (_decoded(pool, root, progress), pool.labels) for part, pool in pools.items()}
 
 
-def _decoded(pool: ImageFolderPool, root: Path) -> Tensor:
+def _decoded(pool: ImageFolderPool, root: Path, progress: bool) -> Tensor:
     images = torch.empty(len(pool), *pool[0].shape, dtype=torch.uint8)
-    bar = progress_bar(range(len(pool)), show=True, desc=f"reading {root}", unit="image")
+    bar = progress_bar(range(len(pool)), show=progress, desc=f"reading {root}", unit="image")
     for position in bar:
         images[position] = pool[position]
     return images

@@ -71,7 +71,9 @@ class DataSplit:
     name: str
 
 
-def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) -> DataSplit:
+def load_dataset(
+    name: str, data_root: str | Path | None = None, seed: int = 0, *, progress: bool = True
+) -> DataSplit:
     """Load a data set by name; nothing is downloaded.
 
     Args:
@@ -79,6 +81,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
         data_root: the folder that :mod:`vaal_ext.datasets.images` reads; the others need none.
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
             validation set. All others have one fixed split.
+        progress: whether to show a bar where a folder of images is read.
 
     Raises:
         ValueError: an unknown name, or a file that does not hold what it should.
@@ -89,7 +92,7 @@ def load_dataset(name: str, data_root: str | Path | None = None, seed: int = 0) 
         return _npz(Path(name.removeprefix("npz:")), seed, name)
     if name.startswith("folder:"):
         path = Path(name.removeprefix("folder:"))
-        return _with_held_out(labelled_parts(path), _FOLDER_SPLIT_SEED, path, name)
+        return _with_held_out(labelled_parts(path, progress), _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
         return _toy(name, seed)
     if name == "digits":
@@ -185,7 +188,7 @@ def _with_held_out(
 ) -> DataSplit:
     """The parts "train", "val" and "test"; of the latter two those not given are drawn from train.
 
-    The pool keeps the order of train, so that its indices mean something to the user.
+    The pool keeps the order of train; what is drawn for the other parts is left out of its indices.
     """
     x, y = parts["train"]
     for part, (other, _) in parts.items():

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from vaal_ext.checks import require_int
+from vaal_ext.checks import plain_number, require_int
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.training import settings_for
 from vaal_ext.vat import VatSettings
 
-__all__ = ["ResolvedConfig", "RunConfig", "config_differences"]
+__all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
 
 # With "vat_" in front, the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters")
@@ -88,7 +88,7 @@ class RunConfig:
         table = asdict(settings_for(self.dataset))
         if self.method == "fisher":
             del table["xi"]
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given = {n: plain_number(v) for n, v in asdict(self).items() if v is not None}
         query, regularised = self._query_and_regulariser()
         if query == "dfal":
             table["twins"] = True
@@ -181,13 +181,15 @@ class ResolvedConfig(RunConfig):
     device: str
 
 
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting.
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``config.json`` has them, and those that a run of an earlier version does not
+    have, which had their default then."""
+    return {field.name: field.default for field in fields(RunConfig)} | dict(config)
 
-    A setting that a run of an earlier version does not have had its default then.
-    """
-    defaults = {field.name: field.default for field in fields(RunConfig)}
-    old, new = defaults | dict(old), defaults | dict(new)
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting."""
+    old, new = with_defaults(old), with_defaults(new)
     return [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in sorted(old.keys() | new.keys())

@@ -1,7 +1,8 @@
 """The folder of a run: what lies in it, how a round is committed, how a run is taken up again.
 
 ``config.json``    "config": every setting of the run; "data_sha256", "versions" and "commit"
-``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked
+``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked;
+                   "index" counts the pool (without what a data set of one part holds out)
 ``scores.npz``     :class:`~vaal_ext.pool.scores.PoolScores` of the pool of the last query
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict);
                    with ``dfal`` the adversarial twins so far
@@ -33,7 +34,7 @@ from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
 from vaal_ext.locked import locked
-from vaal_ext.pool.scores import PoolScores
+from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.selection import percentile_rank
 
 __all__ = ["Round", "RunFolder", "State", "Twins", "read_state"]
@@ -85,44 +86,49 @@ class State:
 
 
 class RunFolder:
-    """A run's folder, new or taken up again; see the module's text for the files."""
+    """A run's folder, which this process alone is at; see the module's text for the files."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any], data_sha256: str) -> None:
-        """Create the folder, or check that it holds this very run.
+    def __init__(self, path: Path) -> None:
+        """Whoever makes one holds the folder's lock, as :meth:`of` does."""
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path, config: Mapping[str, Any], data_sha256: str) -> Iterator[RunFolder]:
+        """The folder of this very run, new or taken up again, and no other process at it inside
+        the block; a killed process lets go.
 
         Raises:
+            FolderInUseError: another process is at it.
             ValueError: the folder belongs to a different run (says in what), or to none.
             OSError: it cannot be made or written.
         """
-        self.path = path
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"the output folder {path} is not a folder")
         path.mkdir(parents=True, exist_ok=True)
-        identity = {"config": dict(config), "data_sha256": data_sha256}
-        if (path / "config.json").exists():
-            self._compare(identity)
-            return
+        # In this order: who finds another file of a run finds config.json, which comes before it.
         # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
         others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-        if others:
+        if others and not (path / "config.json").exists():
             raise ValueError(
                 f"the output folder {path} holds no run but is not empty ({others[0]}): "
                 "name a new folder"
             )
+        with locked(path, "run"):
+            folder = cls(path)
+            folder._begin({"config": dict(config), "data_sha256": data_sha256})
+            yield folder
+
+    def _begin(self, identity: Mapping[str, Any]) -> None:
+        """Write what this run is, or check that it is what the folder holds."""
+        remove_leftovers(self.path)
+        if (self.path / "config.json").exists():
+            self._compare(identity)
+            return
         about = {"versions": provenance.versions(), "commit": provenance.commit()}
         with self._writing("config.json", "w") as file:
-            json.dump(identity | about, file, indent=2)
+            json.dump({**identity, **about}, file, indent=2)
             file.write("\n")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other process can be at this run inside the block; a killed process lets go.
-
-        Raises:
-            FolderInUseError: one is.
-        """
-        with locked(self.path, "run"):
-            yield
 
     def load_state(self) -> State | None:
         """The last committed state, or None before the first; brings ``rounds.csv`` up to it.
@@ -130,7 +136,6 @@ class RunFolder:
         Raises:
             ValueError: ``state.pt`` is damaged.
         """
-        remove_leftovers(self.path)
         path = self.path / "state.pt"
         if not path.exists():
             return None
@@ -181,7 +186,7 @@ class RunFolder:
                 f"{self.path} was begun with {versions} and goes on with {provenance.versions()}: "
                 "the result may differ from an undisturbed run's",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=7,
             )
 
     def _write_rounds(self, rounds: tuple[Round, ...]) -> None:
@@ -241,9 +246,5 @@ def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> dict[str, 
         numbers["perturbation_norm"] = scores.perturbation_norm
     return {
         "pseudo_label": [str(label) for label in scores.pseudo_label[row]],
-        **{name: [_number(value) for value in column[row]] for name, column in numbers.items()},
+        **{name: [score_text(value) for value in column[row]] for name, column in numbers.items()},
     }
-
-
-def _number(value: np.floating) -> str:
-    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart

@@ -60,13 +60,11 @@ def run(
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
-    data = load_dataset(config.dataset, config.data_root, split_seed)
+    data = load_dataset(config.dataset, config.data_root, split_seed, progress=progress)
     check_fits(config, data)
-    parts = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
-    sha256 = provenance.fingerprint(getattr(data, part) for part in parts)
-    folder = RunFolder(Path(out), asdict(config), sha256)
+    sha256 = provenance.fingerprint(data)
     experiment = Experiment(config, data, bars=progress)
-    with folder.locked(), _deterministic_cudnn():
+    with RunFolder.of(Path(out), asdict(config), sha256) as folder, _deterministic_cudnn():
         state = folder.load_state()
         if state is not None and progress:
             last = state.rounds[-1].round

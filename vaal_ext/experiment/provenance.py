@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import vaal_ext
+from vaal_ext.datasets.load import DataSplit
 
 __all__ = ["commit", "fingerprint", "versions"]
 
@@ -40,10 +39,11 @@ def commit() -> str | None:
     return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """SHA-256, in hex, over the dtype, shape and content of CPU tensors of any shape."""
+def fingerprint(data: DataSplit) -> str:
+    """SHA-256, in hex, over the dtype, shape and content of all samples and labels."""
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for part in ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y"):
+        tensor = getattr(data, part)
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

@@ -53,6 +53,8 @@ def _draw(
         for number, image in enumerate(asked[:_SHEET_IMAGES], 1)
         if image in there
     ]
+    if not shown:  # all were deleted since
+        return
     rows = [
         ("", shown[start : start + _SHEET_COLUMNS])
         for start in range(0, len(shown), _SHEET_COLUMNS)

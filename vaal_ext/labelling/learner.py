@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vaal_ext.device.named import device_named
 from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.project import Training
@@ -20,7 +21,7 @@ from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
 
-__all__ = ["Learner", "fingerprint"]
+__all__ = ["Learner", "fingerprint", "parts"]
 
 _FACTORY = '''\
 """The network of this project, written by vaal-ext train. From this folder:
@@ -42,6 +43,20 @@ def fingerprint(config: ProjectConfig, labels: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def parts(
+    config: ProjectConfig, labels: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The labels to train on, and those held out: by a hash of seed and name, so that an image that
+    was held out once is never trained on, whatever comes to be labelled."""
+    share = 0.0 if config.test else config.held_out
+    held_out = {
+        image: name
+        for image, name in labels.items()
+        if int(_hash(f"{config.run.seed} {image}")[:8], 16) < share * 2**32
+    }
+    return {image: name for image, name in labels.items() if image not in held_out}, held_out
+
+
 class Learner:
     """Trains and loads the network of a project.
 
@@ -58,9 +73,7 @@ class Learner:
     ) -> None:
         self.config = config
         self.images = images
-        self._device = torch.device(
-            config.run.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        self._device = device_named(config.run.device)
         self._network = None if network is None else self._tried(network.to(self._device))
 
     def train(
@@ -69,9 +82,22 @@ class Learner:
         """The network of training `number`, and how it did; ``query`` and the hash are left open.
 
         Raises:
-            ValueError: no labels to train on, or a test folder with other classes.
+            ValueError: no labels to train on, a label that is no class, or a test folder with other
+                classes.
         """
-        training, evaluation = self._parts(labels)
+        for name in labels.values():
+            if name not in self.config.classes:
+                raise ValueError(
+                    f"{sum(other == name for other in labels.values())} images have the label "
+                    f"{name!r}, which is none of the project's classes: give them another label, "
+                    "or name that class in config.json"
+                )
+        training, evaluation = parts(self.config, labels)
+        if not training:
+            raise ValueError(
+                f"there must be a label to train on: the project has {len(labels)} labels, "
+                f"{len(evaluation)} of them held out"
+            )
         x, y = self._samples(training, progress)
         others = self._test(progress) if self.config.test else self._samples(evaluation, progress)
         run = self.config.run.resolved()
@@ -112,23 +138,6 @@ class Learner:
     def factory(self) -> str:
         """The text of a module whose ``network()`` is the network, for ``vaal-ext score``."""
         return _FACTORY.format(shape=self.images.shape, num_classes=len(self.config.classes))
-
-    def _parts(self, labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """The labels to train on, and those held out: by a hash of seed and name, so that an image
-        that was held out once is never trained on, whatever comes to be labelled."""
-        share = 0.0 if self.config.test else self.config.held_out
-        held_out = {
-            image: name
-            for image, name in labels.items()
-            if int(_hash(f"{self.config.run.seed} {image}")[:8], 16) < share * 2**32
-        }
-        training = {image: name for image, name in labels.items() if image not in held_out}
-        if not training:
-            raise ValueError(
-                f"there must be a label to train on: the project has {len(labels)} labels, "
-                f"{len(held_out)} of them held out"
-            )
-        return training, held_out
 
     def _samples(self, labels: Mapping[str, str], progress: bool) -> tuple[Tensor, Tensor]:
         # By name: the result does not depend on the order in which the answers came.
@@ -178,10 +187,11 @@ class Learner:
                 f"{self.config.model} does not take images of shape {list(sample.shape[1:])}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        if logits.shape != (1, len(self.config.classes)):
+        kind = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if kind != [1, len(self.config.classes)]:
             raise ValueError(
                 f"{self.config.model} must have an output for each of the "
-                f"{len(self.config.classes)} classes, its output is {list(logits.shape)}"
+                f"{len(self.config.classes)} classes, its output is {kind}"
             )
         return model
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from vaal_ext.labelling.answers import NOT_TAKEN, OUTCOMES, Outcome, judge, read
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.handout import hand_out
 from vaal_ext.labelling.images import ImageFiles
-from vaal_ext.labelling.learner import Learner, fingerprint
+from vaal_ext.labelling.learner import Learner, fingerprint, parts
 from vaal_ext.labelling.project import Asked, Given, Project, Training
-from vaal_ext.pool.scores import PoolScores
+from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.selection import percentile_rank
 from vaal_ext.strategies import QueryContext, Random
 from vaal_ext.streams import Stream, stream_seed
@@ -100,7 +99,6 @@ def label(project: Project, path: Path) -> Iterator[str]:
             if row.outcome in NOT_TAKEN
             for label in row.labels or ("",)
         ]
-        project.write_table("not_taken.csv", ("image", "label", "reason"), refused)
         taken = [
             Given(row.image, row.labels[0], row.before or "", path.name)
             for row in outcomes
@@ -108,6 +106,8 @@ def label(project: Project, path: Path) -> Iterator[str]:
         ]
         if taken:
             project.write_given([*given, *taken])
+        # After the answers: `path` may be this very table, mended.
+        project.write_table("not_taken.csv", ("image", "label", "reason"), refused)
         yield f"{path}: answers to {len(outcomes)} images"
         yield from _table(outcomes)
         if refused:
@@ -179,7 +179,7 @@ def _waiting_for(
         return _next(project, "label", "FILE")
     there = set(images.names)
     labels = {image: name for image, name in project.labels().items() if image in there}
-    if not labels:  # all that is answered was skipped
+    if not parts(project.config, labels)[0]:  # all answers so far were "skip", or are held out
         answered = all(image in answers for image in current)
         return None if answered else _next(project, "label", "FILE")
     if _is_trained(project, project.trainings(), fingerprint(project.config, labels)):
@@ -223,7 +223,7 @@ def _choose(
     model = Learner(config, images, network).load(project.weights(trainings[-1].training))
     strategy = run.make_strategy()
     part = Subset(images, pool.tolist())
-    loader: Any = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
+    loader = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
     scores = strategy.score(model, loader, context)
     picked = strategy.pick(scores, n, context)
     names = [images.names[i] for i in pool[picked]]
@@ -239,13 +239,9 @@ def _columns(
     if scores is None:
         return [("", "", "", "")] * len(picked)
     numbers = (scores.ldr, percentile_rank(scores.ldr), scores.entropy)
-    cells = [[_number(column[i]) for i in picked] for column in numbers]
+    cells = [[score_text(column[i]) for i in picked] for column in numbers]
     guesses = [classes[i] if i >= 0 else "" for i in scores.pseudo_label[picked]]
     return list(zip(guesses, *cells, strict=True))
-
-
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart
 
 
 def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:

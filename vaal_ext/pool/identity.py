@@ -16,14 +16,14 @@ from vaal_ext.pool.scoring import PoolRun
 
 __all__ = ["differences", "identity"]
 
-# Samples that are looked at, from the beginning and from the end of the pool.
-_LOOKED_AT = 8
+# What is looked at of a pool: so many places, evenly spread, and samples at each.
+_PLACES, _SAMPLES = 16, 4
 
 
 def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
     """Settings and fingerprints that scores of one pool share, in types of JSON.
 
-    Of the pool these are its length, its first and last samples and the samples' identities; of the
+    Of the pool these are its length, 64 samples spread over it and the samples' identities; of the
     network its parameters and buffers. What only rounds otherwise (batch size, device, compiled or
     not) is not among them. Not seen are the code of the network, `logits_fn`, and a model that is
     no nn.Module.
@@ -34,17 +34,18 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
     index = run.index(pool, sample_index)
     size = len(index)
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number whenever it is read
-        ends = [
-            first_samples(pool_part(pool, start, stop), stop - start)
-            for start, stop in ((0, min(size, _LOOKED_AT)), (max(0, size - _LOOKED_AT), size))
-            if stop > start
+        count = min(size, _SAMPLES)
+        starts = np.unique(np.linspace(0, size - count, _PLACES).astype(int)).tolist()
+        looked_at = [
+            first_samples(pool_part(pool, start, start + count), count)
+            for start in (starts if size else [])
         ]
     settings: Any = run.probe  # a dataclass, in every case
     probe = {} if settings is None else asdict(settings)
     return {
         "num_samples": size,
-        "sample_shape": list(ends[0].shape[1:]) if ends else None,
-        "samples": _sha256(ends),
+        "sample_shape": list(looked_at[0].shape[1:]) if looked_at else None,
+        "samples": _sha256(looked_at),
         "sample_index": None if sample_index is None else _sha256([torch.from_numpy(index)]),
         "network": _network_sha256(run.modules),
         **{name: _plain(value) for name, value in probe.items()},

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
 
-__all__ = ["PoolScores", "ScoreTable", "joined"]
+__all__ = ["PoolScores", "ScoreTable", "joined", "score_text"]
 
 _DTYPES = {
     "index": np.int64,
@@ -114,6 +114,11 @@ class PoolScores:
                 if "pickle" in reason:
                     reason = "it holds pickled objects, which are never loaded"
                 raise ValueError(f"{path} is no readable file of pool scores: {reason}") from None
+
+
+def score_text(value: float) -> str:
+    """A score as tables have it: "" for NaN."""
+    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart
 
 
 def _read_npz(file: Any) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
+from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device
@@ -86,7 +87,7 @@ class PoolRun:
         forward_of(self.model, self.logits_fn)  # which refuses what cannot be called
         if self.encode is not None and not callable(self.encode):
             raise TypeError(f"encode must be callable, got {type(self.encode).__name__}")
-        self._device = None if self.device is None else torch.device(self.device)
+        self._device = None if self.device is None else device_named(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
 
@@ -181,7 +182,10 @@ class PoolRun:
         home = home_device(self.model)
         if self._device is None:
             return home or (pool.device if isinstance(pool, Tensor) else torch.device("cpu"))
-        if home is not None and self._device.type != home.type:
+        asked = self._device
+        if home is not None and (
+            asked.type != home.type or (asked.index is not None and asked.index != home.index)
+        ):
             raise ValueError(f"the model lies on {home}: move it before scoring on {self._device}")
         return self._device
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vaal_ext.atomic import naming, write_atomically
+from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.checks import require_int
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.identity import differences, identity
@@ -38,6 +38,10 @@ __all__ = ["SHARD_SIZE", "ShardFolder", "missing_shards", "read_shards", "score_
 SHARD_SIZE = 1 << 17
 
 _MANIFEST = "manifest.json"
+
+# Seconds after which nobody writes at a file any more. Where locks are not shared, another process
+# may be writing what is already there.
+_KILLED_FOR_SURE = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,9 @@ class ShardFolder:
 
     def tidy(self) -> None:
         """Removes locks and what kills left behind, once every shard is there."""
-        for pattern in (".shard_*.lock", f".{'[0-9a-f]' * 16}.tmp"):
-            for leftover in self.path.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        for lock in self.path.glob(".shard_*.lock"):
+            lock.unlink(missing_ok=True)
+        remove_leftovers(self.path, older_than=_KILLED_FOR_SURE)
 
 
 def score_shards(
@@ -119,12 +123,13 @@ def score_shards(
     return count, flat
 
 
-def read_shards(path: Path) -> PoolScores:
+def read_shards(path: str | Path) -> PoolScores:
     """The scores in a folder of shards, all N samples; memory for them and for one shard.
 
     Raises:
         ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
     """
+    path = Path(path)
     found = _read_manifest(path / _MANIFEST)
     folder = _folder(path, found)
     missing = folder.missing()
@@ -184,7 +189,11 @@ def _begun(
                 raise ValueError(f"{path} holds scores of something else: {'; '.join(told)}")
             size, mode = found["execution"]["batch_size"], Mode(**found["execution"]["mode"])
             # A number given now goes before the one of then: it moves scores by rounding alone.
-            return Execution(size if run.batch_size == "auto" else run.batch_size, mode, "")
+            if run.batch_size != "auto":
+                size = run.batch_size
+            elif size is None:  # then a DataLoader made the batches
+                size = run.choose(pool, index).batch_size
+            return Execution(size, mode, "")
         chosen = run.choose(pool, index)
         execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}

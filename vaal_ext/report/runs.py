@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.datasets.load import DataSplit, load_dataset
+from vaal_ext.experiment import provenance
+from vaal_ext.experiment.config import with_defaults
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import accuracy_percentile
 from vaal_ext.streams import Stream, stream_seed
@@ -37,8 +39,10 @@ _QUERY_SECONDS = ("score_seconds", "select_seconds")
 
 
 @functools.lru_cache(maxsize=1)
-def _data(dataset: str, data_root: str | None, seed: int) -> DataSplit:
-    return load_dataset(dataset, data_root, stream_seed(seed, Stream.SPLIT))
+def _data(dataset: str, data_root: str | None, seed: int) -> tuple[DataSplit, str]:
+    """The data set, split as that seed splits it, and its fingerprint."""
+    data = load_dataset(dataset, data_root, stream_seed(seed, Stream.SPLIT))
+    return data, provenance.fingerprint(data)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Run:
     """A run folder, and of its R finished rounds what rounds.csv says.
 
     Attributes:
+        config: every setting, those of later versions at their defaults.
+        data_sha256: of the data it ran on.
         labels: int64 [R].
         accuracy, val_accuracy: float64 [R] in 0..1, on the test set and on the validation set.
         test_loss, train_loss: float64 [R], in nats.
@@ -54,6 +60,7 @@ class Run:
 
     folder: Path
     config: dict[str, Any]
+    data_sha256: str
     labels: np.ndarray
     accuracy: np.ndarray
     val_accuracy: np.ndarray
@@ -67,17 +74,18 @@ class Run:
         return len(self.labels) == int(self.config["rounds"]) + 1
 
     def queries(self) -> dict[int, list[tuple[int, str]]]:
-        """Every query by its round (0: the initial set, which no strategy chose), as pairs of
-        dataset index and pseudo label ("" where none was computed). ValueError on a bad file."""
+        """Every query by its round, in order, as pairs of dataset index and pseudo label ("" where
+        none was computed); 0 is the initial set, which no strategy chose. ValueError: a bad file.
+        """
         found = {}
-        for path in sorted(self.folder.glob("query_*.csv")):
+        for path in self.folder.glob("query_*.csv"):
             rows = _read_csv(path, ("index", "pseudo_label"))
             try:
                 number = int(path.stem.removeprefix("query_"))
                 found[number] = [(int(row["index"]), row["pseudo_label"]) for row in rows]
             except ValueError:
                 raise ValueError(f"{path} is not a query of a run") from None
-        return found
+        return dict(sorted(found.items()))
 
     def percentile_of_query(self, number: int, pool_size: int) -> float:
         """The threshold (PRT) of query `number` >= 1, from a pool of so many samples."""
@@ -91,10 +99,14 @@ class Run:
         """The data set of the run, split as it was; the last one loaded is kept.
 
         Raises:
-            ValueError, OSError: see :func:`vaal_ext.datasets.load.load_dataset`.
+            ValueError, OSError: see :func:`vaal_ext.datasets.load.load_dataset`; other data than
+                those of the run.
         """
         config = self.config
-        return _data(config["dataset"], config["data_root"], config["seed"])
+        data, sha256 = _data(config["dataset"], config["data_root"], config["seed"])
+        if sha256 != self.data_sha256:
+            raise ValueError(f"the data in {config['dataset']} are not those of {self.folder}")
+        return data
 
     def scores(self) -> PoolScores | None:
         """The scores of the pool that the last query chose from, where the strategy has LDR."""
@@ -127,7 +139,8 @@ def load_run(folder: Path) -> Run:
             raise ValueError(f"{folder} is not a run with a finished round: it has no {name}")
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))["config"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config, sha256 = with_defaults(content["config"]), str(content["data_sha256"])
         wrong = [key for key, kind in _CONFIG.items() if not isinstance(config[key], kind)]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is not the configuration of a run") from None
@@ -152,7 +165,15 @@ def load_run(folder: Path) -> Run:
     test_accuracy, val_accuracy = accuracy
     test_loss, train_loss = losses
     return Run(
-        folder, config, labels, test_accuracy, val_accuracy, test_loss, train_loss, seconds.sum(0)
+        folder=folder,
+        config=config,
+        data_sha256=sha256,
+        labels=labels,
+        accuracy=test_accuracy,
+        val_accuracy=val_accuracy,
+        test_loss=test_loss,
+        train_loss=train_loss,
+        query_seconds=seconds.sum(0),
     )
 
 
@@ -172,8 +193,9 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
         )
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        treatment = {k: v for k, v in run.config.items() if k not in _NOT_A_TREATMENT}
-        same = groups.setdefault(json.dumps(treatment, sort_keys=True), [])
+        config = run.config
+        treatment = [f"{k}={_text(config[k])}" for k in sorted(config) if k not in _NOT_A_TREATMENT]
+        same = groups.setdefault(" ".join(treatment), [])
         for other in same:
             if other.config["seed"] == run.config["seed"]:
                 raise ValueError(
@@ -191,6 +213,12 @@ def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
     different = [
         f"{key}={run.config.get(key)}"
         for key in keys
-        if key not in _NOT_A_TREATMENT and len({json.dumps(c.get(key)) for c in rivals}) > 1
+        if key not in _NOT_A_TREATMENT and len({_text(c.get(key)) for c in rivals}) > 1
     ]
     return f"{strategy} ({', '.join(different)})" if different else strategy
+
+
+def _text(setting: Any) -> str:
+    """The same for equal settings: 90 is 90.0."""
+    number = isinstance(setting, int) and not isinstance(setting, bool)
+    return json.dumps(float(setting) if number else setting)

@@ -12,7 +12,7 @@ from vaal_ext.checks import require_int
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
 from vaal_ext.experiment.loop import check_fits, run
-from vaal_ext.locked import FolderInUseError
+from vaal_ext.locked import FolderInUseError, is_locked
 from vaal_ext.report.runs import Run, load_run
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.training import settings_for
@@ -173,6 +173,9 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
         elsewhere = []
         for item in left:
             if item.finished:
+                continue
+            if is_locked(item.folder):  # asked first: run() would read the data before it knows
+                elsewhere.append(item)
                 continue
             if progress:
                 print(f"{item.folder}: {item.config.rounds} queries", flush=True)

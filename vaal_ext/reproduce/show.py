@@ -29,10 +29,34 @@ Results = dict[str, dict[str, list[Run]]]  # data set -> variant -> a run for ea
 def show(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
     """Write the files of an exhibit into the folder `out`; lines to print.
 
-    Files of an earlier call are replaced, each whole.
+    Files of an earlier call are replaced, each whole. Unfinished runs stand in curves and tables,
+    which end where they end; whatever else there is shows finished runs alone.
+
+    Raises:
+        ValueError: there is no finished run for what needs one.
     """
+    if exhibit.shows not in _OF_UNFINISHED_RUNS:
+        results, left_out = _finished(results)
+        if left_out:
+            yield f"{len(left_out)} unfinished runs are left out ({left_out[0].folder})"
+        if not results:
+            raise ValueError(f"there is no finished run of {exhibit.title!r} yet")
     out.mkdir(parents=True, exist_ok=True)
     yield from _SHOW[exhibit.shows](name, exhibit, results, out)
+
+
+def _finished(results: Results) -> tuple[Results, list[Run]]:
+    """The finished runs of the results, and the others."""
+    kept: Results = {}
+    left_out = []
+    for dataset, groups in results.items():
+        for label, runs in groups.items():
+            for run in runs:
+                if run.finished:
+                    kept.setdefault(dataset, {}).setdefault(label, []).append(run)
+                else:
+                    left_out.append(run)
+    return kept, left_out
 
 
 def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
@@ -40,7 +64,14 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         rows = [before_and_after(runs[0], label) for label, runs in groups.items()]
         path = out / f"{name}.png"
         draw_contours(path, rows, exhibit.title)
-        yield f"{path}: p(y = 1 | x) before and after a query, seed 0"
+        yield f"{path}: p(y = 1 | x) before and after a query, {_seeds_shown(groups)}"
+
+
+def _seeds_shown(groups: dict[str, list[Run]]) -> str:
+    """Of which seed the first run of each group is."""
+    return "seed " + ", ".join(
+        map(str, sorted({runs[0].config["seed"] for runs in groups.values()}))
+    )
 
 
 def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
@@ -138,7 +169,10 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
         stem = out / f"{name}_{dataset}"
         title = f"{dataset}: {exhibit.title}"
         draw_roughness(stem.with_suffix(".png"), pools, title)
-        yield f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, seed 0"
+        yield (
+            f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, "
+            f"{_seeds_shown(groups)}"
+        )
         rows = [
             (label, score, low, high, round(float(share), 5))
             for label, pool in pools.items()
@@ -204,6 +238,8 @@ def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterat
         draw_win_matrix(path, comparison.names, comparison.wins, title)
     yield f"{folder}: differences, intervals, p-values, wins"
 
+
+_OF_UNFINISHED_RUNS = ("curves", "table")
 
 _SHOW: dict[str, Callable[[str, Exhibit, Results, Path], Iterator[str]]] = {
     "contours": _contours,
