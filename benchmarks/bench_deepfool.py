@@ -16,7 +16,7 @@ of standard deviation 3. In one process, taking turns:
 The plain ones get the first samples of the batch only; all times are per sample. Before anything is
 timed the perturbations are compared: those of the plain loop must be ours to 1e-4, Foolbox's, which
 lengthens every step by 1e-4, to 5e-2 (another class or another gradient is off by far more). Losses
-are printed like wins. For the heap see bench_ldr.py.
+are printed like wins. For the heap see bench_ldr.py. On CUDA TF32 is off.
 """
 
 from __future__ import annotations
@@ -160,6 +160,8 @@ def main() -> None:
         parser.error(f"--few must be at most the batch size, got {args.few}")
     if not args.default_heap:
         keep_freed_memory()
+    # In TF32 batches of different sizes take different convolutions, 1e-3 apart: no comparison.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.manual_seed(0)
     rows = []
     x = torch.rand(args.batch_size, 1, 28, 28, device=args.device)

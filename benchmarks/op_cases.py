@@ -125,7 +125,9 @@ def kl_case(
         peak = answer[1].double().abs().amax(1, keepdim=True).clamp_min(1e-300)
         of_direction = (answer[1].double() / peak - direction).abs().amax(1)
         expected = value if answer[0].ndim else value.sum()
-        return torch.maximum(of_direction, (answer[0] - expected).abs() / expected)
+        return torch.maximum(
+            of_direction, (answer[0] - expected).abs() / expected.clamp_min(1e-300)
+        )
 
     how = {"divergence": divergence}
     contestants: dict[str, Call] = {

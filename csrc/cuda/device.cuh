@@ -153,8 +153,14 @@ struct LaunchShape {
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters... arguments) {
   constexpr int kGrantedWithoutAsking = 48 * 1024;
-  if (shape.shared_bytes > kGrantedWithoutAsking)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+  if (shape.shared_bytes > kGrantedWithoutAsking) {
+    // A ceiling, so all that the device allows: a smaller launch of another host thread must not
+    // lower it between this and the launch.
+    int device = 0, most = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  }
   kernel<<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, shape.stream>>>(
       arguments...);
 }
