@@ -39,6 +39,7 @@ from op_cases import (
     Case,
     WrongAnswer,
     deepfool_case,
+    fisher_case,
     kl_case,
     perturb_case,
     random_perturb_case,
@@ -53,6 +54,7 @@ GRADIENTS = [(256, 9, 1, 28, 28), (256, 9, 3, 32, 32), (8, 9, 3, 224, 224)]
 GRID = {
     "symmetric_kl": (partial(kl_case, divergence="symmetric"), LOGITS),
     "forward_kl": (partial(kl_case, divergence="forward"), [(256, 10), (1024, 1000)]),
+    "fisher_product": (fisher_case, LOGITS),
     "perturb": (perturb_case, IMAGES),
     "random_perturb": (random_perturb_case, IMAGES),
     "deepfool_step": (deepfool_case, GRADIENTS),

@@ -143,6 +143,31 @@ def kl_case(
     return Case((a, b), contestants, errors, 3 * a.nbytes)
 
 
+def fisher_by_hand(logits: Tensor, tangents: Tensor) -> Tensor:
+    """The product as it is written, at its own size."""
+    p = logits.float().softmax(dim=1)
+    weighed = p * tangents.float()
+    return (weighed - p * weighed.sum(1, keepdim=True)).to(logits.dtype)
+
+
+def fisher_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
+    """The product of the posterior's Fisher matrix with a tangent, up to a row's size."""
+    logits, tangents = ((torch.randn(shape, device=device) * s).to(dtype) for s in (3, 1))
+    expected = reference.fisher_product(logits.double(), tangents.double())
+
+    def errors(answer: Tensor) -> Tensor:
+        peak = answer.double().abs().amax(1, keepdim=True).clamp_min(1e-300)
+        return (answer.double() / peak - expected).abs().amax(1)
+
+    contestants = {
+        OURS: ops.fisher_product,
+        "eager": fisher_by_hand,
+        "torch.compile": compiled(fisher_by_hand),
+        "clone": lambda logits, tangents: logits.clone(),
+    }
+    return Case((logits, tangents), contestants, errors, 3 * logits.nbytes)
+
+
 # --------------------------------------------------------------------------------- the steps
 
 

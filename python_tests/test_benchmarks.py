@@ -27,7 +27,7 @@ from torch import nn
 
 SHAPES = {"symmetric_kl": (5, 7), "forward_kl": (5, 7), "posterior_summary": (5, 7)}
 SHAPES |= {"perturb": (5, 3, 4, 4), "random_perturb": (5, 3, 16, 16)}
-SHAPES |= {"deepfool_step": (5, 2, 3, 4, 4)}
+SHAPES |= {"deepfool_step": (5, 2, 3, 4, 4), "fisher_product": (5, 7)}
 CPU = torch.device("cpu")
 
 
@@ -259,8 +259,8 @@ def test_pool_table(threads, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "tpu9"], "device must be cpu or cuda, got 'tpu9'"),
-        (["--device", "cuda:99"], "there is no cuda:99 here"),
+        (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
+        (["--device", "cuda:99"], "there is no device cuda:99"),
         (["--threads", "1", "0"], "must be a whole number above 0, got '0'"),
         (["--csv", "/nowhere/table.csv"], "there is no folder /nowhere"),
     ],

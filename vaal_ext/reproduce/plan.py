@@ -2,8 +2,8 @@
 
 An exhibit (a figure or a table) needs runs: variants on a data set, all over the same seeds. A
 variant names what differs from the data set's own settings (``training.SETTINGS``); "(paper)" marks
-the paper's one number for both lengths, xi = eps = 2, and "rising" a threshold that follows the
-accuracy.
+the paper's one number for both lengths, xi = eps = 2, "rising" a threshold that follows the
+accuracy, and "no prior" a query that is not balanced over the classes (the best of search-digits).
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ _STRATEGIES: dict[str, Variant] = {
 }  # fmt: skip
 _WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
     "vaal, rising": {"strategy": "vaal", "percentile": "accuracy"},
+    "vaal, rising, no prior": {
+        "strategy": "vaal",
+        "percentile": "accuracy",
+        "class_prior": None,
+    },
     "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
     "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
 }
