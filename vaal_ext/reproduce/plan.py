@@ -26,7 +26,8 @@ _PAPER_VAT = {key: PRESETS["paper"][key] for key in ("vat_xi", "vat_eps", "vat_n
 _STRATEGIES: dict[str, Variant] = {
     name: {"strategy": name}
     for name in (
-        "random", "entropy", "margin", "dfal", "vaal", "random+vat", "entropy+vat", "vaal+vat"
+        "random", "entropy", "margin", "dfal", "vaal",
+        "random+vat", "entropy+vat", "margin+vat", "vaal+vat",
     )
 }  # fmt: skip
 _WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
