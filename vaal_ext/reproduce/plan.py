@@ -135,8 +135,8 @@ EXHIBITS: dict[str, Exhibit] = {
     "table4": Exhibit("table", "Table IV: CIFAR-10", ("cifar10",)),
     # Beside the paper, and not among "all".
     "toys": Exhibit(
-        "updates", "Test error against updates, 10 + 10 labels", ("circles", "moons"),
-        _WITH_PAPERS_LENGTHS, 20, 1, True,
+        "table", "Every strategy, 10 + 10 labels", ("circles", "moons"), seeds=20, rounds=1,
+        one_query=True,
     ),
     "digits": Exhibit("table", "Digits", ("digits",), seeds=20),
     "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
