@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["batch_size_of", "class_prior_of", "fill", "numbers", "percentile_of"]
+__all__ = [
+    "batch_size_of",
+    "class_prior_of",
+    "fill",
+    "numbers",
+    "percentile_of",
+    "refuse_options_of_vaal",
+]
 
 
 def fill(preset: str | None, **given: float | str | None) -> list[Any]:
@@ -52,3 +60,16 @@ def class_prior_of(text: str) -> str | list[float] | None:
             "class-prior must be uniform, predicted, none or one weight per class with commas "
             f"between them, got {text!r}"
         ) from None
+
+
+def refuse_options_of_vaal(strategy: str, given: Mapping[str, Any]) -> None:
+    """ValueError where one of the options is given (is not None): `strategy` would not read it.
+
+    An unknown strategy is left to who knows them all.
+    """
+    from vaal_ext.strategies import STRATEGIES
+
+    if strategy.partition("+")[0] in STRATEGIES:
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"--{name} is for the strategy vaal, got {strategy!r}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaal_ext.cli.options import class_prior_of, fill, percentile_of
+from vaal_ext.cli.options import class_prior_of, fill, percentile_of, refuse_options_of_vaal
 from vaal_ext.cli.shared import (
     Backend,
     ClassPrior,
@@ -86,19 +86,18 @@ def run(
 ) -> None:
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext.experiment import loop
-    from vaal_ext.strategies import STRATEGIES
 
-    query = strategy.partition("+")[0]
-    if query != "vaal" and query in STRATEGIES:
+    is_vaal = strategy.partition("+")[0] == "vaal"
+    if not is_vaal:
         given = {
             "xi": xi, "eps": eps, "num-iters": num_iters, "percentile": percentile,
-            "class-prior": class_prior != "uniform", "order": order != "ascending",
-            "method": method != "finite-difference", "sign": sign != "paper",
+            "class-prior": None if class_prior == "uniform" else class_prior,
+            "order": None if order == "ascending" else order,
+            "method": None if method == "finite-difference" else method,
+            "sign": None if sign == "paper" else sign,
         }  # fmt: skip
-        for name, value in given.items():
-            if value is not None and value is not False:
-                raise ValueError(f"--{name} is for the strategy vaal, got {strategy!r}")
-    paper = preset if query == "vaal" else None
+        refuse_options_of_vaal(strategy, given)
+    paper = preset if is_vaal else None
     eps, num_iters, threshold = fill(
         paper, eps=eps, num_iters=num_iters, percentile=percentile_of(percentile)
     )
