@@ -39,8 +39,9 @@ def tables(results: Path) -> dict[str, str]:
     return {
         "accuracy": accuracy(files["accuracy"]),
         "machine": machine([row for rows in files.values() for row in rows]),
-        "logits": speed(ops, ["symmetric_kl", "posterior_summary"]),
+        "logits": speed(ops, ["symmetric_kl", "fisher_product", "posterior_summary"]),
         "images": speed(ops, ["perturb", "random_perturb"]),
+        "gradients": speed(ops, ["deepfool_step"]),
         "losses": losses(ops),
         "ldr": ldr(files["ldr"]),
         "deepfool": deepfool(files["deepfool"]),
