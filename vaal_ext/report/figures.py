@@ -78,6 +78,10 @@ def styles(names: Sequence[str]) -> list[Style]:
     ]
 
 
+# With more the legend would hide some: it goes outside.
+_CURVES_BESIDE_A_LEGEND = 5
+
+
 def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
     """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
 
@@ -87,7 +91,8 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(7.2, 4.6)
+    crowded = len(curves) > _CURVES_BESIDE_A_LEGEND
+    figure = new_figure(9.6 if crowded else 7.2, 4.6)
     axes = figure.subplots()
     for curve, style in zip(curves, styles([curve.name for curve in curves]), strict=True):
         colour, runs = style.colour, int(curve.runs.max())
@@ -118,7 +123,10 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     banded = any(int(curve.runs.max()) > 1 for curve in curves)
     band = ": mean over seeds, 95% band" if banded else ""
     axes.set_title(f"Active learning on {dataset}{band}")
-    axes.legend(loc="lower right", framealpha=0.9)
+    if crowded:
+        figure.legend(loc="outside right center", frameon=False)
+    else:
+        axes.legend(loc="lower right", framealpha=0.9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     write_figure(figure, path)
