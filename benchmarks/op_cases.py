@@ -110,6 +110,13 @@ def liger_kl(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), gradient
 
 
+def direction_errors(found: Tensor, expected: Tensor) -> Tensor:
+    """Of each row, scaled to maximum 1 as `expected` is. A row of zeros stays zeros: its error is
+    then 1, the lost direction's."""
+    peak = found.double().abs().amax(1, keepdim=True).clamp_min(1e-300)
+    return (found.double() / peak - expected).abs().amax(1)
+
+
 def kl_case(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, divergence: str
 ) -> Case:
@@ -121,9 +128,7 @@ def kl_case(
     )
 
     def errors(answer) -> Tensor:
-        # A gradient of zero stays zero: its error is then 1, the lost direction's.
-        peak = answer[1].double().abs().amax(1, keepdim=True).clamp_min(1e-300)
-        of_direction = (answer[1].double() / peak - direction).abs().amax(1)
+        of_direction = direction_errors(answer[1], direction)
         expected = value if answer[0].ndim else value.sum()
         return torch.maximum(
             of_direction, (answer[0] - expected).abs() / expected.clamp_min(1e-300)
@@ -156,8 +161,7 @@ def fisher_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     expected = reference.fisher_product(logits.double(), tangents.double())
 
     def errors(answer: Tensor) -> Tensor:
-        peak = answer.double().abs().amax(1, keepdim=True).clamp_min(1e-300)
-        return (answer.double() / peak - expected).abs().amax(1)
+        return direction_errors(answer, expected)
 
     contestants = {
         OURS: ops.fisher_product,

@@ -34,6 +34,13 @@ def write_images(folder: Path, files=FILES, size=(8, 8)) -> None:
         image_module.fromarray(pixels).save(folder / file)
 
 
+def go_to_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory from now on, with a folder ``images``."""
+    monkeypatch.chdir(folder)
+    write_images(Path("images"))
+    return folder
+
+
 def begin(project: str = "project", **options: str) -> int:
     """The first query on the folder ``images``, of five images; training takes three steps."""
     given = {

@@ -17,6 +17,7 @@ from labelling_project import (
     annotation,
     asked,
     begin,
+    go_to_images,
     rows,
     truth,
     write_answers,
@@ -35,8 +36,7 @@ pytest.importorskip("matplotlib")
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A project with one query, nothing answered."""
-    monkeypatch.chdir(tmp_path)
-    write_images(Path("images"))
+    go_to_images(tmp_path, monkeypatch)
     assert begin() == 0
     return tmp_path
 

@@ -18,6 +18,7 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
+    go_to_images,
     rows,
     step,
     truth,
@@ -40,9 +41,7 @@ STEPS = ("query", "label", "train")
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_images(Path("images"))
-    return tmp_path
+    return go_to_images(tmp_path, monkeypatch)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

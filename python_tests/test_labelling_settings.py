@@ -12,6 +12,7 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
+    go_to_images,
     rows,
     step,
     truth,
@@ -29,9 +30,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_images(Path("images"))
-    return tmp_path
+    return go_to_images(tmp_path, monkeypatch)
 
 
 def test_the_settings_are_what_config_json_holds(place):

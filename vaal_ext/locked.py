@@ -1,4 +1,4 @@
-"""One process at a folder."""
+"""One process at a folder, and a folder that is ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["FolderInUseError", "is_locked", "locked"]
+__all__ = ["FolderInUseError", "foreign_file", "held", "is_locked", "locked"]
 
 
 class FolderInUseError(ValueError):
@@ -26,23 +26,38 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         FolderInUseError: another process is at it.
     """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise FolderInUseError(f"another process is at the {what} {folder}") from None
-    try:
+    with held(folder / ".lock", timeout=0) as mine:
+        if not mine:
+            raise FolderInUseError(f"another process is at the {what} {folder}")
         yield
-    finally:
-        lock.release()
 
 
 def is_locked(folder: Path) -> bool:
     """Whether another process is at `folder`, which need not exist."""
     if not folder.is_dir():
         return False
+    with held(folder / ".lock", timeout=0) as mine:
+        return not mine
+
+
+@contextmanager
+def held(path: Path, timeout: float) -> Iterator[bool]:
+    """Whether the lock could be had in `timeout` seconds (-1: however long it takes)."""
+    lock = FileLock(path)
     try:
-        with locked(folder, "folder"):
-            return False
-    except FolderInUseError:
-        return True
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def foreign_file(folder: Path, first: str) -> str | None:
+    """The name of a file in `folder` that is not ours: there is no `first`, which we write before
+    any other. None where there is none; hidden files are not minded."""
+    # In this order: who finds another file of ours finds the first.
+    others = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    return others[0] if others and not (folder / first).exists() else None

@@ -33,7 +33,7 @@ from torch import Tensor
 from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
-from vaal_ext.locked import locked
+from vaal_ext.locked import foreign_file, locked
 from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.selection import percentile_rank
 
@@ -106,12 +106,10 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"the output folder {path} is not a folder")
         path.mkdir(parents=True, exist_ok=True)
-        # In this order: who finds another file of a run finds config.json, which comes before it.
-        # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
-        others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-        if others and not (path / "config.json").exists():
+        other = foreign_file(path, "config.json")
+        if other is not None:
             raise ValueError(
-                f"the output folder {path} holds no run but is not empty ({others[0]}): "
+                f"the output folder {path} holds no run but is not empty ({other}): "
                 "name a new folder"
             )
         with locked(path, "run"):

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.checks import require_int
+from vaal_ext.locked import foreign_file, held
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.identity import differences, identity
 from vaal_ext.pool.scores import PoolScores, joined
@@ -77,8 +77,8 @@ class ShardFolder:
         while claimed:  # once more: another process may have died at its shard
             claimed = False
             for number in self.missing():
-                with _held(self.path / f".{self.file(number).stem}.lock", timeout=0) as held:
-                    if held and not self.file(number).exists():
+                with held(self.path / f".{self.file(number).stem}.lock", timeout=0) as mine:
+                    if mine and not self.file(number).exists():
                         claimed = True
                         yield number
 
@@ -174,13 +174,10 @@ def _begun(
         raise NotADirectoryError(f"{path} is no folder")
     path.mkdir(parents=True, exist_ok=True)
     manifest = path / _MANIFEST
-    # In this order: who finds another's first shard finds the manifest, which is written before.
-    others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-    if others and not manifest.exists():
-        raise ValueError(
-            f"{path} holds no scores but is not empty ({others[0]}): name a new folder"
-        )
-    with _held(path / ".lock", timeout=-1):
+    other = foreign_file(path, _MANIFEST)
+    if other is not None:
+        raise ValueError(f"{path} holds no scores but is not empty ({other}): name a new folder")
+    with held(path / ".lock", timeout=-1):
         if manifest.exists():
             found = _read_manifest(manifest)
             old = found["identity"] | {"shard_size": found["shard_size"]}
@@ -216,18 +213,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no manifest of scores: {error}") from error
     return found
-
-
-@contextmanager
-def _held(path: Path, timeout: float) -> Iterator[bool]:
-    """Whether the lock could be had in `timeout` seconds (-1: however long it takes)."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

@@ -65,22 +65,25 @@ class PlannedRun:
     config: ResolvedConfig
     folder: Path
 
-    @property
-    def begun(self) -> bool:
-        """Whether the folder has a round. ValueError if it is another run's, or damaged."""
-        return self.finished or (self.folder / "rounds.csv").is_file()
+    def load(self) -> Run | None:
+        """What the folder holds; None before the first round.
 
-    @property
-    def finished(self) -> bool:
-        """Whether the folder holds all rounds. ValueError if they are another run's, or damaged."""
+        ValueError if it is another run's, or damaged.
+        """
         if not (self.folder / "rounds.csv").is_file():
-            return False
+            return None
         found = load_run(self.folder)
         wanted = json.loads(json.dumps(asdict(self.config)))  # as config.json would have it
         differences = config_differences(found.config, wanted)
         if differences:
             raise ValueError(f"{self.folder} holds a different run: {'; '.join(differences)}")
-        return found.finished
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds all rounds. ValueError: see :meth:`load`."""
+        found = self.load()
+        return found is not None and found.finished
 
 
 def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> list[PlannedRun]:
@@ -195,9 +198,9 @@ def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict
     """
     groups: dict[str, dict[str, list[Run]]] = {}
     for item in _runs_of(exhibit, overrides, out):
-        if item.begun:
-            variants = groups.setdefault(item.dataset, {})
-            variants.setdefault(item.label, []).append(load_run(item.folder))
+        found = item.load()
+        if found is not None:
+            groups.setdefault(item.dataset, {}).setdefault(item.label, []).append(found)
     if not groups:
         raise ValueError(f"{out} has no run of {exhibit.title!r} with a finished round")
     return groups
