@@ -100,6 +100,27 @@ def test_float32_is_right_at_every_step(cols, spread, step, divergence):
         assert errors.max() <= 2e-5
 
 
+@pytest.mark.parametrize("cols", [3, 300])
+@pytest.mark.parametrize(("dtype", "bottom"), [(torch.float32, -87), (torch.float64, -708)])
+def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols):
+    """e^bottom is the smallest normal number. One class comes from below it and is all that the
+    value and the gradient consist of; rows are laid over registers in two ways (3, 300 classes)."""
+    rises = torch.tensor([2.0, 20.0, 40.0, 60.0, 80.0, 100.0, 300.0, 700.0], dtype=dtype)
+    a = torch.full((len(rises), cols), -5.0, dtype=dtype)
+    a[:, 0], a[:, 2] = 0.0, bottom - 13.0
+    b = a.clone()
+    b[:, 2] += rises
+    got = value_and_gradients(ops, a, b)
+    with mpmath.workdps(50):
+        for row in range(len(a)):
+            logit_row = ([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
+            for ours, theirs in zip(got, exact(*logit_row, 0, "symmetric"), strict=True):
+                ours = ours[row].reshape(-1).tolist()
+                error = mpmath.norm([mpmath.mpf(x) - y for x, y in zip(ours, theirs, strict=True)])
+                digits = torch.finfo(dtype)
+                assert error <= max(50 * digits.eps * mpmath.norm(theirs), digits.tiny)
+
+
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("cols", [2, 10, 1000])

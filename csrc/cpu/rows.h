@@ -45,27 +45,27 @@ struct Along {
     return lane_max<S>(lane_numbers<S>() == lane ? second : first);
   }
   VAAL_HD void ask_ahead(int64_t j) const { prefetch_page_after(row + j); }
-  // The logits of both rows at the pivot: the first index where `a` is largest. The maximum runs in
-  // four chains, for each step would otherwise wait for the one before; then the row is searched for
-  // it. The padding is −inf here whatever `fill` is, for a row may lie below `fill`, or be −inf
-  // throughout. Where NaN is about the pivot is some index, and the differences are NaN all the same.
+  // The logits of both rows at the pivot: a class where `a` is largest. The maximum runs in four
+  // chains, for each step would otherwise wait for the one before, and takes its b along. The padding
+  // of `a` is −inf here whatever `fill` is, for a row may lie below `fill`, or be −inf throughout.
+  // Where NaN is about the pivot is some class, and the differences are NaN all the same.
   // From here on the padding lies so far below the pivot that it has no weight, and does not move.
   static VAAL_HD void pivot(Along& a, Along& b, V& a_k, V& b_k) {
-    const Along rows(a.row, 0, 1, a.cols, S(-__builtin_inf()), nullptr);
-    V best[4] = {rows.at(0), rows.at(0), rows.at(0), rows.at(0)};
+    const V none = broadcast<S>(S(-__builtin_inf()));
+    const Along rows(a.row, 0, 1, a.cols, none[0], nullptr);
+    V best[4] = {rows.at(0), none, none, none};
+    V beside[4] = {b.at(0), none, none, none};
+    const auto take = [&](int chain, V x, V y) __attribute__((always_inline)) {
+      beside[chain] = x > best[chain] ? y : beside[chain];
+      best[chain] = larger(x, best[chain]);
+    };
     int64_t j = 0;
     for (; j + 4 * kStep <= a.cols; j += 4 * kStep)
-      for (int i = 0; i < 4; ++i) best[i] = larger(load(a.row + j + i * kStep), best[i]);
-    for (; j < a.cols; j += kStep) best[0] = larger(rows.at(j), best[0]);
-    const V largest = max(larger(larger(best[0], best[1]), larger(best[2], best[3])));
-    I k{};
-    for (j = 0; j < a.cols; j += kStep)
-      if (any_lane(rows.at(j) == largest)) {
-        k = first_index(rows.at(j), index(j), largest);
-        break;
-      }
-    a_k = a.pick(k);
-    b_k = b.pick(k);
+      for (int i = 0; i < 4; ++i) take(i, load(a.row + j + i * kStep), load(b.row + j + i * kStep));
+    for (; j < a.cols; j += kStep) take(0, rows.at(j), b.at(j));
+    for (int i = 1; i < 4; ++i) take(0, best[i], beside[i]);
+    a_k = max(best[0]);
+    b_k = max(best[0] == a_k ? beside[0] : none);
     a.fill = a_k[0] - kUnseen;
     b.fill = b_k[0] - kUnseen;
   }

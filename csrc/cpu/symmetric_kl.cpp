@@ -24,8 +24,11 @@ constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);
 // Where Σ e^β exceeds e^30 the argmax has moved far.
 constexpr double kFar = 1e13;
 
-// w = e^α and d = e^α·expm1(δ), two exponentials. Below the range of normal numbers α is clamped,
-// and δ so that e^(α + δ) stays what it is: a class that rises from there keeps its v = w + d.
+// e^kDigits is 1/ulp: what classes may be wrong by, times this, must lie below the row's result.
+template <class S>
+constexpr S kDigits = sizeof(S) == 4 ? S(16) : S(37);
+
+// w = e^α and d = e^α·expm1(δ), two exponentials. Below the range of normal numbers α is clamped.
 template <class V>
 struct PlainTerm {
   V w, d;
@@ -34,9 +37,17 @@ struct PlainTerm {
 template <class M, class V>
 VAAL_HD PlainTerm<V> plain_term(V alpha, V delta) {
   using S = typename M::Scalar;
-  const V low = larger(broadcast<S>(M::kMinExponent), alpha);
-  const V w = M::exp_of_normal(low);
-  return {w, w * M::expm1(delta - (low - alpha))};
+  const V w = M::exp_of_normal(larger(broadcast<S>(M::kMinExponent), alpha));
+  return {w, w * M::expm1_of_normal(delta)};
+}
+
+// By at most this, over ulp, are the sums wrong for that where no logit moved farther than `reach`:
+// every class with δ = reach and the weight e^(kMinExponent + reach).
+template <class M, class V>
+VAAL_HD V clamped_weight(V reach, int64_t cols) {
+  using S = typename M::Scalar;
+  const V exponent = reach + (M::kMinExponent + kDigits<S>);
+  return M::exp_of_normal(larger(broadcast<S>(M::kMinExponent), exponent)) * reach * S(cols);
 }
 
 // Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
@@ -104,10 +115,11 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   });
   const V value = Rows::sum(sum_value.total);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
-  auto good = (value > kTiny<S>) & (row.t < S(kFar)) & (Rows::max(largest_delta) < kReach<S>);
+  const V reach = Rows::max(largest_delta), unsure = kTiny<S> + clamped_weight<M>(reach, cols);
+  auto good = (value > unsure) & (row.t < S(kFar)) & (reach < kReach<S>);
   if constexpr (kNeedQ || kNeedP) {
     peak = Rows::max(peak);
-    good = good & (peak > kTiny<S>);
+    good = good & (peak > unsure);
     V factor = broadcast<S>(S(1));
     if (args.direction) {
       factor = 1 / peak;
