@@ -100,6 +100,26 @@ def test_float32_is_right_at_every_step(cols, spread, step, divergence):
         assert errors.max() <= 2e-5
 
 
+@pytest.mark.parametrize("divergence", ["symmetric", "forward"])
+@pytest.mark.parametrize("smoothing", [0, 0.1])
+@pytest.mark.parametrize("spread", [10, 40])
+@pytest.mark.parametrize("cols", [3, 20, 300])
+def test_logits_that_have_nothing_in_common(cols, spread, smoothing, divergence):
+    """The argmax moves by dozens, beyond what the pivot serves. The value, and the symmetric gradients
+    without smoothing, keep their relative accuracy. The others' gradients vanish where a posterior
+    is saturated, as differences of terms of order one: there the error is measured against one."""
+    a, b = logits(200, cols, spread, 1.5 * spread)
+    how = {"divergence": divergence, "smoothing": smoothing}
+    got = value_and_gradients(ops, a, b, **how)
+    expected = value_and_gradients(reference, a.double(), b.double(), **how)
+    assert row_errors(got[0], expected[0]).max() <= 2e-5
+    for ours, theirs in zip(got[1:], expected[1:], strict=True):
+        if smoothing == 0 and divergence == "symmetric":
+            assert row_errors(ours, theirs).max() <= 2e-5
+        missed = torch.linalg.vector_norm(ours - theirs, dim=1)
+        assert (missed <= 2e-5 * torch.linalg.vector_norm(theirs, dim=1).clamp_min(1)).all()
+
+
 @pytest.mark.parametrize("cols", [3, 300])
 @pytest.mark.parametrize(("dtype", "bottom"), [(torch.float32, -87), (torch.float64, -708)])
 def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols):

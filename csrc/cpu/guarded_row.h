@@ -3,78 +3,13 @@
 
 #pragma once
 
-#include <math.h>
-
 #include "../math/smoothed_kl.h"
-#include "kernels.h"
-#include "rows.h"
+#include "wide_row.h"
 
 namespace vaal::VAAL_ISA {
 
-// Beyond this the argmax has moved so far that the pivot's posterior underflows beside the others;
-// J is then of order one and the two log-softmaxes can be subtracted directly.
+// Beyond this the argmax has moved so far that it is a row for wide_row.h.
 constexpr double kWideShift = 30.0;
-
-// One such row, in double whatever the storage: rare, so simple.
-template <class T, class S>
-void wide_row(const KLArguments& args, int64_t row) {
-  const int64_t cols = args.cols;
-  const T* a = static_cast<const T*>(args.p) + row * cols;
-  const T* b = static_cast<const T*>(args.q) + row * cols;
-  double max_a = -INFINITY, max_b = -INFINITY, sum_a = 0, sum_b = 0;
-  for (int64_t j = 0; j < cols; ++j) {
-    max_a = fmax(max_a, load_one<S>(a + j));
-    max_b = fmax(max_b, load_one<S>(b + j));
-  }
-  for (int64_t j = 0; j < cols; ++j) {
-    sum_a += ::exp(load_one<S>(a + j) - max_a);
-    sum_b += ::exp(load_one<S>(b + j) - max_b);
-  }
-  const double log_za = max_a + ::log(sum_a), log_zb = max_b + ::log(sum_b);
-  const double keep = 1 - args.smoothing, floor = args.smoothing / cols;
-  // gain is posterior · ∂value/∂(mixed posterior), up to a constant of the row times the posterior.
-  struct Class {
-    double p, q, term, gain_p, gain_q;
-  };
-  const auto class_of = [&](int64_t j) -> Class {
-    const double log_p = load_one<S>(a + j) - log_za, log_q = load_one<S>(b + j) - log_zb;
-    const double p = ::exp(log_p), q = ::exp(log_q);
-    const double p_mixed = keep * p + floor, q_mixed = keep * q + floor;
-    if (p_mixed == 0 && q_mixed == 0) return {0, 0, 0, 0, 0};
-    const double u = args.smoothing > 0 ? ::log(q_mixed / p_mixed) : log_q - log_p;
-    const double change = q_mixed - p_mixed;
-    const double change_p = p_mixed == 0 ? change : p / p_mixed * change;
-    const double change_q = q_mixed == 0 ? change : q / q_mixed * change;
-    const double pu = p == 0 ? 0 * p : p * u, qu = q == 0 ? 0 * q : q * u;
-    if (args.symmetric) return {p, q, change * u, -pu - change_p, qu + change_q};
-    return {p, q, p_mixed == 0 ? change : change - p_mixed * u, -pu, change_q};
-  };
-  double value = 0, mean_p = 0, mean_q = 0;
-  for (int64_t j = 0; j < cols; ++j) {
-    const Class c = class_of(j);
-    value += c.term;
-    mean_p += c.gain_p;
-    mean_q += c.gain_q;
-  }
-  const auto gradient = [&](bool of_q, int64_t j) {
-    const Class c = class_of(j);
-    return keep * (of_q ? c.gain_q - c.q * mean_q : c.gain_p - c.p * mean_p);
-  };
-  if (args.value != nullptr) static_cast<S*>(args.value)[row] = S(value);
-  const S* upstream = static_cast<const S*>(args.grad_value);
-  double factor = upstream ? upstream[row * args.grad_value_stride] : 1;
-  if (args.direction) {
-    double peak = 0;
-    for (int64_t j = 0; j < cols; ++j) peak = fmax(peak, fabs(gradient(true, j)));
-    factor = peak > 0 ? 1 / peak : 0;
-  }
-  for (int64_t j = 0; j < cols; ++j) {
-    if (args.grad_q != nullptr)
-      store_one<S>(static_cast<T*>(args.grad_q) + row * cols + j, S(factor * gradient(true, j)));
-    if (args.grad_p != nullptr)
-      store_one<S>(static_cast<T*>(args.grad_p) + row * cols + j, S(factor * gradient(false, j)));
-  }
-}
 
 // What multiplies a row's gradient (given over e^m, or over e^2m when smoothed): the upstream
 // gradient, or 1/peak in two factors. A peak near the bottom of the range is lifted first, so that
@@ -117,7 +52,7 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   const V a_k = a_rows.pick(k), b_k = b_rows.pick(k);
   const V best_b = top_b.first == b_k ? top_b.second : top_b.first;  // over j ≠ k
   V m = larger(top_a.second - a_k, best_b - b_k);
-  if (m[0] > S(kWideShift)) return wide_row<T, S>(args, index);
+  if (m[0] > S(kWideShift)) return wide_row<T, S>(args, index, scratch);
   m = m == none ? V{} : m;  // C = 1, or nothing besides the pivot
 
   // Pass 2: the sums over j ≠ k. A pivot that is not finite makes the row NaN.
