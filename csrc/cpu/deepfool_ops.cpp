@@ -40,25 +40,37 @@ bool rows_are_dense(const Tensor& gradients) {
 struct Nearest {
   int64_t slot = -1;  // its place among the candidates; -1: none
   double distance = kInfinity;
-  int exponent = 0;   // the step is (gradient·2^−exponent)·factor
-  double factor = 0;
+  NormPart norm{1, 1};  // of its gradient
   bool failed = false;  // something was not finite
 
   // gap = f(candidate) − f(reference); largest: of the type of the arithmetic.
-  void consider(int64_t candidate_slot, double gap, const NormPart& norm, double largest) {
+  void consider(int64_t candidate_slot, double gap, const NormPart& its_norm, double largest) {
     if (gap == -kInfinity) return;  // ruled out
-    if (!(gap < kInfinity && norm.sum < kInfinity)) failed = true;
-    if (failed || (norm.sum == 0 && gap != 0)) return;  // a gradient of 0 leads nowhere
-    Nearest other{candidate_slot, 0};
+    if (!(gap < kInfinity && its_norm.sum < kInfinity)) failed = true;
+    if (failed || (its_norm.sum == 0 && gap != 0)) return;  // a gradient of 0 leads nowhere
+    double its_distance = 0;
     if (gap != 0) {
-      const double root = std::sqrt(norm.sum);
-      const int root_exponent = std::ilogb(root);
-      const double fraction = std::ldexp(root, -root_exponent);  // in [1, 2)
-      other.exponent = std::ilogb(norm.scale) + root_exponent;
-      other.distance = std::ldexp(std::abs(gap) / fraction, -other.exponent);
-      other.factor = other.distance / fraction;
+      its_distance = std::abs(gap) / std::sqrt(its_norm.sum);
+      if (its_norm.scale != 1) its_distance = std::ldexp(its_distance, -std::ilogb(its_norm.scale));
     }
-    if (other.distance <= largest && other.distance < distance) *this = other;
+    if (its_distance > largest || !(its_distance < distance)) return;
+    slot = candidate_slot;
+    distance = its_distance;
+    norm = its_norm;
+  }
+};
+
+// The step is (gradient·2^−exponent)·factor: distance · gradient/‖gradient‖ without leaving the range.
+struct StepFactor {
+  int exponent = 0;
+  double factor = 0;
+
+  explicit StepFactor(const Nearest& nearest) {
+    if (nearest.distance == 0) return;
+    const double root = std::sqrt(nearest.norm.sum);
+    const int root_exponent = std::ilogb(root);
+    exponent = std::ilogb(nearest.norm.scale) + root_exponent;
+    factor = nearest.distance / std::ldexp(root, -root_exponent);
   }
 };
 
@@ -145,14 +157,15 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
   Samples(samples, elements).each_chunk([&](int64_t, int64_t i, int64_t at, int64_t count) {
     const Nearest& best = chosen[i];
     char* const out = to + (i * elements + at) * bytes;
-    if (best.failed)
+    if (best.failed) {
       kernels().scaled(row(i, 0) + at * bytes, out, count, 0,
                        std::numeric_limits<double>::quiet_NaN(), storage);
-    else if (best.factor == 0)
+    } else if (best.slot < 0 || best.distance == 0) {
       std::fill(out, out + count * bytes, 0);  // the gradient may be that of a class ruled out
-    else
-      kernels().scaled(row(i, best.slot) + at * bytes, out, count, best.exponent, best.factor,
-                       storage);
+    } else {
+      const StepFactor by(best);
+      kernels().scaled(row(i, best.slot) + at * bytes, out, count, by.exponent, by.factor, storage);
+    }
   });
   return {nearest, distance, step};
 }

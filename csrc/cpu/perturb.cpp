@@ -24,8 +24,7 @@ double sum_of_squares(const T* direction, int64_t count) {
   using R = Register<float>;
   typedef float HalfV __attribute__((vector_size(sizeof(R::V) / 2)));
   using D = Register<double>::V;
-  constexpr int kChains = 8;                // sums that do not wait for one another
-  constexpr int kSteps = kExact ? 1 : 4;    // squares added in float
+  constexpr int kChains = 8;  // sums that do not wait for one another
   D total[2] = {};
   const auto add = [&](R::V x, R::V y) {
     HalfV part[2][2];
@@ -36,20 +35,28 @@ double sum_of_squares(const T* direction, int64_t count) {
   };
   const R::V one = broadcast<float>(1.0f);
   int64_t i = 0;
-  if constexpr (!kExact) {
-    for (; i + kSteps * kChains * R::kLanes <= count; i += kSteps * kChains * R::kLanes) {
+  const auto blocks = [&](auto steps) __attribute__((always_inline)) {  // so many added in float
+    constexpr int64_t kBlock = steps() * kChains * R::kLanes;
+    for (; i + kBlock <= count; i += kBlock) {
       R::V sum[kChains] = {};
-      for (int step = 0; step < kSteps; ++step)
+      for (int step = 0; step < steps(); ++step)
         for (int chain = 0; chain < kChains; ++chain) {
-          const R::V d = load(direction + i + (step * kChains + chain) * R::kLanes);
+          const T* const at = direction + i + (step * kChains + chain) * R::kLanes;
+          prefetch_page_after(at);
+          const R::V d = load(at);
           sum[chain] += d * d;
         }
       for (int width = kChains / 2; width > 0; width /= 2)
         for (int chain = 0; chain < width; ++chain) sum[chain] += sum[chain + width];
       add(sum[0], one);
     }
+  };
+  if constexpr (!kExact) {
+    blocks([]() constexpr { return 4; });
+    blocks([]() constexpr { return 1; });
   }
   for (; i + R::kLanes <= count; i += R::kLanes) {
+    prefetch_page_after(direction + i);
     const R::V d = load(direction + i);
     add(d, d);
   }
