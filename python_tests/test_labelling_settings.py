@@ -23,6 +23,7 @@ from labelling_project import (
 from vaal_ext.cli.app import main
 from vaal_ext.labelling import learner
 from vaal_ext.labelling.config import ProjectConfig
+from vaal_ext.labelling.project import Project
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
@@ -39,6 +40,19 @@ def test_the_settings_are_what_config_json_holds(place):
     assert ProjectConfig.from_settings(saved).settings() == saved
     assert saved["seed"] == 3
     assert begin(seed="3") == 0  # the same options again are no new project
+
+
+def test_of_two_that_begin_at_once_the_second_is_refused(place, monkeypatch, capfd):
+    begin_it = Project.begin
+
+    def after_another(path, config):
+        begin_it(path, ProjectConfig.from_settings(config.settings() | {"seed": 9}))
+        return begin_it(path, config)
+
+    monkeypatch.setattr(Project, "begin", after_another)
+    assert begin(seed="3") == 2
+    assert "the project's seed is 9, the command says 3" in capfd.readouterr().err
+    assert json.loads(Path("project/config.json").read_text())["seed"] == 9
 
 
 def test_changed_settings_and_changed_labels_train_again(place, capsys):

@@ -154,8 +154,9 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
         # Images and network are tried before there is a project.
         images = ImageFiles(Path(config.images), config.image_size)
         Learner(config, images, _network(config))
-        return Project.begin(path, config)
-    project = Project(path)
+        project = Project.begin(path, config)
+    else:
+        project = Project(path)
     has = project.config.settings()
     for name, value in ProjectConfig.from_settings(has | given).settings().items():
         if name in given and value != has[name]:

@@ -26,7 +26,7 @@ from typing import IO, Any, TypeVar
 
 from vaal_ext.atomic import naming, remove_leftovers, write_atomically
 from vaal_ext.labelling.config import SKIP, ProjectConfig
-from vaal_ext.locked import locked
+from vaal_ext.locked import foreign_file, locked
 
 __all__ = ["Asked", "Given", "Project", "Training"]
 
@@ -106,28 +106,31 @@ class Project:
 
     @classmethod
     def begin(cls, path: Path, config: ProjectConfig) -> Project:
-        """Make the folder and write ``config.json``.
+        """Make the folder and write ``config.json``; a project that another process has begun
+        meanwhile stays as it is, with its own settings.
 
         Raises:
             ValueError: the folder is not empty, or lies among the images, whose number the
                 project's own pictures would add to.
+            FolderInUseError: another process is at it.
             OSError: it cannot be made or written.
         """
         if path.resolve().is_relative_to(config.images):
             raise ValueError(f"the project {path} must not lie in its folder of images")
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"the project {path} is not a folder")
-        # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
-        files = path.iterdir() if path.exists() else ()
-        others = sorted(file.name for file in files if not file.name.startswith("."))
-        if others:
-            raise ValueError(
-                f"{path} holds no project but is not empty ({others[0]}): name a new folder"
-            )
         path.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path / "config.json", "w") as file:
-            json.dump(config.settings(), file, indent=2)
-            file.write("\n")
+        # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
+        other = foreign_file(path, "config.json")
+        if other is not None:
+            raise ValueError(
+                f"{path} holds no project but is not empty ({other}): name a new folder"
+            )
+        with locked(path, "project"):
+            if not (path / "config.json").exists():
+                with write_atomically(path / "config.json", "w") as file:
+                    json.dump(config.settings(), file, indent=2)
+                    file.write("\n")
         return cls(path)
 
     @contextmanager
