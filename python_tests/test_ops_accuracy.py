@@ -105,8 +105,8 @@ def test_float32_is_right_at_every_step(cols, spread, step, divergence):
 @pytest.mark.parametrize("spread", [10, 40])
 @pytest.mark.parametrize("cols", [3, 20, 300])
 def test_logits_that_have_nothing_in_common(cols, spread, smoothing, divergence):
-    """The argmax moves by dozens, beyond what the pivot serves. The value and the symmetric gradients
-    without smoothing keep their relative accuracy. The other gradients vanish where a posterior
+    """The argmax moves by dozens, beyond what the pivot serves. The value and the two symmetric
+    gradients without smoothing keep their relative accuracy. The others vanish where a posterior
     is saturated, as differences of terms of order one: there the error is measured against one."""
     a, b = logits(200, cols, spread, 1.5 * spread)
     how = {"divergence": divergence, "smoothing": smoothing}
