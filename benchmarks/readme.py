@@ -109,11 +109,11 @@ def accuracy(rows: list[Row]) -> str:
 
 def machine(rows: list[Row]) -> str:
     """The line that says where and with what: one, if all was measured in one go."""
-    said = distinct(rows, "device", "torch", "python", "commit")
-    return "; ".join(
+    said = (
         f"{device}; torch {torch}, Python {python}, commit {commit[:12]}"
-        for device, torch, python, commit in said
+        for device, torch, python, commit in distinct(rows, "device", "torch", "python", "commit")
     )
+    return "; ".join(dict.fromkeys(said))  # a tree that only holds new figures is "dirty" too
 
 
 def speed(rows: list[Row], ops: list[str]) -> str:
