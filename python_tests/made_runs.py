@@ -35,7 +35,11 @@ def make_run(
     """A run folder as `vaal-ext run` leaves it: 20 labels, then queries of 10, each in 3 s."""
     folder.mkdir(parents=True)
     config = CONFIG | {"strategy": strategy, "seed": seed} | settings
-    content = {"config": config, "data_sha256": sha256_of(str(config["dataset"]), seed)}
+    try:
+        sha256 = sha256_of(str(config["dataset"]), seed)
+    except (OSError, ImportError):  # the data are not there
+        sha256 = ""
+    content = {"config": config, "data_sha256": sha256}
     (folder / "config.json").write_text(json.dumps(content))
     header = (
         "round,labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds"
@@ -54,11 +58,8 @@ def make_run(
 
 @functools.cache
 def sha256_of(dataset: str, seed: int) -> str:
-    """Of the data that a run folder names, if they are there."""
-    try:
-        return provenance.fingerprint(load_dataset(dataset, None, stream_seed(seed, Stream.SPLIT)))
-    except (OSError, ImportError):
-        return ""
+    """Of the data that a run folder names."""
+    return provenance.fingerprint(load_dataset(dataset, None, stream_seed(seed, Stream.SPLIT)))
 
 
 def run_of(

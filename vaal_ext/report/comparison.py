@@ -19,6 +19,7 @@ from vaal_ext.report.statistics import (
     signed_rank_p,
     win_matrix,
 )
+from vaal_ext.report.wording import counted
 
 __all__ = ["Comparison", "Measurement", "compare"]
 
@@ -127,18 +128,14 @@ def _subset_line(by_seed: Sequence[dict[int, Run]], seeds: list[int], labels: np
         return "no statistics: there is no seed that all strategies have"
     if not len(labels):
         return "no statistics: there is no number of labels that all runs have"
-    text = f"statistics over {_count(len(seeds), 'seed')} and {labels[0]} to {labels[-1]} labels"
+    text = f"statistics over {counted(len(seeds), 'seed')} and {labels[0]} to {labels[-1]} labels"
     left_out = len(all_seeds) - len(seeds), len(all_labels) - len(labels)
     if any(left_out):
         text += (
-            f", which all strategies have (left out: {_count(left_out[0], 'seed')}, "
-            f"{_count(left_out[1], 'number')} of labels)"
+            f", which all strategies have (left out: {counted(left_out[0], 'seed')}, "
+            f"{counted(left_out[1], 'number')} of labels)"
         )
     return text
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _accuracies(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,7 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
             linestyle=style.line,
             markersize=4.5,
             linewidth=2.0,
-            label=f"{curve.name} ({runs} seed{'s' if runs > 1 else ''})",
+            label=f"{curve.name} ({counted(runs, 'seed')})",
         )
     every = np.concatenate([100 * curve.accuracies for curve in curves])
     margin = max(1.0, 0.06 * float(np.ptp(every)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaal_ext.report.figures import new_figure, styles, write_figure
+from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def draw_updates(path: Path, errors: Mapping[str, Mapping[str, np.ndarray]], tit
                     updates, mean - half, mean + half, color=style.colour, alpha=0.15, linewidth=0
                 )
         seeds = len(next(iter(strategies.values())))
-        axes.set_title(f"{dataset} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=10)
+        axes.set_title(f"{dataset} ({counted(seeds, 'seed')})", fontsize=10)
         axes.set_xlabel("updates")
         axes.grid(alpha=0.25)
         axes.legend()

@@ -14,6 +14,7 @@ from vaal_ext.models import model_for
 from vaal_ext.radius import rms_length
 from vaal_ext.report.figures import new_figure, styles, write_figure
 from vaal_ext.report.runs import Run
+from vaal_ext.report.wording import counted
 from vaal_ext.roughness import LDRScorer
 
 __all__ = ["FRACTIONS", "draw_radius", "error_ranking"]
@@ -65,7 +66,7 @@ def draw_radius(path: Path, areas: Mapping[str, np.ndarray], title: str) -> None
     for (dataset, values), style in zip(shown.items(), styles(list(shown)), strict=True):
         axes.plot(
             FRACTIONS, values.mean(axis=0), color=style.colour, marker=style.marker,
-            label=f"{dataset} ({len(values)} seeds)",
+            label=f"{dataset} ({counted(len(values), 'seed')})",
         )  # fmt: skip
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_xscale("log")

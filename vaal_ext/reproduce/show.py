@@ -13,6 +13,7 @@ from vaal_ext.report.curves import learning_curves, write_csv, write_tables
 from vaal_ext.report.figures import draw_learning_curves, draw_win_matrix
 from vaal_ext.report.runs import Run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
+from vaal_ext.report.wording import counted
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.reproduce.radius import FRACTIONS, draw_radius, error_ranking
@@ -125,7 +126,7 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         }
         path = out / f"{name}.png"
         seeds = len(next(iter(groups.values())))
-        draw_losses(path, panels, labels, f"{dataset}: {exhibit.title} ({seeds} seeds)")
+        draw_losses(path, panels, labels, f"{dataset}: {exhibit.title} ({counted(seeds, 'seed')})")
         yield f"{path}: losses and accuracy against labels"
         rows = [
             (label, int(labels[i]), *(round(float(values[i]), 6) for values in columns.values()))
@@ -214,7 +215,7 @@ def _notes(groups: dict[str, list[Run]]) -> list[str]:
     pool = config["pool_size"]
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
     return [
-        f"Test accuracy in percent, mean over {len(some)} seed{'s' if len(some) > 1 else ''} "
+        f"Test accuracy in percent, mean over {counted(len(some), 'seed')} "
         "[95% bootstrap interval]; in parentheses the paper's, bold where ours is above. Data: "
         f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
         f"{config['query_size']} from {scored}; {config['steps']} steps a training."
