@@ -160,6 +160,8 @@ NON_FINITE = {
     "both at -inf": ([1, -math.inf, 2, 0.5], [1.5, -math.inf, 1, 0.3]),
     "p at -inf": ([1, -math.inf, 2, 0.5], [1.5, 0, 1, 0.3]),
     "q at -inf": ([1, 1, 2, 0.5], [1.5, -math.inf, 1, 0.3]),
+    "two of p at -inf": ([1, -math.inf, 2, -math.inf], [1.5, 0, 1, 0.3]),
+    "two of q at -inf": ([1, 1, 2, 0.5], [1.5, -math.inf, 1, -math.inf]),
     "q at -inf at the pivot": ([1, 1, 2, 0.5], [1.5, 1, -math.inf, 0.3]),
     "all but the pivot at -inf": ([1] + [-math.inf] * 3, [2] + [-math.inf] * 3),
     "p NaN": ([1, math.nan, 2, 0.5], [1, 1, 1, 1]),

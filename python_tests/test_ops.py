@@ -182,19 +182,24 @@ def test_strides(device):
 
 def test_infinities_and_nan(device):
     """A class absent from both rows adds nothing; one that vanishes or appears makes J infinite."""
-    a = torch.tensor(
-        [[0, 1, -inf], [0, 1, 2], [0, 1, -inf], [0, nan, 1], [0, 1, 2], [-inf] * 3], device=device
-    )
-    b = torch.tensor(
-        [[0.5, 1, -inf], [0, 1, -inf], [0, 1, 1], [0, 1, 1], [0, nan, 2], [0, 0, 0]], device=device
-    )
+    rows = [
+        ([0, 1, -inf], [0.5, 1, -inf]),
+        ([0, 1, 2], [0, 1, -inf]),
+        ([0, 1, 2], [-inf, 1, -inf]),
+        ([0, 1, -inf], [0, 1, 1]),
+        ([-inf, 1, -inf], [0, 1, 1]),
+        ([0, nan, 1], [0, 1, 1]),
+        ([0, 1, 2], [0, nan, 2]),
+        ([-inf] * 3, [0, 0, 0]),
+    ]
+    a, b = torch.tensor(rows, device=device).unbind(1)
     value, direction = ops.symmetric_kl_direction(a, b)
     expected = reference.symmetric_kl_direction(a.double(), b.double())
     torch.testing.assert_close(value.double(), expected[0], rtol=1e-6, atol=0, equal_nan=True)
     torch.testing.assert_close(direction.double(), expected[1], rtol=0, atol=1e-6, equal_nan=True)
-    assert value[:3].isinf().tolist() == [False, True, True]
-    assert value[3:].isnan().all()
-    forward = ops.symmetric_kl(a[2:3], b[2:3], divergence="forward")
+    assert value[:5].isinf().tolist() == [False, True, True, True, True]
+    assert value[5:].isnan().all()
+    forward = ops.symmetric_kl(a[3:4], b[3:4], divergence="forward")
     torch.testing.assert_close(
         forward.cpu(), torch.log(torch.tensor([(1 + 2 * 2.718281828) / 3.718281828]))
     )

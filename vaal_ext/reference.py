@@ -56,7 +56,8 @@ def _pivot(p_logits: Tensor, q_logits: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     absent = (a == -torch.inf) & (b == -torch.inf)
     alpha = a - a.gather(1, k)
     delta = ((b - a) - (b.gather(1, k) - a.gather(1, k))).masked_fill(absent, 0.0)
-    beta = (b - b.gather(1, k)).scatter(1, k, 0.0)
+    # -inf stays -inf where the pivot's is too; at the pivot 0.
+    beta = (b - b.gather(1, k)).masked_fill(b == -torch.inf, -torch.inf).scatter(1, k, 0.0)
     others = torch.ones_like(a).scatter_(1, k, 0.0).bool()
     # shift > 0 only where the argmax has moved: it keeps exp(beta) finite.
     shift = beta.amax(dim=1, keepdim=True).clamp_min(0.0)

@@ -208,7 +208,8 @@ struct LongSum {
   V total, lost;
   VAAL_HD void add(V term) {
     const V corrected = term - lost, next = total + corrected;
-    lost = (next - total) - corrected;
+    const V missed = (next - total) - corrected;
+    lost = missed == missed ? missed : V{};  // a second infinite term does not make it NaN
     total = next;
   }
   // For a loop that adds up a block plainly first.
