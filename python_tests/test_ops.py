@@ -191,6 +191,7 @@ def test_infinities_and_nan(device):
         ([0, nan, 1], [0, 1, 1]),
         ([0, 1, 2], [0, nan, 2]),
         ([-inf] * 3, [0, 0, 0]),
+        ([-inf] * 3, [-inf] * 3),
     ]
     a, b = torch.tensor(rows, device=device).unbind(1)
     value, direction = ops.symmetric_kl_direction(a, b)

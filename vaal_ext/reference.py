@@ -49,11 +49,13 @@ def _pivot(p_logits: Tensor, q_logits: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     """p, q, q - p, u = log q - log p and delta, each [B, C], free of cancellation.
 
     Everything is measured from k = argmax p_logits, so that what is subtracted is small where the
-    result is small. A class where both logits are -inf has p = q = 0 and adds nothing.
+    result is small. A class where both logits are -inf has p = q = 0 and adds nothing; a row of
+    nothing else has no posterior and is NaN.
     """
     a, b = _compute(p_logits), _compute(q_logits)
     k = a.argmax(dim=1, keepdim=True)
     absent = (a == -torch.inf) & (b == -torch.inf)
+    absent = absent & ~absent.all(dim=1, keepdim=True)
     alpha = a - a.gather(1, k)
     delta = ((b - a) - (b.gather(1, k) - a.gather(1, k))).masked_fill(absent, 0.0)
     # -inf stays -inf where the pivot's is too; at the pivot 0.
