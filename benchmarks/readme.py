@@ -109,11 +109,13 @@ def accuracy(rows: list[Row]) -> str:
 
 def machine(rows: list[Row]) -> str:
     """The line that says where and with what: one, if all was measured in one go."""
+    # Cut before repetitions go: a tree that only holds new figures is "-dirty" too.
     said = (
-        f"{device}; torch {torch}, Python {python}, commit {commit[:12]}"
-        for device, torch, python, commit in distinct(rows, "device", "torch", "python", "commit")
+        f"{row['device']}; torch {row['torch']}, Python {row['python']}, "
+        f"commit {row['commit'][:12]}"
+        for row in rows
     )
-    return "; ".join(dict.fromkeys(said))  # a tree that only holds new figures is "dirty" too
+    return "; ".join(dict.fromkeys(said))
 
 
 def speed(rows: list[Row], ops: list[str]) -> str:

@@ -40,6 +40,17 @@ def value_and_gradients(module, a, b, **how):
     return (value.detach(), *torch.autograd.grad(value.sum(), (a, b)))
 
 
+def digits(row):
+    """The numbers of a row of a tensor, as they are, for mpmath to go on with."""
+    return [mpmath.mpf(x) for x in row.reshape(-1).tolist()]
+
+
+def error_and_size(row, expected):
+    """The norms of what a row of a tensor is off by and of what it should be."""
+    missed = [x - y for x, y in zip(digits(row), expected, strict=True)]
+    return mpmath.norm(missed), mpmath.norm(expected)
+
+
 def exact(a, b, smoothing, divergence):
     """The divergence and both gradients of one row, with mpmath's digits, from the definition."""
     p, q = ([mpmath.exp(x - max(row)) for x in row] for row in (a, b))
@@ -75,12 +86,10 @@ def test_float64_formulas_agree_with_50_digits(cols, spread, step, how):
     got = value_and_gradients(reference, a, b, smoothing=smoothing, divergence=divergence)
     with mpmath.workdps(50):
         for row in range(len(a)):
-            logit_row = ([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
-            expected = exact(*logit_row, mpmath.mpf(smoothing), divergence)
+            expected = exact(digits(a[row]), digits(b[row]), mpmath.mpf(smoothing), divergence)
             for ours, theirs in zip(got, expected, strict=True):
-                ours = ours[row].reshape(-1).tolist()
-                error = mpmath.norm([mpmath.mpf(x) - y for x, y in zip(ours, theirs, strict=True)])
-                assert error <= 1e-13 * mpmath.norm(theirs)
+                error, size = error_and_size(ours[row], theirs)
+                assert error <= 1e-13 * size
 
 
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
@@ -133,12 +142,10 @@ def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols)
     got = value_and_gradients(ops, a, b)
     with mpmath.workdps(50):
         for row in range(len(a)):
-            logit_row = ([mpmath.mpf(x) for x in z[row].tolist()] for z in (a, b))
-            for ours, theirs in zip(got, exact(*logit_row, 0, "symmetric"), strict=True):
-                ours = ours[row].reshape(-1).tolist()
-                error = mpmath.norm([mpmath.mpf(x) - y for x, y in zip(ours, theirs, strict=True)])
-                digits = torch.finfo(dtype)
-                assert error <= max(50 * digits.eps * mpmath.norm(theirs), digits.tiny)
+            expected = exact(digits(a[row]), digits(b[row]), 0, "symmetric")
+            for ours, theirs in zip(got, expected, strict=True):
+                error, size = error_and_size(ours[row], theirs)
+                assert error <= max(50 * torch.finfo(dtype).eps * size, torch.finfo(dtype).tiny)
 
 
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
@@ -241,14 +248,9 @@ def test_fisher_product_agrees_with_200_digits(cols, spread, gap):
         product = module.fisher_product(x, y)
         with mpmath.workdps(200):
             for row in range(len(x)):
-                expected = exact_product(
-                    *([mpmath.mpf(z) for z in t[row].tolist()] for t in (x, y))
-                )
-                mine = product[row].tolist()
-                error = mpmath.norm(
-                    [mpmath.mpf(m) - e for m, e in zip(mine, expected, strict=True)]
-                )
-                assert error <= bound * mpmath.norm(expected)
+                expected = exact_product(digits(x[row]), digits(y[row]))
+                error, size = error_and_size(product[row], expected)
+                assert error <= bound * size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

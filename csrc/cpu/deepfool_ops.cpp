@@ -40,7 +40,7 @@ bool rows_are_dense(const Tensor& gradients) {
 struct Nearest {
   int64_t slot = -1;  // its place among the candidates; -1: none
   double distance = kInfinity;
-  NormPart norm{1, 1};  // of its gradient
+  NormPart norm{};  // of its gradient
   bool failed = false;  // something was not finite
 
   // gap = f(candidate) − f(reference); largest: of the type of the arithmetic.
@@ -62,17 +62,17 @@ struct Nearest {
 
 // The step is (gradient·2^−exponent)·factor: distance · gradient/‖gradient‖ without leaving the range.
 struct StepFactor {
-  int exponent = 0;
-  double factor = 0;
-
-  explicit StepFactor(const Nearest& nearest) {
-    if (nearest.distance == 0) return;
-    const double root = std::sqrt(nearest.norm.sum);
-    const int root_exponent = std::ilogb(root);
-    exponent = std::ilogb(nearest.norm.scale) + root_exponent;
-    factor = nearest.distance / std::ldexp(root, -root_exponent);
-  }
+  int exponent;
+  double factor;
 };
+
+// For a nearest boundary that is some way off.
+StepFactor step_factor(const Nearest& nearest) {
+  const double root = std::sqrt(nearest.norm.sum);
+  const int root_exponent = std::ilogb(root);
+  return {std::ilogb(nearest.norm.scale) + root_exponent,
+          nearest.distance / std::ldexp(root, -root_exponent)};
+}
 
 void check(const Tensor& logits, const Tensor& gradients, const Tensor& reference,
            const Tensor& candidates) {
@@ -163,7 +163,7 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
     } else if (best.slot < 0 || best.distance == 0) {
       std::fill(out, out + count * bytes, 0);  // the gradient may be that of a class ruled out
     } else {
-      const StepFactor by(best);
+      const StepFactor by = step_factor(best);
       kernels().scaled(row(i, best.slot) + at * bytes, out, count, by.exponent, by.factor, storage);
     }
   });

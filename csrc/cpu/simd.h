@@ -267,14 +267,10 @@ VAAL_HD void store_some(T* to, typename Register<S>::V v, int64_t n) {
   memcpy(to, buffer, n * sizeof(T));
 }
 
-// One element, to and from the type of the arithmetic.
+// One element, in the type of the arithmetic.
 template <class S, class T>
 VAAL_HD S load_one(const T* from) {
   return load_some<S>(from, 1, S(0))[0];
-}
-template <class S, class T>
-VAAL_HD void store_one(T* to, S value) {
-  store_some<S>(to, broadcast<S>(value), 1);
 }
 
 }  // namespace vaal::VAAL_ISA

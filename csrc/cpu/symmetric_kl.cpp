@@ -13,9 +13,8 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
-// Below this a value or a gradient may feel that weights are clamped from below (plain_term), or
-// that the padding of a row (kUnseen) moves by the roundings of its logits: a row of one class has
-// nothing else to show.
+// Below this a value or a gradient may feel that the padding of a row (kUnseen) moves by the roundings
+// of its logits: a row of one class has nothing else to show.
 template <class S>
 constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
 // No logit may move farther than this against the pivot, for e^δ to be finite.
