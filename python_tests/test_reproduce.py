@@ -137,6 +137,19 @@ def test_what_is_there_is_shown_while_the_rest_runs(images, tmp_path, capsys):
     assert len(list(tmp_path.glob("runs/**/rounds.csv"))) == 1
 
 
+def test_a_table_of_ragged_seeds_says_so(images, tmp_path, capsys):
+    command = ["reproduce", "table2", "--out", str(tmp_path), "--data", images, *SMALL]
+    assert main([*command, "--variant", "random"]) == 0
+    assert main([*command, "--variant", "vaal", "--seeds", "2"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--show-only", "--seeds", "2"]) == 0
+    text = (tmp_path / "table2" / "table2.md").read_text()
+    assert "mean over 1 to 2 seeds" in text
+    assert [line.split(" | ")[1] for line in text.splitlines() if line[:4] in ("| ra", "| va")] == [
+        "1", "2"
+    ]  # fmt: skip
+
+
 def test_figures_of_whole_runs_leave_the_others_out(tmp_path, capsys):
     command = ["reproduce", "fig5", "--out", str(tmp_path), "--seeds", "2", "--steps", "3"]
     assert main(command) == 0
@@ -236,8 +249,9 @@ def test_table_cells_by_hand():
     assert [c.paper for c in cells[:2]] == [91.16, 95.50]
     assert all(math.isnan(c.paper) for c in cells[2:])
     text = markdown_table(cells, "Table", ["a note"])
-    assert "| vaal | **92.00 [92.00, 92.00]** (91.16) | **96.00 [96.00, 96.00]** (95.50) |" in text
-    assert "| margin | 80.00 | 95.00 |" in text
+    assert "| # annotations | seeds | 100 | 300 |" in text
+    assert "| vaal | 3 | **92.00 [92.00, 92.00]** (91.16) | **96.00 [96.00, 96.00]** (9" in text
+    assert "| margin | 1 | 80.00 | 95.00 |" in text
     below = table_cells({"vaal": [run_of([0.5, 0.9116], [100, 200])]}, "mnist")
     assert "| vaal | 91.16 (91.16) |" in markdown_table(below, "Table", [])  # equal is not above
 

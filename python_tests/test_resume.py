@@ -234,7 +234,7 @@ def test_it_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
         ({"strategy": "random"}, "strategy is 'vaal' there and 'random' here"),
         (
             {"strategy": "vaal+vat"},
-            "strategy is 'vaal' there and .*; vat_eps is None there and 0.1 here; ",
+            "strategy is 'vaal' there and .*; vat_eps is None there and 0.2 here; ",
         ),
         (
             {"eps": 0.2, "rounds": 3},

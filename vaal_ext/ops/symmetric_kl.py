@@ -20,7 +20,9 @@ def symmetric_kl(
 
     Args:
         p_logits, q_logits: [B, C], C >= 1, one dtype and device. Any strides. A class at -inf in
-            both rows adds nothing; NaN gives a NaN row.
+            both rows adds nothing; in one of them it makes J infinite, unless its probability
+            in the other lies below the least normal number of A (e^-87 in float32), which counts
+            as none. NaN gives a NaN row.
         smoothing: s in [0, 1) replaces p by (1 - s) p + s/C, and q likewise (section III, "a small
             amount of uniform distribution").
         divergence: "symmetric" for J, "forward" for KL(p‖q) (Eq. 1).

@@ -105,6 +105,10 @@ _TOY_SEARCHES = {
     for order in ("ascending", "random", "descending")
     for eps in (0.02, 0.1, 0.5, 2.0)
 }
+_TOY_REGULARISERS = {
+    f"random+vat, eps {eps:g}": {"strategy": "random+vat", "vat_eps": eps, "vat_xi": eps / 10}
+    for eps in (0.002, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
+}
 _RADII = _radii(0.1) | {"vaal, eps 2 (paper)": _vaal(**_PAPER_QUERY)}
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -146,11 +150,18 @@ EXHIBITS: dict[str, Exhibit] = {
         "radius", "a radius is small beside |x|", ("circles", "moons", "digits"), _RANDOM, 5, 3
     ),
     "radius-mnist": Exhibit("radius", "a radius is small beside |x|", ("mnist",), _RANDOM, 2, 3),
+    "radius-cifar10": Exhibit(
+        "radius", "a radius is small beside |x|", ("cifar10",), _RANDOM, 2, 3
+    ),
     # How settings were chosen: on the validation set, and on seeds of their own.
     "radius-toys": Exhibit(
         "sweep", "length of the perturbation and order", ("circles", "moons"),
         {name: _BASELINES[name] for name in ("random", "entropy")} | _TOY_SEARCHES, 10, 1, True,
         first_seed=100,
+    ),
+    "vat-toys": Exhibit(
+        "sweep", "length of the regulariser's perturbation", ("circles", "moons"),
+        _RANDOM | _TOY_REGULARISERS, 10, 1, True, first_seed=100,
     ),
     "search-digits": Exhibit(
         "sweep", "search, sign, order and threshold", ("digits",), _BASELINES | _SEARCHES, 8,

@@ -75,6 +75,13 @@ def _seeds_shown(groups: dict[str, list[Run]]) -> str:
     )
 
 
+def _number_of_seeds(groups: dict[str, list[Run]]) -> str:
+    """ "3 seeds"; "1 to 3 seeds" where some variants have been run with more than others."""
+    numbers = sorted({len(runs) for runs in groups.values()})
+    fewest = f"{numbers[0]} to " if len(numbers) > 1 else ""
+    return fewest + counted(numbers[-1], "seed")
+
+
 def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
     runs = [run for groups in results.values() for group in groups.values() for run in group]
     bar = progress_bar(runs, show=True, desc="training once more", unit="network")
@@ -125,8 +132,8 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
             for label, runs in groups.items()
         }
         path = out / f"{name}.png"
-        seeds = len(next(iter(groups.values())))
-        draw_losses(path, panels, labels, f"{dataset}: {exhibit.title} ({counted(seeds, 'seed')})")
+        title = f"{dataset}: {exhibit.title} ({_number_of_seeds(groups)})"
+        draw_losses(path, panels, labels, title)
         yield f"{path}: losses and accuracy against labels"
         rows = [
             (label, int(labels[i]), *(round(float(values[i]), 6) for values in columns.values()))
@@ -210,12 +217,11 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
 
 def _notes(groups: dict[str, list[Run]]) -> list[str]:
     """What a reader of a table must know of how it was made."""
-    some = next(iter(groups.values()))
-    config = some[0].config
+    config = next(iter(groups.values()))[0].config
     pool = config["pool_size"]
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
     return [
-        f"Test accuracy in percent, mean over {counted(len(some), 'seed')} "
+        f"Test accuracy in percent, mean over {_number_of_seeds(groups)} "
         "[95% bootstrap interval]; in parentheses the paper's, bold where ours is above. Data: "
         f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
         f"{config['query_size']} from {scored}; {config['steps']} steps a training."

@@ -56,13 +56,18 @@ def table_cells(groups: dict[str, list[Run]], dataset: str) -> list[Cell]:
 
 
 def markdown_table(cells: Sequence[Cell], title: str, notes: Sequence[str]) -> str:
-    """Rows are variants, columns annotations; a cell is ours, and in parentheses the paper's."""
+    """Rows are variants, columns annotations; a cell is ours, and in parentheses the paper's.
+
+    Where the variants have not all been run with as many seeds, a column says with how many.
+    """
     columns = sorted({cell.annotations for cell in cells})
     found = {(cell.variant, cell.annotations): cell for cell in cells}
-    header = ["# annotations", *(f"{n:,}" for n in columns)]
+    seeds = {cell.variant: cell.seeds for cell in cells}
+    counted = len(set(seeds.values())) > 1
+    header = ["# annotations", *(["seeds"] if counted else []), *(f"{n:,}" for n in columns)]
     lines = [header, ["---"] * len(header)]
-    for variant in dict.fromkeys(cell.variant for cell in cells):
-        row = [variant]
+    for variant in seeds:
+        row = [variant, *([str(seeds[variant])] if counted else [])]
         for column in columns:
             cell = found.get((variant, column))
             row.append("" if cell is None else _text(cell))
