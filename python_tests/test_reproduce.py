@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_runs import run_of
 from other_process import locked_elsewhere
 from PIL import Image
@@ -125,6 +126,40 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     assert "150 samples of the pool, drawn anew" in text
     assert "2 steps a training" in text
     assert text in capsys.readouterr().out
+
+
+def test_all_on_a_small_budget(monkeypatch, tmp_path, capsys):
+    """The whole path, three queries and two seeds, on images of 12 x 12 in the data sets' place."""
+
+    def read_images(name, data_root):
+        rng = np.random.default_rng(len(name))
+        channels = 1 if name == "mnist" else 3
+        return tuple(
+            (
+                torch.from_numpy(rng.integers(0, 256, (n, channels, 12, 12), dtype=np.uint8)),
+                torch.arange(n) % 10,
+            )
+            for n in (600, 100)
+        )
+
+    monkeypatch.setattr("vaal_ext.datasets.load.read_images", read_images)
+    monkeypatch.setattr("vaal_ext.datasets.load._IMAGES_VAL", 100)
+    budget = ["--seeds", "2", "--rounds", "3", "--steps", "2", "--pool-size", "120"]
+    command = ["reproduce", "all", "--data-root", "anywhere", "--out", str(tmp_path), *budget]
+    assert main(command) == 0
+    assert "p(y = 1 | x) before and after a query, seed 0" in capsys.readouterr().out
+    paper = [name for name in EXHIBITS if name.startswith(("fig", "table"))]
+    assert {path.parent.name for path in tmp_path.glob("*/*.png")} == set(paper)
+    for name in paper:
+        assert Image.open(tmp_path / name / f"{name}.png").size[0] > 500
+    for name in ("table2", "table3", "table4"):
+        cells = read(tmp_path / name / f"{name}.csv")
+        assert [(cell["strategy"], cell["annotations"]) for cell in cells] == [
+            (variant, annotations)
+            for variant in EXHIBITS[name].variants
+            for annotations in ("100", "300")
+        ]
+        assert {cell["seeds"] for cell in cells} == {"2"}
 
 
 def test_what_is_there_is_shown_while_the_rest_runs(images, tmp_path, capsys):
