@@ -63,11 +63,11 @@ def markdown_table(cells: Sequence[Cell], title: str, notes: Sequence[str]) -> s
     columns = sorted({cell.annotations for cell in cells})
     found = {(cell.variant, cell.annotations): cell for cell in cells}
     seeds = {cell.variant: cell.seeds for cell in cells}
-    counted = len(set(seeds.values())) > 1
-    header = ["# annotations", *(["seeds"] if counted else []), *(f"{n:,}" for n in columns)]
+    ragged = len(set(seeds.values())) > 1
+    header = ["# annotations", *(["seeds"] if ragged else []), *(f"{n:,}" for n in columns)]
     lines = [header, ["---"] * len(header)]
     for variant in seeds:
-        row = [variant, *([str(seeds[variant])] if counted else [])]
+        row = [variant, *([str(seeds[variant])] if ragged else [])]
         for column in columns:
             cell = found.get((variant, column))
             row.append("" if cell is None else _text(cell))
