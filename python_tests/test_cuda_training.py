@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from vaal_ext import training
 from vaal_ext.device.graphs import CudaRecorder, Replayed
@@ -52,7 +54,10 @@ def trained(cuda_graph, vat=None):
     return loss, model.state_dict()
 
 
-@pytest.mark.parametrize("vat", [None, VatSettings(weight=1.0, xi=0.1, eps=0.5, num_iters=2)])
+VAT = VatSettings(weight=1.0, xi=0.1, eps=0.5, num_iters=2)
+
+
+@pytest.mark.parametrize("vat", [None, VAT, replace(VAT, decay=0.5)])
 def test_graphed_steps_train_as_eager_ones(vat):
     # The same random numbers, dropout's too. In float64 a gradient is off by 1e-15 of the largest.
     # Adam divides by the gradient's own size, so an element 1e-6 of the largest is moved too far by
@@ -84,7 +89,9 @@ def test_graphed_training_is_reproducible_and_leaves_the_generators():
 @pytest.mark.parametrize("graphed", [True, False])
 def test_no_wait_within_an_epoch(graphed):
     weight = torch.ones(5, device=DEVICE, requires_grad=True)
-    optimiser = torch.optim.Adam([weight], capturable=True)
+    rate = torch.tensor(LEARNING_RATE, device=DEVICE)
+    optimiser = torch.optim.Adam([weight], lr=rate, capturable=True)
+    schedule = LambdaLR(optimiser, lambda taken: 1.0 - taken / 20)
 
     def step(batch):
         loss = (weight[batch] ** 2).sum()
@@ -102,10 +109,11 @@ def test_no_wait_within_an_epoch(graphed):
         batches = training._batches(5, 3, DEVICE)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            loss = training._last_tenth(call, batches, Bar(range(20)))
+            loss = training._last_tenth(call, batches, Bar(range(20)), lambda _: schedule.step())
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert 0 < loss.item() < 3
+    assert rate.item() == 0
 
 
 def test_evaluation_agrees_with_the_cpu():

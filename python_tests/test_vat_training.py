@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,33 @@ def test_training_minimises_equation_3(moons):
     assert_same_weights(model, by_hand)
 
 
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        (0.0, [1.0] * 10),
+        (0.5, [1.0] * 5 + [1.0, 0.8, 0.6, 0.4, 0.2]),
+        (0.25, [1.0] * 8 + [0.8, 0.4]),  # two steps and a half
+        (1.0, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+    ],
+)
+def test_the_learning_rate_falls_in_the_last_part_of_a_training(
+    decay, expected, moons, monkeypatch
+):
+    rates = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *arguments):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*arguments)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    trained(moons, VatTerm(replace(VAT, decay=decay), moons.train_x, 11), steps=10)
+    assert rates == pytest.approx([0.01 * share for share in expected], rel=1e-12)
+    rates.clear()
+    trained(moons, None, steps=10)
+    assert rates == [0.01] * 10
+
+
 def test_a_vanishing_weight_is_plain_training(moons):
     # The term is lost in the rounding of the loss and of every gradient; what is drawn for it must
     # disturb neither the labelled batches nor dropout.
@@ -200,12 +228,14 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
     )
     assert plain.make_strategy() == regularised.make_strategy()
     assert plain.make_vat() is None
-    assert plain.vat_weight is plain.vat_xi is plain.vat_eps is plain.vat_num_iters is None
+    left_out = (plain.vat_weight, plain.vat_xi, plain.vat_eps, plain.vat_num_iters, plain.vat_decay)
+    assert set(left_out) == {None}
     row = SETTINGS["moons"]
     assert regularised.make_vat() == VatSettings(
-        row.vat_weight, row.vat_xi, row.vat_eps, row.vat_num_iters, "fused"
+        row.vat_weight, row.vat_xi, row.vat_eps, row.vat_num_iters, row.vat_decay
     )
-    assert replace(SMALL, strategy=name + "+vat", vat_eps=0.7).resolved().vat_eps == 0.7
+    own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().make_vat()
+    assert (own.eps, own.decay) == (0.7, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +250,24 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
         ({"vat_xi": "1"}, TypeError, "of the regulariser: xi must be a number"),
         ({"vat_num_iters": 0}, ValueError, "of the regulariser: num_iters must be at least 1"),
         ({"vat_weight": 0.0}, ValueError, "of the regulariser: weight must be finite and above 0"),
+        ({"vat_decay": 1.5}, ValueError, r"of the regulariser: decay must be in \[0, 1\], got 1.5"),
+        ({"vat_decay": float("nan")}, ValueError, "decay must be in"),
+        ({"vat_decay": "half"}, TypeError, "of the regulariser: decay must be a number"),
+        ({"strategy": "random", "vat_decay": 0.5}, ValueError, r"vat_decay is for .* \+vat"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_made(change, error, message, tmp_path):
     with pytest.raises(error, match=message):
         run(replace(SMALL, **{"strategy": "random+vat"} | change), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_before_there_was_a_decay_had_none(tmp_path):
+    folder, config = tmp_path / "run", replace(SMALL, strategy="random+vat")
+    run(config, folder, progress=False)
+    content = json.loads((folder / "config.json").read_text())
+    assert content["config"].pop("vat_decay") == 0.0
+    (folder / "config.json").write_text(json.dumps(content))
+    run(config, folder, progress=False)
+    with pytest.raises(ValueError, match=r"vat_decay is 0\.0 there and 0\.5 here"):
+        run(replace(config, vat_decay=0.5), folder, progress=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vaal_ext.datasets.load import DATASET_NAMES
@@ -46,6 +48,7 @@ class Settings:
     vat_xi: float = 0.01  # a tenth of vat_eps
     vat_eps: float = 0.1  # as eps; not tried where a row says nothing of it
     vat_num_iters: int = 1  # custom in VAT
+    vat_decay: float = 0.0  # a constant rate; not tried where a row says nothing of it
 
 
 # "paper" names the section of the paper a number comes from; the rest was tried out on validation
@@ -184,7 +187,8 @@ def train(
     """Minimise the cross-entropy with Adam for a fixed number of steps, in place.
 
     With `vat` the loss is that of Eq. 3: its second term is the mean over a batch drawn from all
-    samples, labelled and unlabelled, as large as `batch_size` allows.
+    samples, labelled and unlabelled, as large as `batch_size` allows; and the learning rate falls
+    at the end, if the regulariser's settings say so.
 
     Within an epoch the host never waits for the device, and copies nothing to it, unless `on_step`
     does.
@@ -210,8 +214,15 @@ def train(
         ValueError: cuda_graph is none of its values, or True without a CUDA device.
     """
     require_cuda_graph(cuda_graph)
-    # Capturable keeps the number of the step on the device, as a graph needs it.
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, capturable=x.is_cuda)
+    # Capturable keeps the number of the step on the device, as a graph needs it; a rate that is a
+    # tensor can be changed between the replays.
+    optimiser = torch.optim.Adam(
+        model.parameters(),
+        lr=torch.tensor(learning_rate, device=x.device) if x.is_cuda else learning_rate,
+        capturable=x.is_cuda,
+    )
+    decay = 0.0 if vat is None else vat.settings.decay
+    schedule = LambdaLR(optimiser, partial(_share_of_rate, steps=steps, decay=decay))
     size = min(batch_size, len(y))
     model.train()
 
@@ -225,6 +236,11 @@ def train(
         optimiser.step()
         return (loss.detach(),)
 
+    def after(taken: int) -> None:
+        schedule.step()
+        if on_step is not None:
+            on_step(taken)
+
     bar = progress_bar(range(steps), show=progress, desc="training", unit="step")
     with seeded(seed, x.device), warnings.catch_warnings():
         # The first steps are eager on purpose; the optimiser takes that for an oversight.
@@ -234,24 +250,28 @@ def train(
             generator = torch.Generator().manual_seed(vat.seed)
             others = _batches(len(vat.x), min(batch_size, len(vat.x)), x.device, generator)
             batches = map(torch.cat, zip(batches, others, strict=True))
-        return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar, on_step).item()
+        return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar, after).item()
+
+
+def _share_of_rate(taken: int, steps: int, decay: float) -> float:
+    """Of the learning rate, after `taken` steps: 1, then linearly to 0 over the last `decay`."""
+    return 1.0 if taken <= (1.0 - decay) * steps else (steps - taken) / (decay * steps)
 
 
 def _last_tenth(
-    step: BatchFn,
-    batches: Iterator[Tensor],
-    bar: tqdm,
-    on_step: Callable[[int], None] | None,
+    step: BatchFn, batches: Iterator[Tensor], bar: tqdm, after: Callable[[int], None]
 ) -> Tensor:
-    """Takes all the steps; the mean loss of the last tenth, on the device, nothing waited for."""
+    """Takes all the steps; the mean loss of the last tenth, on the device, nothing waited for.
+
+    `after` is called with the number of steps taken, after each.
+    """
     counted = max(1, bar.total // 10)
     losses = []
     for number in bar:
         (loss,) = step(next(batches))
         if number >= bar.total - counted:
             losses.append(loss.clone())  # a graph writes every loss to the same place
-        if on_step is not None:
-            on_step(number + 1)
+        after(number + 1)
     return torch.stack(losses).mean()
 
 

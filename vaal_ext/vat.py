@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
-from vaal_ext.checks import require_positive, require_sample_index
+from vaal_ext.checks import require_number, require_positive, require_sample_index
 from vaal_ext.forward import LogitsFn, check_input, forward_of
 from vaal_ext.model_state import Model, with_copied_buffers
 from vaal_ext.power_iteration import PowerIteration
@@ -108,17 +108,25 @@ class VatSettings:
 
     Attributes:
         weight: λ, finite and above 0.
-        xi, eps, num_iters, backend: see :func:`vat_loss`.
+        xi, eps, num_iters: see :func:`vat_loss`.
+        decay: the share of a training, at its end, in which the learning rate falls linearly to 0,
+            in [0, 1]; 0 keeps it constant. The term is another in every step, by its samples and
+            directions, so at a constant rate the last weights are noisy.
+        backend: see :func:`vat_loss`.
     """
 
     weight: float
     xi: float
     eps: float
     num_iters: int
+    decay: float = 0.0
     backend: str = "fused"
 
     def __post_init__(self) -> None:
         require_positive("weight", self.weight)
+        require_number("decay", self.decay)
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be in [0, 1], got {self.decay}")
         PowerIteration(self.xi, self.eps, self.num_iters, backend=self.backend)
 
 
@@ -130,7 +138,7 @@ class VatTerm:
     dropout draws elsewhere in the training is then what it draws without the term.
 
     Args:
-        settings: of the regulariser.
+        settings: of the regulariser; its decay is what :func:`vaal_ext.training.train` does.
         x: float32 [N, ...], all samples, labelled and unlabelled, on the device of the network.
         seed: of the start directions, 0 <= seed < 2^63; whoever draws the batches may use it too.
     """
@@ -138,7 +146,7 @@ class VatTerm:
     def __init__(self, settings: VatSettings, x: Tensor, seed: int) -> None:
         self.x = x
         self.seed = seed
-        self._settings = settings
+        self.settings = settings
         self._drawn = torch.zeros((), dtype=torch.int64, device=x.device)
 
     def __call__(self, model: nn.Module, batch: Tensor) -> Tensor:
@@ -148,7 +156,7 @@ class VatTerm:
         device: a replayed CUDA graph counts on where the host would not.
         """
         numbers_drawn = self._drawn + torch.arange(len(batch), device=batch.device)
-        settings = self._settings
+        settings = self.settings
         with _dropout_off(model):
             loss = vat_loss(
                 model,

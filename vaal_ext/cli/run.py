@@ -71,6 +71,10 @@ def run(
     vat_num_iters: Annotated[
         int | None, typer.Option(help="As --num-iters, of the regulariser.")
     ] = None,
+    vat_decay: Annotated[
+        float | None,
+        typer.Option(help="Share of the steps in which the rate falls to 0, with the regulariser."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
@@ -130,6 +134,7 @@ def run(
         vat_xi=vat_xi,
         vat_eps=vat_eps,
         vat_num_iters=vat_num_iters,
+        vat_decay=vat_decay,
         learning_rate=learning_rate,
         steps=steps,
         batch_size=batch_size,

@@ -18,7 +18,7 @@ from vaal_ext.vat import VatSettings
 __all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
 
 # With "vat_" in front, the fields of VatSettings.
-_VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters")
+_VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
 # Where the data lies is no part of a run: their content is compared instead.
 _NOT_COMPARED = ("data_root",)
@@ -42,7 +42,7 @@ class RunConfig:
         xi, eps, num_iters, percentile, order, class_prior, method, sign: of the strategy ``vaal``;
             xi is None with ``method="fisher"``.
         twins: of the strategy ``dfal``, where it is True by default; None for the others.
-        vat_weight, vat_xi, vat_eps, vat_num_iters: of the regulariser, see
+        vat_weight, vat_xi, vat_eps, vat_num_iters, vat_decay: of the regulariser, see
             :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
         learning_rate, steps, batch_size: of the training.
         warm_start: every round trains on from the weights of the round before (with a fresh
@@ -72,6 +72,7 @@ class RunConfig:
     vat_xi: float | None = None
     vat_eps: float | None = None
     vat_num_iters: int | None = None
+    vat_decay: float | None = None
     learning_rate: float | None = None
     steps: int | None = None
     batch_size: int | None = None
@@ -184,7 +185,10 @@ class ResolvedConfig(RunConfig):
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as ``config.json`` has them, and those that a run of an earlier version does not
     have, which had their default then."""
-    return {field.name: field.default for field in fields(RunConfig)} | dict(config)
+    filled = {field.name: field.default for field in fields(RunConfig)} | dict(config)
+    if filled["vat_weight"] is not None and filled["vat_decay"] is None:
+        filled["vat_decay"] = 0.0  # a run with the regulariser, of before there was a decay
+    return filled
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
