@@ -1,7 +1,8 @@
-"""The benchmarks of rankings (stability, precision) measure the scorer's own scores."""
+"""The benchmarks of rankings and directions measure what the scorer finds."""
 
 from __future__ import annotations
 
+import bench_direction
 import bench_precision
 import bench_stability
 import numpy as np
@@ -19,7 +20,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> trained.Trained:
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).requires_grad_(False)
     model[-1].weight *= 8
     made = trained.Trained("small", model, torch.randn(60, 6))
-    for module in (bench_precision, bench_stability):
+    for module in (bench_direction, bench_precision, bench_stability):
         monkeypatch.setattr(module, "networks", lambda *_: [made])
     return made
 
@@ -49,6 +50,29 @@ def test_agreement_of_starts():
     scores = np.arange(20.0)
     assert bench_stability.agreement(scores, scores) == (1, pytest.approx(1))
     assert bench_stability.agreement(scores, -scores) == (0, pytest.approx(-1))
+
+
+def test_the_gram_matrix_gives_the_top_direction_of_the_form(small_network, monkeypatch, tmp_path):
+    model, pool = small_network.model.double(), small_network.pool.double()
+    found = bench_direction.exact(model, pool, None)
+    for x, u in zip(pool[::13], found[::13], strict=True):
+        jacobian = torch.autograd.functional.jacobian(model, x)
+        p = model(x).softmax(0)
+        form = jacobian.T @ (torch.diag(p) - p[:, None] * p) @ jacobian
+        values, vectors = torch.linalg.eigh(form)
+        assert (u @ vectors[:, -1]).abs().item() == pytest.approx(1, abs=1e-10)
+        quotient = bench_direction.quotients(model, x[None], u[None])
+        assert quotient.item() == pytest.approx(values[-1].item(), rel=1e-10)
+    model.float()
+    arguments = ("--threads", "1", "--seconds", "0", "--csv", tmp_path / "table.csv")
+    run(bench_direction, monkeypatch, *arguments)
+    rows = {(row["method"], row["num_iters"]): row for row in read(tmp_path / "table.csv")}
+    assert len(rows) == 7
+    assert float(rows["finite-difference", "5"]["ratio_to_default"]) == 1
+    medians = {name: float(row["quotient_median"]) for name, row in rows.items()}
+    assert medians["Gram matrix", ""] == 1
+    assert medians["fisher", "1"] < medians["fisher", "2"] < medians["fisher", "5"] < 1 + 1e-6
+    assert medians["fisher", "5"] > 0.99
 
 
 def test_precision_has_a_row_for_every_method_format_and_step(small_network, monkeypatch, tmp_path):

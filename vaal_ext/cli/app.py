@@ -182,7 +182,8 @@ for _command in (reproduce, query, label, train):
 @app.command()
 def bench(
     name: Annotated[
-        Literal["accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision"] | None,
+        Literal["accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision"]
+        | None,
         typer.Argument(help="Which benchmark; by default all."),
     ] = None,
     device: Device = None,

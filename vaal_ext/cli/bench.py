@@ -14,7 +14,7 @@ from vaal_ext.device.named import device_named
 
 __all__ = ["NAMES", "UNTIMED", "run"]
 
-NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "precision")
+NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision")
 # Those that measure no time, and so take no number of threads.
 UNTIMED = ("accuracy", "stability", "precision")
 
@@ -27,6 +27,7 @@ _QUICK = {
     "deepfool": ("--seconds", "1"),
     "pool": ("--passes", "2", "--samples", "200000", "--jpegs", "500"),
     "stability": ("--starts", "2", "--samples", "500"),
+    "direction": ("--seconds", "1", "--samples", "500"),
     "precision": ("--samples", "500"),
 }
 
