@@ -1,4 +1,4 @@
-"""The README's tables of bench_stability.py and bench_precision.py."""
+"""The README's tables of bench_stability.py, bench_direction.py and bench_precision.py."""
 
 from __future__ import annotations
 
@@ -25,6 +25,27 @@ def stability(rows: list[Row]) -> str:
         ["network", "sign", f"method (Ip {steps})", *(f"ε = {float(eps):g}" for (eps,) in radii)],
         sorted(body),
     )
+
+
+def direction(rows: list[Row]) -> str:
+    """What each search of the worst direction costs and finds, of the networks in turn."""
+    networks = distinct(rows, "network")
+    body = []
+    for method, number in distinct(rows, "method", "num_iters"):
+        cells = []
+        for (network,) in networks:
+            mine = [
+                row
+                for row in rows
+                if (row["network"], row["method"], row["num_iters"]) == (network, method, number)
+            ]
+            ordered = sorted(mine, key=lambda row: int(row["threads"]))
+            cells.append(" / ".join(f"{float(row['ratio_to_default']):.2f}" for row in ordered))
+            cells.append(f"{float(mine[0]['quotient_median']):.4f}")
+            cells.append(f"{float(mine[0]['overlap']):.2f}")
+        body.append([method, number or "–", *cells])
+    heads = [head for (name,) in networks for head in (f"{name}: time", "uᵀHu", "top tenth")]
+    return markdown(["search", "Ip", *heads], body)
 
 
 def precision(rows: list[Row]) -> str:

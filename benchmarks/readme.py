@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cells import OURS, Row, distinct, markdown, short
-from rankings import precision, stability
+from rankings import direction, precision, stability
 
 from vaal_ext.atomic import write_atomically
 
@@ -47,6 +47,7 @@ def tables(results: Path) -> dict[str, str]:
         "deepfool": deepfool(files["deepfool"]),
         "pool": pool(files["pool"]),
         "stability": stability(read(results, "stability")),
+        "direction": direction(read(results, "direction")),
         "precision": precision(read(results, "precision")),
     }
 
