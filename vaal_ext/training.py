@@ -124,6 +124,11 @@ SETTINGS = {
         # without the term. 250 steps: 95.9, 1000: 97.0.
         vat_xi=0.1,
         vat_eps=1.0,
+        # Labels that vaal asked for (two seeds of its runs, fresh networks), validation set: from
+        # 97.22 and 97.24 to 97.94 and 97.88 % at 200, 97.96 to 98.40 at 600 and 98.54 to 98.94 at
+        # 1100; without the term the decay makes no difference (below 0.1 on average). With it and
+        # vat_eps 1.5: 97.2 at 200. The entropy term of vat_loss instead: 97.60, 97.66, 98.68.
+        vat_decay=0.5,
     ),
     "fashion-mnist": _UNTRIED_IMAGES,
     "svhn": _UNTRIED_IMAGES,
