@@ -19,22 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import options
 import torch
-from bench_stability import agreement
+from bench_stability import ITERATIONS, METHODS, agreement
 from timing import about, quantiles, timed, write_csv
 from torch import Tensor, nn
-from trained import Trained, networks
+from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
 from vaal_ext.fisher import input_gradient
 from vaal_ext.power_iteration import PowerIteration
 
-ITERATIONS = (1, 2, 5)
-METHODS = {"finite-difference": 0.01, "fisher": None}  # with its xi
 EXACT, DEFAULT = "Gram matrix", ("finite-difference", 5)
 EPS = 0.1
 Search = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -85,7 +82,8 @@ def quotients(model: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
     found = []
     for part, u in zip(x.double().split(256), directions.double().split(256), strict=True):
         logits, jacobian = class_gradients(model, part)
-        pulled = root_of_fisher(logits).transpose(1, 2) @ jacobian @ u.flatten(1)[:, :, None]
+        pushed = jacobian @ u.flatten(1)[:, :, None]
+        pulled = root_of_fisher(logits).transpose(1, 2) @ pushed
         found.append(pulled.square().sum((1, 2)))
     return torch.cat(found)
 
@@ -151,9 +149,7 @@ def measure(network: Trained, near: dict, args) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = options.parser(__doc__)
-    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
-    parser.add_argument("--samples", type=options.positive, default=1000, help="of digits, at most")
-    parser.add_argument("--mnist-samples", type=options.positive, default=1000)
+    add_network_options(parser)
     parser.add_argument("--batch-size", type=options.positive, default=256)
     parser.add_argument("--seconds", type=float, default=60.0, help="for one network")
     args = parser.parse_args()

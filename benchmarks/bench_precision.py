@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from pathlib import Path
 
 import numpy as np
 import options
@@ -25,7 +24,7 @@ import torch
 import vat_loops
 from timing import about, write_csv
 from torch import Tensor
-from trained import Trained, networks
+from trained import Trained, add_network_options, networks
 
 from vaal_ext import LDRScorer
 from vaal_ext.pool.execution import AMP
@@ -93,9 +92,7 @@ def correlations(network: Trained) -> dict[tuple[str, str, float | None], float]
 
 def main() -> None:
     parser = options.parser(__doc__, threads=False)
-    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
-    parser.add_argument("--samples", type=options.positive, default=1000, help="of digits, at most")
-    parser.add_argument("--mnist-samples", type=options.positive, default=300)
+    add_network_options(parser, mnist_samples=300)
     args = parser.parse_args()
     where, rows = about(args.device), []
     for network in networks(args.device, args.samples, args.data_root, args.mnist_samples):

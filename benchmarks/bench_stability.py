@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import options
 import torch
 from timing import about, write_csv
-from trained import Trained, networks
+from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
 from vaal_ext.pool.trial import rank_correlation
@@ -85,9 +84,7 @@ def measure(network: Trained, starts: int, where: dict[str, object]) -> list[dic
 
 def main() -> None:
     parser = options.parser(__doc__, threads=False)
-    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
-    parser.add_argument("--samples", type=options.positive, default=1000, help="of digits, at most")
-    parser.add_argument("--mnist-samples", type=options.positive, default=1000)
+    add_network_options(parser)
     parser.add_argument("--starts", type=options.several, default=4)
     args = parser.parse_args()
     where = about(args.device)

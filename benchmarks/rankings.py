@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cells import OURS, Row, distinct, markdown, short
+from cells import OURS, Row, by_threads, distinct, markdown, short
 
 
 def stability(rows: list[Row]) -> str:
@@ -39,8 +39,7 @@ def direction(rows: list[Row]) -> str:
                 for row in rows
                 if (row["network"], row["method"], row["num_iters"]) == (network, method, number)
             ]
-            ordered = sorted(mine, key=lambda row: int(row["threads"]))
-            cells.append(" / ".join(f"{float(row['ratio_to_default']):.2f}" for row in ordered))
+            cells.append(by_threads(mine, lambda row: f"{float(row['ratio_to_default']):.2f}"))
             cells.append(f"{float(mine[0]['quotient_median']):.4f}")
             cells.append(f"{float(mine[0]['overlap']):.2f}")
         body.append([method, number or "–", *cells])

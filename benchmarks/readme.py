@@ -13,10 +13,9 @@ import argparse
 import csv
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from cells import OURS, Row, distinct, markdown, short
+from cells import OURS, Row, by_threads, distinct, markdown, short
 from rankings import direction, precision, stability
 
 from vaal_ext.atomic import write_atomically
@@ -78,12 +77,6 @@ def ratio(text: str) -> str:
 
 def count(threads: str) -> str:
     return f"{threads} thread{'s' if threads != '1' else ''}"
-
-
-def by_threads(rows: Iterable[Row], show) -> str:
-    """The cells of the runs with one thread, two threads..., joined; a dash where there is none."""
-    ordered = sorted(rows, key=lambda row: int(row["threads"]))
-    return " / ".join(show(row) for row in ordered) or "–"
 
 
 def error(text: str) -> str:

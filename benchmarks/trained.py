@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import NamedTuple
 
+import options
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,13 @@ def trained(dataset: str, data_root: Path | None, labels: int, pool: int, device
     )
     samples = x[labels : labels + pool]
     return Trained(f"{dataset}, {labels} labels", model.eval().requires_grad_(False), samples)
+
+
+def add_network_options(parser: ArgumentParser, mnist_samples: int = 1000) -> None:
+    """What `networks` is told: --data-root, --samples, --mnist-samples."""
+    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
+    parser.add_argument("--samples", type=options.positive, default=1000, help="of digits, at most")
+    parser.add_argument("--mnist-samples", type=options.positive, default=mnist_samples)
 
 
 def networks(

@@ -242,7 +242,8 @@ def train(
         return (loss.detach(),)
 
     def after(taken: int) -> None:
-        schedule.step()
+        if decay:  # a constant rate is left alone: on a GPU the schedule launches work
+            schedule.step()
         if on_step is not None:
             on_step(taken)
 
