@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.models import model_for
-from vaal_ext.training import settings_for, train
+from vaal_ext.settings import settings_for
+from vaal_ext.training import train
 
 SEED = 0
 
@@ -28,7 +29,7 @@ class Trained(NamedTuple):
 def trained(dataset: str, data_root: Path | None, labels: int, pool: int, device) -> Trained:
     """The data set's network after a round of training on `labels` random samples.
 
-    The training is the experiments' own (steps and rate of `training.SETTINGS`), the samples are
+    The training is the experiments' own (steps and rate of `settings.SETTINGS`), the samples are
     the first `pool` of those that are left. Everything is drawn from one seed.
     """
     data = load_dataset(dataset, data_root, SEED)

@@ -18,7 +18,7 @@ from test_datasets import assert_well_formed
 
 from vaal_ext.datasets.load import load_dataset, load_pool
 from vaal_ext.models import PaperCNN, model_for
-from vaal_ext.training import settings_for
+from vaal_ext.settings import settings_for
 
 datasets = pytest.importorskip("torchvision.datasets")
 

@@ -17,7 +17,7 @@ from test_datasets import assert_well_formed
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import PaperCNN, model_for
-from vaal_ext.training import settings_for
+from vaal_ext.settings import settings_for
 
 image_module = pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")

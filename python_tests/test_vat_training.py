@@ -18,8 +18,9 @@ from vaal_ext.experiment import loop
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import MLP
 from vaal_ext.roughness import ldr_scores
+from vaal_ext.settings import SETTINGS
 from vaal_ext.streams import Stream, seeded, stream_seed
-from vaal_ext.training import SETTINGS, train
+from vaal_ext.training import train
 from vaal_ext.vat import VatSettings, VatTerm, vat_loss
 
 VAT = VatSettings(weight=1.0, xi=0.01, eps=0.3, num_iters=1)
@@ -236,6 +237,15 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
     )
     own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().make_vat()
     assert (own.eps, own.decay) == (0.7, 0.3)
+
+
+def test_a_row_may_have_a_number_of_steps_for_the_regulariser(monkeypatch):
+    plain, regularised = RunConfig("moons", "vaal"), RunConfig("moons", "vaal+vat")
+    steps = SETTINGS["moons"].steps
+    assert (plain.resolved().steps, regularised.resolved().steps) == (steps, steps)
+    monkeypatch.setitem(SETTINGS, "moons", replace(SETTINGS["moons"], vat_steps=7))
+    assert (plain.resolved().steps, regularised.resolved().steps) == (steps, 7)
+    assert replace(regularised, steps=3).resolved().steps == 3
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import SHARD_SIZE, missing_shards, read_shards
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import Order, percentile_rank, select
-from vaal_ext.training import settings_for
+from vaal_ext.settings import settings_for
 
 __all__ = ["score", "select_query"]
 

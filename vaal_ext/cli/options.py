@@ -17,7 +17,7 @@ __all__ = [
 
 def fill(preset: str | None, **given: float | str | None) -> list[Any]:
     """What was given, and for the rest the preset's numbers if there is one."""
-    from vaal_ext.training import PRESETS
+    from vaal_ext.settings import PRESETS
 
     known = PRESETS[preset] if preset else {}
     return [known.get(name) if value is None else value for name, value in given.items()]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from vaal_ext.checks import plain_number, require_int
+from vaal_ext.settings import run_settings
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
-from vaal_ext.training import settings_for
 from vaal_ext.vat import VatSettings
 
 __all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
@@ -26,7 +26,7 @@ _NOT_COMPARED = ("data_root",)
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. What is None is taken from the table of the data set, ``training.SETTINGS``.
+    """One run. What is None is taken from the table of the data set, ``settings.SETTINGS``.
 
     Attributes:
         dataset, data_root: see :func:`~vaal_ext.datasets.load.load_dataset`.
@@ -86,11 +86,11 @@ class RunConfig:
         Raises:
             TypeError, ValueError: what was expected and what came.
         """
-        table = asdict(settings_for(self.dataset))
+        query, regularised = self._query_and_regulariser()
+        table = run_settings(self.dataset, regularised)
         if self.method == "fisher":
             del table["xi"]
         given = {n: plain_number(v) for n, v in asdict(self).items() if v is not None}
-        query, regularised = self._query_and_regulariser()
         if query == "dfal":
             table["twins"] = True
         elif self.twins is not None:
@@ -101,7 +101,6 @@ class RunConfig:
                     raise ValueError(
                         f"{name} is for strategies that end in +vat, got {self.strategy!r}"
                     )
-                del table[name]
         full = ResolvedConfig(**asdict(self) | table | given)
         if full.device is None:
             full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
 """What is run for every figure and table: one entry each, on one page.
 
 An exhibit (a figure or a table) needs runs: variants on a data set, all over the same seeds. A
-variant names what differs from the data set's own settings (``training.SETTINGS``); "(paper)" marks
+variant names what differs from the data set's own settings (``settings.SETTINGS``); "(paper)" marks
 the paper's one number for both lengths, xi = eps = 2, "rising" a threshold that follows the
 accuracy, and "no prior" a query that is not balanced over the classes (the best of search-digits).
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaal_ext.training import PRESETS
+from vaal_ext.settings import PRESETS
 
 __all__ = ["EXHIBITS", "Exhibit", "Variant", "exhibits_named"]
 

@@ -15,7 +15,7 @@ from vaal_ext.experiment.loop import check_fits, run
 from vaal_ext.locked import FolderInUseError, is_locked
 from vaal_ext.report.runs import Run, load_run
 from vaal_ext.reproduce.plan import Exhibit
-from vaal_ext.training import settings_for
+from vaal_ext.settings import run_settings
 
 __all__ = ["Overrides", "PlannedRun", "plan_runs", "results", "run_missing"]
 
@@ -127,13 +127,12 @@ def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plan
     if overrides.rounds is not None and not exhibit.one_query:
         rounds = overrides.rounds
     for dataset in exhibit.datasets:
-        table = asdict(settings_for(dataset))
         for label in overrides.variants or exhibit.variants:
             if label not in exhibit.variants:
                 known = ", ".join(exhibit.variants)
                 raise ValueError(f"variants of {exhibit.title!r} are {known}, got {label!r}")
             variant = exhibit.variants[label]
-            own = {k: v for k, v in table.items() if "+" in variant["strategy"] or "vat_" not in k}
+            own = run_settings(dataset, regularised="+" in variant["strategy"])
             plain = RunConfig(
                 dataset=overrides.data or dataset, strategy=variant["strategy"], **own, rounds=10
             ).resolved()

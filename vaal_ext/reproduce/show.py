@@ -224,8 +224,19 @@ def _notes(groups: dict[str, list[Run]]) -> list[str]:
         f"Test accuracy in percent, mean over {_number_of_seeds(groups)} "
         "[95% bootstrap interval]; in parentheses the paper's, bold where ours is above. Data: "
         f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
-        f"{config['query_size']} from {scored}; {config['steps']} steps a training."
+        f"{config['query_size']} from {scored}; {_steps(groups)}."
     ]
+
+
+def _steps(groups: dict[str, list[Run]]) -> str:
+    """ "500 steps a training", or how many which variants took."""
+    taken: dict[int, list[str]] = {}
+    for label, runs in groups.items():
+        taken.setdefault(runs[0].config["steps"], []).append(label)
+    if len(taken) == 1:
+        return f"{next(iter(taken))} steps a training"
+    each = (f"{steps:,} ({', '.join(labels)})" for steps, labels in sorted(taken.items()))
+    return "steps a training: " + ", ".join(each)
 
 
 def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterator[str]:
