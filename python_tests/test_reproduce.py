@@ -122,6 +122,11 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     by_name = {cell["strategy"]: cell for cell in cells}
     assert by_name["vaal"]["paper"] == by_name["vaal (paper)"]["paper"] == "91.16"
     assert by_name["margin"]["paper"] == ""
+    rounds = read(tmp_path / "table2" / "statistics_mnist" / "runs.csv")
+    assert [row["strategy"] for row in rounds[::3]] == list(variants)  # two queries, three rounds
+    (row,) = [r for r in rounds if (r["strategy"], r["labels"]) == ("vaal", "200")]
+    assert row["seed"] == "0"
+    assert 100 * float(row["accuracy"]) == pytest.approx(float(by_name["vaal"]["mean"]))
     text = (tmp_path / "table2" / "table2.md").read_text()
     assert "150 samples of the pool, drawn anew" in text
     assert "2 steps a training" in text

@@ -125,6 +125,21 @@ def write_tables(curves: Sequence[Curve], out: Path) -> None:
     write_csv(out / "area.csv", header, [(c.name, c.runs.max(), *c.area) for c in curves])
 
 
+def write_runs(groups: dict[str, list[Run]], path: Path) -> None:
+    """What everything else is made of, as CSV: a row for each round of each run of the groups.
+
+    Accuracies in 0..1, losses in nats; ``query_seconds`` is what the query before took.
+    """
+    columns = ("accuracy", "val_accuracy", "test_loss", "train_loss", "query_seconds")
+    rows = [
+        (name, run.config["seed"], labels, *(getattr(run, c)[i].item() for c in columns))
+        for name, runs in groups.items()
+        for run in runs
+        for i, labels in enumerate(run.labels.tolist())
+    ]
+    write_csv(path, ("strategy", "seed", "labels", *columns), rows)
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table as a CSV file, whole or not at all; NaN and None are empty cells."""
     with write_atomically(path, "w") as handle:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaal_ext.progress import progress_bar
 from vaal_ext.report.comparison import compare
-from vaal_ext.report.curves import learning_curves, write_csv, write_tables
+from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
 from vaal_ext.report.figures import draw_learning_curves, draw_win_matrix
 from vaal_ext.report.runs import Run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
@@ -240,13 +240,15 @@ def _steps(groups: dict[str, list[Run]]) -> str:
 
 
 def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterator[str]:
-    """Every strategy against random and entropy, seed by seed, into a folder of the data set's."""
+    """Every run, and every strategy against random and entropy, into a folder of the data set's."""
+    folder = out / f"statistics_{dataset}"
+    folder.mkdir(exist_ok=True)
+    write_runs(groups, folder / "runs.csv")
+    yield f"{folder / 'runs.csv'}: every round of every run"
     comparison = compare(groups)
     yield comparison.subset
     if not comparison.measurements:
         return
-    folder = out / f"statistics_{dataset}"
-    folder.mkdir(exist_ok=True)
     yield strategy_table(comparison)
     yield from caveats(comparison)
     write_statistics(comparison, dataset, folder)
