@@ -50,20 +50,6 @@ _TOY = Settings(
     query_size=10,  # paper, IV.A
 )
 
-# Images of 28 x 28 or 32 x 32 pixels that no validation run has tried yet: MNIST's numbers, which
-# are custom here but for those of the paper (svhn; it has no fashion-mnist).
-_UNTRIED_IMAGES = Settings(
-    learning_rate=1e-3,
-    steps=500,
-    batch_size=32,
-    xi=0.01,
-    eps=0.1,
-    num_iters=5,  # paper, IV.C
-    percentile=90.0,  # paper, IV.C
-    initial=100,  # paper, Table I
-    query_size=100,  # paper, IV.B.1
-)
-
 # A starting point for data of your own: features of about unit scale, or pixels in [0, 1].
 _OWN = Settings(
     learning_rate=1e-3,
@@ -119,8 +105,35 @@ SETTINGS = {
         # steps 97.48 and 97.60 (5 and 7), with 2000 98.28 (5).
         vat_steps=1000,
     ),
-    "fashion-mnist": _UNTRIED_IMAGES,
-    "svhn": _UNTRIED_IMAGES,
+    # Random labels, validation accuracy, mean of two seeds; the paper does not have this data set.
+    "fashion-mnist": Settings(
+        learning_rate=1e-3,  # 600 labels: 81.2 %; 3e-3: 80.4; 3e-4: 79.5
+        steps=500,  # 250 (81.2) and 1000 (81.8) within the noise of it
+        batch_size=32,
+        xi=0.01,  # a tenth of eps
+        eps=0.1,  # MNIST's, 0.8 % of |x|: not tried
+        num_iters=5,  # as for MNIST
+        percentile=90.0,  # as for MNIST
+        initial=100,
+        query_size=100,
+        # 200 and 600 labels, with the decay: 78.2 and 83.2 %; with 0.1: 78.2 and 82.5; with 1:
+        # 77.4 at 200; without the term 77.4 and 81.2. 0.1 without the decay, one seed at 200: 77.8
+        # (with it 78.1).
+        vat_xi=0.03,
+        vat_eps=0.3,
+        vat_decay=0.5,
+    ),
+    "svhn": Settings(  # no validation run yet: MNIST's numbers, but for those of the paper
+        learning_rate=1e-3,
+        steps=500,
+        batch_size=32,
+        xi=0.01,
+        eps=0.1,
+        num_iters=5,  # paper, IV.C
+        percentile=90.0,  # paper, IV.C
+        initial=100,  # paper, Table I
+        query_size=100,  # paper, IV.B.1
+    ),
     # Tried on CIFAR-10 saved as JPEG: 500 random labels, validation accuracy, mean of three seeds.
     "cifar10": Settings(
         learning_rate=1e-3,  # 3e-3: 4.5 points less; 3e-4: within the noise of it
