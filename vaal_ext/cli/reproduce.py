@@ -18,7 +18,7 @@ def reproduce(
         typer.Argument(
             help="fig3 fig4 fig5 fig6 fig7 fig9 fig10 table2 table3 table4 (the paper's, or all); "
             "beside it toys digits fashion; what-ldr-is what-ldr-is-mnist radius radius-mnist "
-            "radius-cifar10; radius-toys radius-digits vat-toys search-digits."
+            "radius-fashion radius-cifar10; radius-toys radius-digits vat-toys search-digits."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and figures.")],

@@ -150,6 +150,9 @@ EXHIBITS: dict[str, Exhibit] = {
         "radius", "a radius is small beside |x|", ("circles", "moons", "digits"), _RANDOM, 5, 3
     ),
     "radius-mnist": Exhibit("radius", "a radius is small beside |x|", ("mnist",), _RANDOM, 2, 3),
+    "radius-fashion": Exhibit(
+        "radius", "a radius is small beside |x|", ("fashion-mnist",), _RANDOM, 2, 3
+    ),
     "radius-cifar10": Exhibit(
         "radius", "a radius is small beside |x|", ("cifar10",), _RANDOM, 2, 3
     ),
