@@ -130,6 +130,7 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     text = (tmp_path / "table2" / "table2.md").read_text()
     assert "150 samples of the pool, drawn anew" in text
     assert "2 steps a training" in text
+    assert "in parentheses the paper's" in text
     assert text in capsys.readouterr().out
 
 
@@ -175,6 +176,15 @@ def test_what_is_there_is_shown_while_the_rest_runs(images, tmp_path, capsys):
     assert main([*command, "--show-only"]) == 0
     assert {cell["strategy"] for cell in read(tmp_path / "table2" / "table2.csv")} == {"random"}
     assert len(list(tmp_path.glob("runs/**/rounds.csv"))) == 1
+
+
+def test_a_table_that_the_paper_has_not_says_nothing_of_the_paper(images, tmp_path):
+    command = ["reproduce", "fashion", "--out", str(tmp_path), "--data", images, *SMALL]
+    assert main([*command, "--variant", "random"]) == 0
+    text = (tmp_path / "fashion" / "fashion.md").read_text()
+    assert text.startswith("## Fashion-MNIST\n")
+    assert "mean over 1 seed" in text
+    assert "paper" not in text
 
 
 def test_a_table_of_ragged_seeds_says_so(images, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -153,7 +154,8 @@ def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
         yield f"{out / stem}.png: accuracy against labels, as in the paper's Fig. 8"
         cells = table_cells(groups, dataset)
         title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
-        text = markdown_table(cells, title, _notes(groups))
+        printed = any(not math.isnan(cell.paper) for cell in cells)
+        text = markdown_table(cells, title, _notes(groups, printed))
         write_table(cells, text, out / stem)
         yield text
         yield from _statistics(dataset, groups, out)
@@ -215,14 +217,15 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
     yield f"{out / name}.csv, {out / name}.png: how well LDR finds wrong pseudo labels"
 
 
-def _notes(groups: dict[str, list[Run]]) -> list[str]:
-    """What a reader of a table must know of how it was made."""
+def _notes(groups: dict[str, list[Run]], printed: bool) -> list[str]:
+    """What a reader of a table must know of how it was made; `printed`: by the paper too."""
     config = next(iter(groups.values()))[0].config
     pool = config["pool_size"]
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
+    beside = "; in parentheses the paper's, bold where ours is above" if printed else ""
     return [
         f"Test accuracy in percent, mean over {_number_of_seeds(groups)} "
-        "[95% bootstrap interval]; in parentheses the paper's, bold where ours is above. Data: "
+        f"[95% bootstrap interval]{beside}. Data: "
         f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
         f"{config['query_size']} from {scored}; {_steps(groups)}."
     ]
