@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_resume import Killed, assert_same, kill_at, small_networks_on_one_thread
+from killed_runs import Killed, assert_same, kill_at, small_networks
 
 from vaal_ext.cli.app import main
 from vaal_ext.datasets.load import load_dataset
@@ -31,7 +31,7 @@ SMALL = RunConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
-    with small_networks_on_one_thread():
+    with small_networks():
         yield
 
 

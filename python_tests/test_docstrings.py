@@ -108,6 +108,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_public_names_are_documented(path):
     tree = ast.parse(path.read_text())
+    has_public = any(not name.startswith("_") for name in documented(tree.body))
+    if has_public and not path.stem.startswith("_"):
+        assert exported(tree), "a module that defines public names lists them in __all__"
     missing = {name: what_is_missing(node) for name, node in public_names(tree)}
     assert {name: what for name, what in missing.items() if what} == {}
 

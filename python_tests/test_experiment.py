@@ -32,15 +32,6 @@ SMALL = RunConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These networks are so small that threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def read(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killed_runs import Killed, assert_same, kill_at, small_networks, without_seconds
 
-from vaal_ext.experiment import loop, provenance
+from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.loop import RunConfig, run
-from vaal_ext.models import MLP
-from vaal_ext.strategies import Strategy, Vaal
-from vaal_ext.streams import seeded
 
 SMALL = RunConfig(
     "moons", "vaal", rounds=2, initial=6, query_size=5, steps=3, pool_size=64, num_iters=1,
@@ -30,30 +26,9 @@ SMALL = RunConfig(
 )  # fmt: skip
 
 
-class Killed(BaseException):
-    """What no part of the program catches by mistake."""
-
-
-def small_model(dataset, *, seed):
-    with seeded(seed, torch.device("cpu")):
-        return MLP(2, 2, hidden=16)
-
-
-@contextmanager
-def small_networks_on_one_thread():
-    """For the toy sets: with more threads each would only wait for the others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_for", small_model)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
-    """A hundred runs with the real network of the toy sets would take minutes."""
-    with small_networks_on_one_thread():
+    with small_networks():
         yield
 
 
@@ -62,54 +37,6 @@ def whole(tmp_path_factory, small_models):
     out = tmp_path_factory.mktemp("whole") / "run"
     run(SMALL, out, progress=False)
     return out
-
-
-def without_seconds(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in other.iterdir())
-    for name in names:
-        if name not in ("rounds.csv", "state.pt"):
-            assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert without_seconds(one / "rounds.csv") == without_seconds(other / "rounds.csv")
-    a, b = (torch.load(path / "state.pt", weights_only=True) for path in (one, other))
-    assert torch.equal(a["labelled"], b["labelled"])
-    twins = [state.get("twins", {}) for state in (a, b)]
-    assert twins[0].keys() == twins[1].keys()
-    assert all(torch.equal(twins[0][key], twins[1][key]) for key in twins[0])
-    assert a["weights"].keys() == b["weights"].keys()
-    assert all(torch.equal(a["weights"][key], b["weights"][key]) for key in a["weights"])
-
-
-def kill_at(monkeypatch, moment: int, strategy: type[Strategy] = Vaal) -> list[str]:
-    """Raise Killed before or after the moment-th stage of a run; gives the names of the moments."""
-    names: list[str] = []
-
-    def watch(owner, name):
-        real = getattr(owner, name)
-
-        def watched(*args, **kwargs):
-            for when in ("before", "after"):
-                if when == "after":
-                    result = real(*args, **kwargs)
-                names.append(f"{when} {name}")
-                if len(names) == moment:
-                    raise Killed
-            return result
-
-        monkeypatch.setattr(owner, name, watched)
-
-    watch(strategy, "score")
-    watch(strategy, "pick")
-    watch(loop, "train")
-    watch(loop, "evaluate")
-    watch(os, "replace")
-    return names
 
 
 def test_killed_at_every_moment(tmp_path, whole, monkeypatch):
@@ -149,7 +76,7 @@ import os, signal, sys, torch
 sys.path.insert(0, "python_tests")
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.loop import RunConfig, run
-from test_resume import small_model
+from killed_runs import small_model
 
 loop.model_for = small_model
 torch.set_num_threads(int(sys.argv[3]))

@@ -15,15 +15,6 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import LDRScorer, ldr_scores
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of small calls: on a busy machine threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(params=["fused", "reference"])
 def backend(request):
     return request.param

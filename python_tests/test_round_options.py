@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run_arguments
-from test_resume import Killed, assert_same, kill_at, small_model, small_networks_on_one_thread
+from killed_runs import Killed, assert_same, kill_at, small_model, small_networks
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop
@@ -33,8 +33,7 @@ EVERYTHING = replace(SMALL, class_prior="predicted", order="random", warm_start=
 
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
-    """Two classes in the plane for a small network, on one thread: others would only wait."""
-    with small_networks_on_one_thread():
+    with small_networks():
         yield
 
 

@@ -208,10 +208,10 @@ def test_bad_folders(place, capfd):
 
 
 def test_a_full_disk_names_the_shard(place, capfd, monkeypatch):
-    def full(self, path):
+    def full(file, **arrays):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PoolScores, "save", full)
+    monkeypatch.setattr(np, "savez", full)
     assert main(arguments()) == 2
     error = capfd.readouterr().err
     assert error.endswith("cannot write shards/shard_00000.npz: No space left on device\n")

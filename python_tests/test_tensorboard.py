@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_resume import SMALL, Killed, kill_at, small_model
+from killed_runs import Killed, kill_at, small_model
+from test_resume import SMALL
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vaal_ext import reference as reference
     from vaal_ext.pool.posterior import posterior_scores as posterior_scores
     from vaal_ext.pool.scores import PoolScores as PoolScores
+    from vaal_ext.pool.shards import read_shards as read_shards
     from vaal_ext.radius import small_radius as small_radius
     from vaal_ext.roughness import LDRScorer as LDRScorer
     from vaal_ext.roughness import ldr_scores as ldr_scores

@@ -27,16 +27,22 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
 
     Raises:
         ValueError: another mode.
-        OSError: what `open` would raise, before the block runs; also for a `path` that is there
-            and is no regular file (a rename would put a file in the place of /dev/null).
+        OSError: one of the block, or what `open` would raise, before the block runs, or for a
+            `path` that is there and is no regular file (a rename would put a file in the place of
+            /dev/null); it names `path`, see :func:`naming`.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
-    target = Path(os.path.realpath(path))
+    with naming(path), _whole(Path(os.path.realpath(path)), mode) as file:
+        yield file
+
+
+@contextmanager
+def _whole(target: Path, mode: str) -> Iterator[IO[Any]]:
     if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder")
+        raise IsADirectoryError("it is a folder")
     if target.exists() and not target.is_file():
-        raise OSError(f"cannot write {target}: it is not a regular file")
+        raise OSError("it is not a regular file")
     # A name of fixed length, so that a target with the longest legal name works too. Not
     # tempfile: that makes files private to the user, and these are to have the usual rights.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -53,7 +59,7 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """A full disk or a missing permission is reported with the file it kept from us.
 
     Raises:

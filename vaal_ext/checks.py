@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "plain_number",
+    "require_divergence",
     "require_int",
     "require_number",
     "require_positive",
@@ -45,6 +46,18 @@ def require_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         least = "at least" if or_zero else "above"
         raise ValueError(f"{name} must be finite and {least} 0, got {value}")
+
+
+def require_divergence(divergence: Any, smoothing: Any) -> None:
+    """ValueError unless divergence is "symmetric" or "forward" and smoothing lies in [0, 1).
+
+    TypeError where smoothing is no number.
+    """
+    if divergence not in ("symmetric", "forward"):
+        raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
+    require_number("smoothing", smoothing)
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
 
 
 def require_sample_index(sample_index: Any, x: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaal_ext.backend import load_backend, require_backend
-from vaal_ext.checks import require_int, require_number, require_positive
+from vaal_ext.checks import require_divergence, require_int, require_positive
 from vaal_ext.fisher import Linearised, input_gradient, search
 from vaal_ext.forward import finite_rows
 
@@ -85,12 +85,9 @@ class PowerIteration:
         if self.method == "finite-difference" and self.xi is None:
             raise TypeError("xi must be a number with method='finite-difference', got None")
         lengths = ("xi", "eps") if self.method == "finite-difference" else ("eps",)
-        for name in (*lengths, "smoothing"):
-            require_number(name, getattr(self, name))
         for name in lengths:
             require_positive(name, getattr(self, name))
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+        require_divergence(self.divergence, self.smoothing)
         if self.method == "fisher" and self.xi is not None:
             raise ValueError(
                 f"xi must be None with method='fisher', which makes no such step, got {self.xi}"
@@ -102,10 +99,6 @@ class PowerIteration:
             )
         require_int("num_iters", self.num_iters, 1)
         require_int("seed", self.seed, 0, 2**63 - 1)
-        if self.divergence not in ("symmetric", "forward"):
-            raise ValueError(
-                f"divergence must be 'symmetric' or 'forward', got {self.divergence!r}"
-            )
         require_backend(self.backend)
 
     def run(

@@ -1,9 +1,11 @@
 """The ops in plain PyTorch: the oracle of the tests and the opponent of the benchmarks.
 
-Every function has the name, the arguments and the results of its twin in :mod:`vaal_ext.ops`.
-The formulas are the pivot formulas of the README ("Why the numbers are right"); they are computed
-in the dtype of the input (float16 and bfloat16 in float32), so ``reference.f(x.double())`` is the
-oracle for a float32 kernel. Nothing here is fused and nothing here is fast.
+Every op has a twin here with its name, arguments and results (:func:`random_normal` is the start
+direction by itself); of the arguments only divergence and smoothing are checked. The formulas are
+the pivot formulas of the README ("Why the numbers are right"). `symmetric_kl` and
+`posterior_summary` are computed in the dtype of the input (float16 and bfloat16 in float32), the
+others in float64 and rounded once: ``reference.f(x.double())`` is the oracle for a float32 kernel.
+Nothing here is fused, and nothing here is fast.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+
+from vaal_ext.checks import require_divergence
 
 __all__ = [
     "deepfool_step",
@@ -96,8 +100,7 @@ def _forward_backward(
     p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Value [B] and the gradients [B, C] with respect to both logits."""
-    if divergence not in ("symmetric", "forward"):
-        raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
+    require_divergence(divergence, smoothing)
     p, q, diff, u, delta = _pivot(p_logits, q_logits)
     if smoothing:
         ps = (1.0 - smoothing) * p + smoothing / p.shape[1]

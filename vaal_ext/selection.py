@@ -40,6 +40,11 @@ def percentile_rank(scores: Any, positions: Any = None) -> np.ndarray:
     Returns:
         float64 [N] or [M] in (0, 100]; equal scores share the higher rank; NaN where the score is
         NaN.
+
+    Raises:
+        TypeError: scores hold no real numbers.
+        ValueError: scores not of one dimension.
+        IndexError: a position that is none of the pool's.
     """
     values = _scores_array(scores)
     in_order = np.sort(values[~np.isnan(values)])
@@ -162,6 +167,8 @@ def select(
         of the classes (the classes interleaved, in ``order``), then the two kinds of fillers.
 
     Raises:
+        TypeError: n is no int, percentile no number, scores or weights hold no real numbers,
+            pseudo_labels no integers.
         ValueError: naming what was expected and what came.
     """
     require_int("n", n, 1)

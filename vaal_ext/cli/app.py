@@ -31,6 +31,8 @@ from vaal_ext.cli.shared import (
     Xi,
 )
 
+__all__ = ["app", "main"]
+
 app = typer.Typer(
     name="vaal-ext",
     help="Virtual Adversarial Active Learning: score a pool, choose what to label, compare.",
@@ -194,13 +196,17 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the CSV files (made if it is not there).")
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder with MNIST/raw, for networks trained on it beside digits."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer turns, float32 only.")] = False,
 ) -> None:
     """Measure accuracy and speed against plain PyTorch. Needs a clone of the repository."""
     from vaal_ext.cli import bench
 
     names = bench.NAMES if name is None else (name,)
-    raise typer.Exit(bench.run(names, device, threads, out, quick=quick))
+    raise typer.Exit(bench.run(names, device, threads, out, data_root, quick=quick))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

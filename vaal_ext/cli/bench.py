@@ -10,13 +10,16 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaal_ext.datasets.load import load_dataset
 from vaal_ext.device.named import device_named
 
-__all__ = ["NAMES", "UNTIMED", "run"]
+__all__ = ["NAMES", "TRAINED", "UNTIMED", "run"]
 
 NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision")
 # Those that measure no time, and so take no number of threads.
 UNTIMED = ("accuracy", "stability", "precision")
+# Those that train networks: on digits, and on MNIST where they are told where it lies.
+TRAINED = ("stability", "direction", "precision")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
@@ -37,6 +40,7 @@ def run(
     device: str | None,
     threads: Sequence[int] | None,
     out: Path | None,
+    data_root: Path | None,
     *,
     quick: bool,
 ) -> int:
@@ -48,6 +52,8 @@ def run(
         threads: numbers of CPU threads; by default 1 and 2 on a CPU with two cores, 1 with CUDA.
         out: folder for the tables (ops_cpu.csv and so on), or None. They are put there when all
             have been measured, so that a clean working tree stays clean until then.
+        data_root: folder that holds MNIST/raw, for the networks of TRAINED; None leaves them at
+            digits.
         quick: fewer turns, float32 only, smaller pools.
 
     Returns:
@@ -55,6 +61,7 @@ def run(
 
     Raises:
         ValueError: an argument out of its range, or no benchmarks beside the package.
+        FileNotFoundError: MNIST is not below `data_root`.
         OSError: the folder cannot be made.
     """
     folder = _ROOT / "benchmarks"
@@ -66,6 +73,8 @@ def run(
     where = device_named(device)
     if threads and min(threads) < 1:
         raise ValueError(f"threads must be at least 1, got {min(threads)}")
+    if data_root is not None:
+        load_dataset("mnist", data_root, 0)  # what is missing is said before the first benchmark
     load = os.getloadavg()[0]
     if load > _BUSY:
         warnings.warn(
@@ -82,6 +91,8 @@ def run(
             command += ["--csv", str(table), *(_QUICK[name] if quick else ())]
             if threads and name not in UNTIMED:
                 command += ["--threads", *map(str, threads)]
+            if data_root is not None and name in TRAINED:
+                command += ["--data-root", str(data_root.absolute())]
             search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
             status = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}).returncode
             if status:

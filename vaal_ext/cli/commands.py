@@ -125,8 +125,7 @@ def score(
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
-        with naming(out):
-            scores.save(out)
+        scores.save(out)
     step = method if xi is None else f"xi {xi:g}"
     return (
         f"{out}: {count} samples scored in {seconds:.1f} s "
@@ -166,7 +165,7 @@ def select_query(
         seed=seed,
     )
     ranks = percentile_rank(pool.ldr, picked)
-    with naming(out), write_atomically(out, "w") as file:
+    with write_atomically(out, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "pseudo_label", "ldr", "percentile_rank", "entropy"))
         for i, rank in zip(picked.tolist(), ranks, strict=True):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from vaal_ext import __version__
 
+__all__ = ["describe"]
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARIES = ("_ops_cpu", "_ops_cuda", "_C")
 

@@ -24,13 +24,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext.atomic import naming, remove_leftovers, write_atomically
+from vaal_ext.atomic import remove_leftovers, write_atomically
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
 from vaal_ext.locked import foreign_file, locked
@@ -124,7 +124,7 @@ class RunFolder:
             self._compare(identity)
             return
         about = {"versions": provenance.versions(), "commit": provenance.commit()}
-        with self._writing("config.json", "w") as file:
+        with write_atomically(self.path / "config.json", "w") as file:
             json.dump({**identity, **about}, file, indent=2)
             file.write("\n")
 
@@ -149,8 +149,7 @@ class RunFolder:
     def commit(self, state: State, scores: PoolScores | None) -> None:
         """Write all files of the last round in ``state``; ``scores`` are those its query used."""
         if scores is not None:
-            with naming(self.path / "scores.npz"):
-                scores.save(self.path / "scores.npz")
+            scores.save(self.path / "scores.npz")
         self._write_query(state, scores)
         content: dict[str, Any] = {
             "rounds": [asdict(row) for row in state.rounds],
@@ -159,7 +158,7 @@ class RunFolder:
         }
         if state.twins is not None:
             content["twins"] = {"x": state.twins.x, "of": state.twins.of}
-        with self._writing("state.pt", "wb") as file:
+        with write_atomically(self.path / "state.pt") as file:
             torch.save(content, file)
         self._write_rounds(state.rounds)
 
@@ -188,7 +187,7 @@ class RunFolder:
             )
 
     def _write_rounds(self, rounds: tuple[Round, ...]) -> None:
-        with self._writing("rounds.csv", "w") as file:
+        with write_atomically(self.path / "rounds.csv", "w") as file:
             writer = csv.DictWriter(
                 file, [field.name for field in fields(Round)], lineterminator="\n"
             )
@@ -200,15 +199,10 @@ class RunFolder:
         before = state.rounds[-2].labels if number else 0
         queried = state.labelled[before:]
         columns = _score_columns(queried, scores)
-        with self._writing(f"query_{number:03d}.csv", "w") as file:
+        with write_atomically(self.path / f"query_{number:03d}.csv", "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("index", *columns))
             writer.writerows(zip(queried.tolist(), *columns.values(), strict=True))
-
-    @contextmanager
-    def _writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
-        with naming(self.path / name), write_atomically(self.path / name, mode) as file:
-            yield file
 
 
 def read_state(path: Path) -> State:

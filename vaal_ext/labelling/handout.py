@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
+from vaal_ext.atomic import write_atomically
 from vaal_ext.labelling.answers import TASK_KEY
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.project import Project
@@ -71,11 +72,11 @@ def _write_tasks(project: Project, stem: str, asked: Sequence[str]) -> None:
         {"data": {"image": f"/data/local-files/?d={quote(f'{folder}/{name}')}", TASK_KEY: name}}
         for name in asked
     ]
-    with project.writing(f"{stem}.json", "w") as file:
+    with write_atomically(project.path / f"{stem}.json", "w") as file:
         json.dump(tasks, file, indent=1)
         file.write("\n")
     choices = [f"    <Choice value={quoteattr(name)}/>" for name in project.config.classes]
-    with project.writing("label_studio.xml", "w") as file:
+    with write_atomically(project.path / "label_studio.xml", "w") as file:
         file.write(
             "\n".join(
                 itertools.chain(

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from vaal_ext.atomic import naming, remove_leftovers, write_atomically
+from vaal_ext.atomic import remove_leftovers, write_atomically
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 from vaal_ext.locked import foreign_file, locked
 
@@ -180,15 +180,9 @@ class Project:
         """Where the network of that training lies, if it is the last."""
         return self.path / f"weights_{training}.pt"
 
-    @contextmanager
-    def writing(self, name: str, mode: str) -> Iterator[IO[Any]]:
-        """A file of the project, which appears whole; an OSError names it."""
-        with naming(self.path / name), write_atomically(self.path / name, mode) as file:
-            yield file
-
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Replace the file `name` by a CSV table of these rows, whole or not at all."""
-        with self.writing(name, "w") as file:
+        with write_atomically(self.path / name, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)

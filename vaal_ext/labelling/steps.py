@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from vaal_ext.atomic import write_atomically
 from vaal_ext.labelling.answers import NOT_TAKEN, OUTCOMES, Outcome, judge, read_answers
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.handout import hand_out
@@ -143,10 +144,10 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
             model, row = learner.train(labels, number, progress=progress)
             asked = project.asked()
             row = replace(row, query=asked[-1].query if asked else 0, inputs_sha256=inputs)
-            with project.writing(project.weights(number).name, "wb") as file:
+            with write_atomically(project.weights(number)) as file:
                 torch.save({k: v.cpu() for k, v in model.state_dict().items()}, file)
             if project.config.model is None:
-                with project.writing("network.py", "w") as file:
+                with write_atomically(project.path / "network.py", "w") as file:
                     file.write(learner.factory())
             trainings.append(row)
             project.write_trainings(trainings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -60,23 +58,11 @@ def check_pair(p_logits: Tensor, q_logits: Tensor) -> None:
     check_alike("p_logits", p_logits, "q_logits", q_logits)
 
 
-def check_divergence(smoothing: float, divergence: str) -> None:
-    if divergence not in ("symmetric", "forward"):
-        raise ValueError(f"divergence must be 'symmetric' or 'forward', got {divergence!r}")
-    if not 0.0 <= smoothing < 1.0:
-        raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
-
-
 def check_samples(name: str, x: Tensor) -> None:
     """x is [B, ...]."""
     check_tensor(name, x)
     if x.ndim == 0:
         raise ValueError(f"{name} must be [B, ...], got a tensor without dimensions")
-
-
-def check_radius(radius: float) -> None:
-    if not (math.isfinite(radius) and radius >= 0):
-        raise ValueError(f"radius must be finite and not negative, got {radius}")
 
 
 def check_labels(name: str, labels: Tensor, shape: tuple[int, ...], device: torch.device) -> None:

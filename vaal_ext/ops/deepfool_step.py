@@ -13,6 +13,8 @@ from ._checks import (
     refuse_gradient,
 )
 
+__all__ = ["deepfool_step"]
+
 
 def deepfool_step(
     logits: Tensor, gradients: Tensor, reference: Tensor, candidates: Tensor

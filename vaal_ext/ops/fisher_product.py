@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ._checks import check_alike, check_logits, check_tensor, refuse_gradient
 
+__all__ = ["fisher_product"]
+
 
 def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     """F·v with F = diag(p) - ppᵀ, p = softmax(logits), each row scaled to maximum 1.

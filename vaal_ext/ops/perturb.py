@@ -7,14 +7,17 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from vaal_ext.checks import require_positive
+
 from ._checks import (
     arithmetic_dtype,
     check_alike,
-    check_radius,
     check_samples,
     check_tensor,
     refuse_gradient,
 )
+
+__all__ = ["perturb"]
 
 
 @overload
@@ -47,7 +50,7 @@ def perturb(
     check_samples("x", x)
     check_tensor("direction", direction)
     check_alike("x", x, "direction", direction)
-    check_radius(radius)
+    require_positive("radius", radius, or_zero=True)
     refuse_gradient("perturb", x, direction)
     out, norm = torch.ops.vaal.perturb.default(x, direction, float(radius))
     return (out, norm) if return_norm else out

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ._checks import arithmetic_dtype, check_logits, refuse_gradient
 
+__all__ = ["posterior_summary"]
+
 
 def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the query strategies ask of p = softmax(logits), per row.

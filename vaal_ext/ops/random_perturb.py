@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaal_ext.checks import require_sample_index
+from vaal_ext.checks import require_int, require_positive, require_sample_index
 
-from ._checks import check_radius, check_samples, refuse_gradient
+from ._checks import check_samples, refuse_gradient
+
+__all__ = ["random_perturb"]
 
 
 def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
@@ -32,14 +34,13 @@ def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor)
         RuntimeError: x requires grad while grad mode is on (this op has no derivative).
     """
     check_samples("x", x)
-    check_radius(radius)
+    require_positive("radius", radius, or_zero=True)
     refuse_gradient("random_perturb", x)
-    if not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
-    if not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed must fit 64 bits, got {seed}")
+    require_int("seed", seed, -(2**63), 2**63 - 1)
     require_sample_index(sample_index, x)
-    result: Tensor = torch.ops.vaal.random_perturb.default(x, float(radius), seed, sample_index)
+    result: Tensor = torch.ops.vaal.random_perturb.default(
+        x, float(radius), int(seed), sample_index
+    )
     return result
 
 

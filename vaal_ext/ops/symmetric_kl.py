@@ -7,7 +7,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ._checks import arithmetic_dtype, check_divergence, check_pair
+from vaal_ext.checks import require_divergence
+
+from ._checks import arithmetic_dtype, check_pair
+
+__all__ = ["symmetric_kl"]
 
 
 def symmetric_kl(
@@ -37,7 +41,7 @@ def symmetric_kl(
         RuntimeError: when differentiated twice.
     """
     check_pair(p_logits, q_logits)
-    check_divergence(smoothing, divergence)
+    require_divergence(divergence, smoothing)
     result: Tensor = torch.ops.vaal.symmetric_kl.default(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"
     )
@@ -81,8 +85,8 @@ def _backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | Non
 
 def _refuse(ctx: Any, *grads: Tensor) -> NoReturn:
     raise RuntimeError(
-        "symmetric_kl can be differentiated once only; for second derivatives use "
-        "vaal_ext.reference or the textbook formula in plain PyTorch"
+        "symmetric_kl can be differentiated once only; for second derivatives write the textbook "
+        "formula in plain PyTorch"
     )
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._checks import arithmetic_dtype, check_divergence, check_pair, refuse_gradient
+from vaal_ext.checks import require_divergence
+
+from ._checks import arithmetic_dtype, check_pair, refuse_gradient
+
+__all__ = ["symmetric_kl_direction"]
 
 
 def symmetric_kl_direction(
@@ -28,7 +32,7 @@ def symmetric_kl_direction(
         RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
     """
     check_pair(p_logits, q_logits)
-    check_divergence(smoothing, divergence)
+    require_divergence(divergence, smoothing)
     refuse_gradient("symmetric_kl_direction", p_logits, q_logits)
     result: tuple[Tensor, Tensor] = torch.ops.vaal.symmetric_kl_direction.default(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.atomic import naming, remove_leftovers, write_atomically
+from vaal_ext.atomic import remove_leftovers, write_atomically
 from vaal_ext.checks import require_int
 from vaal_ext.locked import foreign_file, held
 from vaal_ext.pool.execution import Execution
@@ -114,9 +114,7 @@ def score_shards(
     count = flat = 0
     with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
         for scores, flat_here in parts:
-            file = folder.file(claimed.pop())
-            with naming(file):
-                scores.save(file)
+            scores.save(folder.file(claimed.pop()))
             count, flat = count + scores.num_samples, flat + flat_here
     if not folder.missing():
         folder.tidy()
@@ -194,7 +192,7 @@ def _begun(
         chosen = run.choose(pool, index)
         execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
-        with naming(manifest), write_atomically(manifest, "w") as file:
+        with write_atomically(manifest, "w") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
     return chosen

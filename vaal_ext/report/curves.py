@@ -16,6 +16,8 @@ from vaal_ext.atomic import write_atomically
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import area_under_curve
 
+__all__ = ["Curve", "accuracy_table", "learning_curves", "write_csv", "write_runs", "write_tables"]
+
 
 @dataclass(frozen=True)
 class Curve:

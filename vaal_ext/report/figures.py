@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
     from vaal_ext.report.curves import Curve
 
+__all__ = [
+    "Style",
+    "Thumbnail",
+    "draw_contact_sheet",
+    "draw_ldr_histogram",
+    "draw_learning_curves",
+    "draw_win_matrix",
+    "new_figure",
+    "styles",
+    "write_figure",
+]
+
 # Okabe and Ito's palette: told apart also by readers with a colour vision deficiency. A strategy
 # of ours has the same colour in every report; the others take what is left.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -40,7 +52,7 @@ class Style(NamedTuple):
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image: pixels [H, W] or [H, W, 3] in 0..1, its caption, and whether to mark it."""
+    """An image: pixels float [H, W] or [H, W, 3] in 0..1, its caption, and whether to mark it."""
 
     pixels: np.ndarray
     caption: str
@@ -48,6 +60,7 @@ class Thumbnail:
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,6 +70,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
+    """A figure as a PNG file, whole or not at all."""
     with write_atomically(path, "wb") as handle:
         figure.savefig(handle, format="png")
 

@@ -19,6 +19,8 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import accuracy_percentile
 from vaal_ext.streams import Stream, stream_seed
 
+__all__ = ["Run", "group_runs", "load_run"]
+
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
 

@@ -21,6 +21,8 @@ from vaal_ext.report.figures import (
 from vaal_ext.report.runs import Run, group_runs, load_run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 
+__all__ = ["write_comparison", "write_report"]
+
 # A contact sheet shows this many images of a query and, evenly spaced, this many queries.
 _SHEET_COLUMNS = 20
 _SHEET_ROWS = 10
@@ -81,8 +83,12 @@ def _contact_sheet(run: Run, name: str, path: Path) -> str:
     return f"{path}: the first {_SHEET_COLUMNS} images of each query"
 
 
-def _statistics(groups: dict[str, list[Run]], dataset: str, out: Path) -> Iterator[str]:
-    """Compare the groups seed by seed: tables, the win matrix, and lines to print."""
+def write_comparison(groups: dict[str, list[Run]], dataset: str, out: Path) -> Iterator[str]:
+    """The groups compared seed by seed, into the folder `out`; lines to print.
+
+    It gets statistics.csv, statistics.md and win_matrix.png, or loses those of an earlier call
+    where the groups have no seeds or numbers of labels in common.
+    """
     comparison = compare(groups)
     yield comparison.subset
     if not comparison.measurements:
@@ -131,7 +137,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     path = out / "learning_curves.png"
     draw_learning_curves(path, curves, runs[0].config["dataset"])
     yield f"{path}: accuracy against labels"
-    yield from _statistics(groups, runs[0].config["dataset"], out)
+    yield from write_comparison(groups, runs[0].config["dataset"], out)
     for name, group in groups.items():
         slug = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")
         scores = group[0].scores()

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.progress import progress_bar
-from vaal_ext.report.comparison import compare
 from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
-from vaal_ext.report.figures import draw_learning_curves, draw_win_matrix
+from vaal_ext.report.figures import draw_learning_curves
 from vaal_ext.report.runs import Run
-from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 from vaal_ext.report.wording import counted
+from vaal_ext.report.write import write_comparison
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.reproduce.radius import FRACTIONS, draw_radius, error_ranking
@@ -248,18 +247,7 @@ def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterat
     folder.mkdir(exist_ok=True)
     write_runs(groups, folder / "runs.csv")
     yield f"{folder / 'runs.csv'}: every round of every run"
-    comparison = compare(groups)
-    yield comparison.subset
-    if not comparison.measurements:
-        return
-    yield strategy_table(comparison)
-    yield from caveats(comparison)
-    write_statistics(comparison, dataset, folder)
-    if comparison.wins is not None:
-        path = folder / "win_matrix.png"
-        title = f"{dataset}: which is more accurate"
-        draw_win_matrix(path, comparison.names, comparison.wins, title)
-    yield f"{folder}: differences, intervals, p-values, wins"
+    yield from write_comparison(groups, dataset, folder)
 
 
 _OF_UNFINISHED_RUNS = ("curves", "table")
