@@ -19,6 +19,7 @@ from emulation.rows import (
     boundaries,
     forced,
     logit_rows,
+    moved_rows,
     relative_error,
     roundoff,
     scalar,
@@ -129,6 +130,22 @@ def test_kl_smoothed(emulation, dtype, name, symmetric):
     )
     assert (relative_error(value, exact) <= 400 * roundoff(dtype)).all()
     assert (relative_error(direction, exact_direction) <= 4000 * roundoff(dtype)).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(
+    ("name", "smoothing"),
+    [("warp8", 0.0), ("block", 0.0), ("stream", 0.0), ("stream", 0.1), ("split", 0.1)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_posterior_that_narrows_or_moves(emulation, dtype, name, smoothing, symmetric):
+    path, threads, options = KL_PATHS[name]
+    p, q = moved_rows({"warp8": 24, "block": 200}.get(name, 1000), dtype)
+
+    def plan_of(op):
+        return forced(op, p, path, threads, **options)
+
+    check_kl(emulation, p, q, smoothing, symmetric, plan_of, wide=())
 
 
 @pytest.mark.parametrize(("dtype", "smoothing"), [(d, 0.0) for d in DTYPES] + [(DTYPES[0], 0.1)])

@@ -123,7 +123,11 @@ def test_npz_bytes_are_pixels(tmp_path):
         ({"y": np.zeros(49, dtype=int)}, "got 50 and 49"),
         ({"y": np.zeros((50, 1), dtype=int)}, "y must be integers"),
         ({"y": np.zeros(50)}, "y must be integers"),
-        ({"y": np.full(50, -1)}, "0 or above, got -1"),
+        ({"y": np.full(50, -1)}, "class numbers from 0 on, below 1,000,000, got -1 to -1"),
+        (
+            {"y": np.full(50, 2**64 - 100, dtype=np.uint64)},
+            "below 1,000,000, got 18446744073709551",
+        ),
         ({"x": np.zeros((1, 3)), "y": np.zeros(1, dtype=int)}, "1 samples leave none"),
         ({"x_test": np.zeros((5, 3))}, "must have the key 'y_test'"),
         ({"x_test": np.zeros((5, 2)), "y_test": np.zeros(5, dtype=int)}, "one shape"),

@@ -73,6 +73,22 @@ def test_as_one_by_one(backend, overshoot):
         assert model(x + found.perturbation).argmax(1).tolist() == found.reached.tolist()
 
 
+def test_samples_of_one_number_each():
+    found = deepfool(lambda x: torch.stack([x, 1 - x], dim=1), torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(found.perturbation, torch.tensor([0.5, -1.5]) * 1.02)
+    torch.testing.assert_close(found.norm, torch.tensor([0.5, 1.5]) * 1.02)
+
+
+@pytest.mark.parametrize("max_iter", [1, 50])
+def test_a_network_that_is_not_finite_beyond_a_step(max_iter):
+    def model(x):
+        return torch.stack([x[:, 0], torch.where(x[:, 0] < 1, torch.nan, 0.1)], dim=1)
+
+    found = deepfool(model, torch.tensor([[2.0], [5.0]]), max_iter=max_iter)
+    assert found.norm.isnan().all()
+    assert found.reached.tolist() == [-1, -1]
+
+
 def test_any_batch_gives_the_same(monkeypatch):
     """Alone, together, in pieces of two, in channels_last, without grad mode."""
     model, x = small_cnn(), images(12)

@@ -213,6 +213,10 @@ def test_the_pool_may_be_used_up(tmp_path):
             ValueError,
             "learning_rate must be finite and above 0",
         ),
+        ({"learning_rate": True}, TypeError, "learning_rate must be a number"),
+        ({"class_prior": 5}, TypeError, "class_prior must be a string, weights or None, got 5"),
+        ({"strategy": None}, TypeError, "strategy must be a string, got None"),
+        ({"dataset": None}, TypeError, "dataset must be a string, got None"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
         ({"device": "tpu"}, ValueError, "device must be 'cpu' or 'cuda', got 'tpu'"),
         ({"backend": "fast"}, ValueError, "backend must be 'fused' or 'reference'"),
@@ -228,6 +232,13 @@ def test_bad_settings_are_refused_before_anything_is_made(change, error, message
     with pytest.raises(error, match=message):
         run(replace(SMALL, **change), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", ["random", "vaal"])
+def test_a_training_that_diverges_says_so_and_keeps_nothing(strategy, tmp_path):
+    with pytest.raises(ValueError, match=r"training of round 0 diverged .* rate is 1e\+30, take"):
+        run(replace(SMALL, strategy=strategy, learning_rate=1e30), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "state.pt").exists()
 
 
 def test_the_output_must_be_a_folder_of_its_own(tmp_path):

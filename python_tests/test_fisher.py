@@ -80,6 +80,20 @@ def test_finite_differences_tend_to_it(backend):
     assert 20 * errors[2] <= errors[1] <= errors[0] / 20
 
 
+@pytest.mark.parametrize("method", ["fisher", "finite-difference"])
+def test_samples_of_one_number_each(method):
+    """Both posteriors are those of z = 0 and z = 2, moved by 0.1 either way."""
+
+    def model(z):
+        return torch.stack([z, -z], dim=1)
+
+    x = torch.tensor([0.0, 2.0])
+    settings = {"eps": 0.1, "method": method, "sign": "max"}
+    found = ldr_scores(model, x, **settings, xi=None if method == "fisher" else 0.01)
+    moved = torch.stack([ops.symmetric_kl(model(x), model(x + r)) for r in (0.1, -0.1)])
+    torch.testing.assert_close(found, moved.amax(0), rtol=1e-4, atol=0)
+
+
 def test_two_classes_need_no_iteration(backend):
     """A third class at -inf changes no posterior and takes the way of C > 2."""
     model, x = smooth_mlp(classes=2), normal(15, 12)

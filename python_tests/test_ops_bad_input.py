@@ -58,3 +58,19 @@ def test_numbers_of_numpy_are_numbers():
     mine = ops.random_perturb(X, 1.0, seed=7, sample_index=INDEX)
     theirs = ops.random_perturb(X, np.float32(1.0), seed=np.int64(7), sample_index=INDEX)
     assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("op", "more"),
+    [
+        ("symmetric_kl", (0.0, True)),
+        ("symmetric_kl", (0.1, True)),
+        ("symmetric_kl_direction", (0.0, True)),
+        ("fisher_product", ()),
+    ],
+)
+def test_the_kernels_themselves_refuse_rows_without_classes(op, more):
+    """A compiled or exported graph calls them past the checks in Python."""
+    empty = X[:, :0]
+    with pytest.raises(RuntimeError, match="C >= 1"):
+        getattr(torch.ops.vaal, op)(empty, empty, *more)

@@ -13,6 +13,7 @@ def test_the_length_by_hand():
     x = torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]])  # lengths 5 and 1
     assert rms_length(x) == pytest.approx(13**0.5)
     assert vaal_ext.small_radius(x) == pytest.approx(0.02 * 13**0.5)
+    assert rms_length(torch.tensor([3.0, -4.0])) == pytest.approx(12.5**0.5)  # a number a sample
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,18 @@ def add_scores(folder: Path, index: np.ndarray) -> None:
         margin=np.ones(n, np.float32),
         posterior_mean=np.full(10, 0.1),
     ).save(folder / "scores.npz")
+
+
+def test_runs_on_different_data_are_not_averaged() -> None:
+    runs = [run_of([0.5, 0.7], [20, 30], seed=seed) for seed in (0, 1)]
+    other = replace(runs[1], data_sha256="other")
+    with pytest.raises(ValueError, match="run0 and run1 were made from different data, both of"):
+        group_runs([runs[0], other])
+    drawn = [replace(run, config=run.config | {"dataset": "moons"}) for run in (runs[0], other)]
+    assert len(group_runs(drawn)) == 1  # every seed has points of its own
+    again = replace(drawn[0], data_sha256="third", config=drawn[0].config | {"strategy": "vaal"})
+    with pytest.raises(ValueError, match="different data"):
+        group_runs([*drawn, again])
 
 
 def test_curve_mean_band_and_area() -> None:

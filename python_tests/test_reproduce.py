@@ -20,6 +20,7 @@ from PIL import Image
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment.config import RunConfig
+from vaal_ext.reproduce import figures
 from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
 from vaal_ext.reproduce.plan import EXHIBITS, exhibits_named
 from vaal_ext.reproduce.runner import Overrides, plan_runs, run_missing
@@ -95,6 +96,12 @@ def test_the_toy_figures(tmp_path, capsys):
     assert main(command) == 0
     for name in ("fig3/fig3.png", "fig5/fig5.png"):
         assert Image.open(tmp_path / name).size[0] > 500
+    points = read(tmp_path / "fig3" / "fig3.csv")
+    for strategy in ("random", "vaal"):
+        mine = [row for row in points if row["strategy"] == strategy]
+        assert [sum(row[c] == "True" for row in mine) for c in ("labelled_before", "queried")] == [
+            10, 10
+        ]  # fmt: skip
     rows = read(tmp_path / "fig5" / "fig5.csv")
     assert len(rows) == 2 * 2 * 2 * 3  # data sets, strategies, seeds, updates
     # The network that is watched is the run's: after the last update its error is the run's.
@@ -116,6 +123,7 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     assert main(["reproduce", *names, "--out", str(tmp_path), "--data", images, *SMALL]) == 0
     for name in names:
         assert Image.open(tmp_path / name / f"{name}.png").size[0] > 500
+        assert read(tmp_path / name / "statistics_mnist" / "runs.csv")
     cells = read(tmp_path / "table2" / "table2.csv")
     variants = EXHIBITS["table2"].variants
     assert [cell["strategy"] for cell in cells] == list(variants)  # 100 annotations each
@@ -130,7 +138,8 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     text = (tmp_path / "table2" / "table2.md").read_text()
     assert "150 samples of the pool, drawn anew" in text
     assert "2 steps a training" in text
-    assert "in parentheses the paper's" in text
+    assert text.startswith("## Table II: MNIST, on npz:images.npz\n")
+    assert "in parentheses the paper's, on mnist itself, bold" in text
     assert text in capsys.readouterr().out
 
 
@@ -182,7 +191,7 @@ def test_a_table_that_the_paper_has_not_says_nothing_of_the_paper(images, tmp_pa
     command = ["reproduce", "fashion", "--out", str(tmp_path), "--data", images, *SMALL]
     assert main([*command, "--variant", "random"]) == 0
     text = (tmp_path / "fashion" / "fashion.md").read_text()
-    assert text.startswith("## Fashion-MNIST\n")
+    assert text.startswith("## Fashion-MNIST, on npz:images.npz\n")
     assert "mean over 1 seed" in text
     assert "paper" not in text
 
@@ -242,6 +251,35 @@ def test_a_folder_with_other_settings_is_refused_naming_them(images, tmp_path):
         with pytest.raises(ValueError, match="batch_size is 16 there and 32 here"):
             run_missing(items, progress=False)
         (items[0].folder / "rounds.csv").unlink(missing_ok=True)
+
+
+def test_a_run_on_other_data_is_refused(images, tmp_path, capsys):
+    """The file is another one by the second call: old numbers are not shown as its, nor averaged
+    with new ones."""
+    path = tmp_path / "images.npz"
+    content = dict(np.load(images.removeprefix("npz:")))
+    np.savez(path, **content)
+    command = ["reproduce", "table2", "--variant", "random", "--data", f"npz:{path}", *SMALL]
+    command += ["--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    np.savez(path, **content | {"x": content["x"] + 1})
+    capsys.readouterr()
+    assert main([*command, "--seeds", "2"]) == 2
+    assert "made from other data than those of npz:" in capsys.readouterr().err
+    (only,) = (tmp_path / "out").glob("runs/*/*/*")
+    assert only.name == "seed_0"
+
+
+def test_an_accuracy_below_the_paper_s_axis_is_drawn(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures, "write_figure", lambda figure, path: drawn.append(figure))
+    for accuracy, bottom in ((0.12, 9.0), (0.9, 70.0)):
+        curves = {"test loss": [2.0, 1.5], "training loss": [1.0, 0.5]}
+        curves["test accuracy"] = [accuracy, 0.95]
+        panels = {"balanced": {name: np.array(values) for name, values in curves.items()}}
+        figures.draw_losses(tmp_path / "fig9.png", panels, np.array([100, 200]), "title")
+        (right,) = (axes for axes in drawn.pop().axes if "accuracy" in axes.get_ylabel())
+        assert right.get_ylim()[0] == pytest.approx(bottom)
 
 
 def test_killed_and_started_again_it_goes_on(images, tmp_path):

@@ -157,18 +157,20 @@ class _State:
     def stop_crossed(self, logits: Tensor, own: Tensor, rows: Tensor) -> Tensor:
         """Enters which samples have left their class by these logits [n, C]; returns the others.
 
-        A sample has left it where another class is as likely: on the boundary it has arrived.
+        A sample has left it where another class is as likely: on the boundary it has arrived. One
+        whose logits are no longer finite is lost.
         """
+        lost = ~finite_rows(logits)
+        self.norm[rows[lost]] = torch.nan
         best = _without(logits, own).max(dim=1)
         crossed = best.values >= logits.gather(1, own.unsqueeze(1)).squeeze(1)
-        crossed &= best.values > -torch.inf
+        crossed &= (best.values > -torch.inf) & ~lost
         arrived = rows[crossed]
         self.reached[arrived] = best.indices[crossed]
-        length = torch.linalg.vector_norm(
-            self.perturbation(arrived).flatten(1), dim=1, dtype=torch.float64
-        )
+        flat = self.perturbation(arrived).unsqueeze(-1).flatten(1)  # [B] has nothing to flatten
+        length = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
         self.norm[arrived] = length.to(self.norm.dtype)
-        return rows[~crossed]
+        return rows[~(crossed | lost)]
 
     def result(self, clean: Tensor) -> Adversarial:
         found = (self.reached >= 0).view(-1, *[1] * (self.x.ndim - 1))

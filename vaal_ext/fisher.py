@@ -125,6 +125,6 @@ def search(
 def _facing(gradient: Tensor, unit: Tensor) -> Tensor:
     """The gradient of each sample, turned round where it points away from `unit`."""
     dtype = torch.promote_types(gradient.dtype, torch.float32)
-    along = (gradient.to(dtype) * unit.to(dtype)).flatten(1).sum(1)
+    along = (gradient.to(dtype) * unit.to(dtype)).unsqueeze(-1).flatten(1).sum(1)
     sign = torch.where(along < 0, -1, 1).to(gradient.dtype)
     return gradient * sign.view(-1, *[1] * (gradient.ndim - 1))

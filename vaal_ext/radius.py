@@ -29,7 +29,9 @@ def rms_length(x: Tensor) -> float:
     check_input(x)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample, got none")
-    norms = torch.linalg.vector_norm(x.detach().flatten(1), dim=1, dtype=torch.float64)
+    norms = torch.linalg.vector_norm(
+        x.detach().unsqueeze(-1).flatten(1), dim=1, dtype=torch.float64
+    )
     length = float(norms.square().mean().sqrt())
     if not length < float("inf"):
         raise ValueError("x must be finite: the length of a sample is not")

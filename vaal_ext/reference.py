@@ -92,8 +92,9 @@ def _times(weight: Tensor, x: Tensor) -> Tensor:
 def _softmax_pullback(p: Tensor, h: Tensor) -> Tensor:
     """p (h - sum p h). On a saturated row one class is almost the whole sum: h is measured from
     there, so that nothing cancels."""
-    from_largest = h - h.gather(1, p.argmax(dim=1, keepdim=True))
-    return p * (from_largest - (p * from_largest).sum(1, keepdim=True))
+    largest = h.gather(1, p.argmax(dim=1, keepdim=True))
+    weighted = _times(p, h - largest.masked_fill(largest.isinf(), 0.0))
+    return weighted - p * weighted.sum(1, keepdim=True)
 
 
 def _forward_backward(
@@ -117,14 +118,12 @@ def _forward_backward(
         return value.sum(1), grad_p, grad_q
     if divergence == "symmetric":
         value = _times(diff, u).sum(1)
-        q_delta, p_delta = _times(q, delta), _times(p, delta)
-        grad_q = q_delta - q * q_delta.sum(1, keepdim=True) + diff
-        grad_p = -(p_delta - p * p_delta.sum(1, keepdim=True)) - diff
+        grad_q = _softmax_pullback(q, delta) + diff
+        grad_p = -_softmax_pullback(p, delta) - diff
     else:
         value = torch.where(u.abs() < 0.5, p * _phi(u), diff - _times(p, u)).sum(1)
         grad_q = diff
-        p_delta = _times(p, delta)
-        grad_p = -(p_delta - p * p_delta.sum(1, keepdim=True))  # -p (u + KL), KL = -sum p u
+        grad_p = -_softmax_pullback(p, delta)  # -p (u + KL), KL = -sum p u
     return value, grad_p, grad_q
 
 
@@ -272,7 +271,7 @@ def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     alpha = a - a.gather(1, k)
     weight = alpha.exp()
     rest = weight.scatter(1, k, 0.0)
-    remainder = rest.sum(1)
+    remainder = rest.sum(1) + 0.0 * a.gather(1, k).squeeze(1)  # NaN where a_k is not finite
     z = 1.0 + remainder
     entropy = torch.log1p(remainder) - _times(rest, alpha).sum(1) / z
     runner_up = alpha.scatter(1, k, -torch.inf).amax(1)

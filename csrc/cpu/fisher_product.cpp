@@ -81,7 +81,7 @@ void products(const FisherArguments& args, int64_t begin, int64_t end) {
 
 template <class T, class S>
 void run(const FisherArguments& args, int64_t begin, int64_t end) {
-  across_pays<S>(args.cols, end - begin) ? products<T, S, Across<T, S>>(args, begin, end)
+  across_pays<S>(args.cols, args.rows) ? products<T, S, Across<T, S>>(args, begin, end)
                                          : products<T, S, Along<T, S>>(args, begin, end);
 }
 

@@ -8,7 +8,8 @@ namespace vaal {
 
 enum class Storage : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-// Rows [begin, end) of p, q [rows, cols]. An output that is null is not computed.
+// Rows [begin, end) of p, q [rows, cols]. An output that is null is not computed. How a row is worked
+// on may depend on `rows`, not on end − begin: results are not to depend on the number of threads.
 // value [rows] and grad_value [rows] are double for kFloat64, float otherwise.
 struct KLArguments {
   const void* p;
@@ -18,7 +19,7 @@ struct KLArguments {
   void* value;
   void* grad_p;
   void* grad_q;
-  int64_t cols;
+  int64_t rows, cols;
   double smoothing;
   bool symmetric;
   bool direction;  // grad_q's rows are divided by their largest magnitude
@@ -31,7 +32,7 @@ struct SummaryArguments {
   int64_t* label;
   void* entropy;
   void* margin;
-  int64_t cols;
+  int64_t rows, cols;
   Storage storage;
 };
 
@@ -40,7 +41,7 @@ struct FisherArguments {
   const void* logits;
   const void* tangents;
   void* out;
-  int64_t cols;
+  int64_t rows, cols;
   Storage storage;
 };
 

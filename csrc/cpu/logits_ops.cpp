@@ -16,8 +16,9 @@ struct Logits {
 };
 
 Logits check_logits(const Tensor& p, const Tensor& q) {
-  STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) && p.size(1) == q.size(1),
-                  "vaal: both arguments must be [B, C] with the same B and C");
+  STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
+                      p.size(1) == q.size(1) && p.size(1) > 0,
+                  "vaal: both arguments must be [B, C] with the same B and C, C >= 1");
   STD_TORCH_CHECK(p.scalar_type() == q.scalar_type(), "vaal: both arguments must have one dtype");
   return {dense(p), dense(q), p.size(0), p.size(1), storage_of(p)};
 }
@@ -26,6 +27,7 @@ KLArguments arguments(const Logits& logits, double smoothing, bool symmetric) {
   KLArguments args{};
   args.p = logits.p.const_data_ptr();
   args.q = logits.q.const_data_ptr();
+  args.rows = logits.rows;
   args.cols = logits.cols;
   args.smoothing = smoothing;
   args.symmetric = symmetric;
@@ -96,7 +98,8 @@ std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
   Tensor margin = new_tensor({rows}, arithmetic_type(storage));
   const SummaryArguments args = {logits.const_data_ptr(),
                                  static_cast<int64_t*>(label.mutable_data_ptr()),
-                                 entropy.mutable_data_ptr(), margin.mutable_data_ptr(), cols, storage};
+                                 entropy.mutable_data_ptr(), margin.mutable_data_ptr(), rows, cols,
+                                 storage};
   torch::stable::parallel_for(0, rows, grain(cols), [&](int64_t begin, int64_t end) {
     kernels().posterior_summary(args, begin, end);
   });
@@ -108,7 +111,7 @@ Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
   Tensor out = new_tensor({pair.rows, pair.cols}, given.scalar_type());
   prefer_huge_pages(out);
   const FisherArguments args = {pair.p.const_data_ptr(), pair.q.const_data_ptr(),
-                                out.mutable_data_ptr(), pair.cols, pair.storage};
+                                out.mutable_data_ptr(), pair.rows, pair.cols, pair.storage};
   torch::stable::parallel_for(0, pair.rows, grain(pair.cols), [&](int64_t begin, int64_t end) {
     kernels().fisher_product(args, begin, end);
   });

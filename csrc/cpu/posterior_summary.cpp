@@ -23,17 +23,20 @@ void summarise(const SummaryArguments& args, int64_t begin, int64_t end) {
                     scratch.data);
     const TopTwo<S> top = top_two<S>(rows, cols);
     const V a_k = top.first;
-    V remainder = a_k - a_k, weighted{};  // NaN where the pivot is not finite
-    for (int64_t j = 0; j < cols; j += Rows::kStep) {
-      const V alpha = rows.at(j) - a_k;
+    LongSum<V> sum_weight{a_k - a_k, V{}}, sum_weighted{};  // NaN where the pivot is not finite
+    V block_weight{}, block_weighted{};
+    each_step<S, Rows>(cols, [&](int64_t j, int64_t, auto whole) __attribute__((always_inline)) {
+      const V alpha = rows.template at<whole()>(j) - a_k;
       const V weight = Rows::index(j) == top.index ? V{} : M::exp(alpha);
-      remainder += weight;
-      weighted += weigh(weight, alpha);
-    }
-    remainder = Rows::sum(remainder);
-    const V z = 1 + remainder;
+      block_weight += weight;
+      block_weighted += weigh(weight, alpha);
+    }, [&]() __attribute__((always_inline)) {
+      sum_weight.take(block_weight);
+      sum_weighted.take(block_weighted);
+    });
+    const V remainder = Rows::sum(sum_weight.total), z = 1 + remainder;
     Rows::write_row(static_cast<S*>(args.entropy), first, end,
-                    M::log1p(remainder) - Rows::sum(weighted) / z);
+                    M::log1p(remainder) - Rows::sum(sum_weighted.total) / z);
     Rows::write_row(static_cast<S*>(args.margin), first, end, -M::expm1(top.second - a_k) / z);
     for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
       args.label[first + lane] = top.index[lane];
@@ -42,7 +45,7 @@ void summarise(const SummaryArguments& args, int64_t begin, int64_t end) {
 
 template <class T, class S>
 void run(const SummaryArguments& args, int64_t begin, int64_t end) {
-  across_pays<S>(args.cols, end - begin) ? summarise<T, S, Across<T, S>>(args, begin, end)
+  across_pays<S>(args.cols, args.rows) ? summarise<T, S, Across<T, S>>(args, begin, end)
                                          : summarise<T, S, Along<T, S>>(args, begin, end);
 }
 

@@ -20,8 +20,9 @@ constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
 // No logit may move farther than this against the pivot, for e^δ to be finite.
 template <class S>
 constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);
-// Where Σ e^β exceeds e^30 the argmax has moved far.
-constexpr double kFar = 1e13;
+// Where Σ e^β exceeds e^30 the argmax has moved far; below the other bound, on t, Z_q = Z + D has
+// cancelled.
+constexpr double kFar = 1e13, kFallen = -0.9;
 
 // e^kDigits is 1/ulp: what classes may be wrong by, times this, must lie below the row's result.
 template <class S>
@@ -50,7 +51,7 @@ VAAL_HD V clamped_weight(V reach, int64_t cols) {
 }
 
 // Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
-// saturated ones, ones with a logit that moved far, and all that hold −inf or NaN.
+// saturated ones, ones with a logit that moved far, ones that became so, and all with −inf or NaN.
 template <class T, class S, class Rows, bool kSymmetric, bool kNeedQ, bool kNeedP>
 typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64_t last, S* scratch) {
   using M = SimdMath<S>;
@@ -100,7 +101,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
     const V x = posterior_change(row, w, d);
     block_value += value_term<M, kSymmetric, false>(row, w, x, delta - row.log_ratio);
     if constexpr (kNeedQ) {
-      const V grad = grad_q_term<kSymmetric, false>(row, w, d, x, delta);
+      const V grad = grad_q_term<kSymmetric, false>(row, w + d, x, delta);
       peak = larger(magnitude<S>(grad), peak);
       store(column_w + at, grad);
     }
@@ -115,7 +116,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
   const V value = Rows::sum(sum_value.total);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
   const V reach = Rows::max(largest_delta), unsure = kTiny<S> + clamped_weight<M>(reach, cols);
-  auto good = (value > unsure) & (row.t < S(kFar)) & (reach < kReach<S>);
+  auto good = (value > unsure) & (row.t < S(kFar)) & (row.t > S(kFallen)) & (reach < kReach<S>);
   if constexpr (kNeedQ || kNeedP) {
     peak = Rows::max(peak);
     good = good & (peak > unsure);
@@ -142,7 +143,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
 template <class T, class S, class Rows>
 void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
   const int64_t plain = 3 * padded_length<S, Rows>(args.cols);
-  const int64_t guarded = 4 * padded_length<S, Along<T, S>>(args.cols);
+  const int64_t guarded = 3 * padded_length<S, Along<T, S>>(args.cols);
   Scratch<S> scratch(plain > guarded ? plain : guarded);
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
     for (int64_t first = begin; first < end; first += Rows::kRows) {
@@ -171,7 +172,7 @@ void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
 
 template <class T, class S>
 void run(const KLArguments& args, int64_t begin, int64_t end) {
-  across_pays<S>(args.cols, end - begin) ? run_layout<T, S, Across<T, S>>(args, begin, end)
+  across_pays<S>(args.cols, args.rows) ? run_layout<T, S, Across<T, S>>(args, begin, end)
                                          : run_layout<T, S, Along<T, S>>(args, begin, end);
 }
 

@@ -27,8 +27,7 @@ VAAL_DEVICE KlLongTotals<S> merge(const KlLongTotals<S>& x, const KlLongTotals<S
 
 // A class with its smoothed terms (zeros without smoothing).
 template <class S>
-struct LongClass : Class<S> {
-  S v;  // e^(β−m) by itself: w + d has lost it where q ≪ p, and q is what `floor` is added to
+struct LongClass : PivotTerm<S> {
   Smoothed<S> smoothed;
 };
 
@@ -67,19 +66,17 @@ struct KlLongRow {
   }
 
   VAAL_DEVICE LongClass<S> class_of(int j, S a, S b) const {
-    LongClass<S> c{vaal::class_of(from, j, a, b), 0, {0, 0, 0}};
-    if (args.smoothed) {
-      c.v = c.w == 0 && c.d == 0 ? S(0) : M::exp((b - from.b) - from.b_shift);
-      c.smoothed = smoothed(row.scale * c.w * row.inv_z, row.scale * c.v * row.inv_zq,
-                            posterior_change(row, c.w, c.d));
-    }
+    LongClass<S> c{vaal::class_of(from, j, a, b), {0, 0, 0}};
+    if (args.smoothed)
+      c.smoothed = smoothed(row.scale * c.w * row.inv_z, row.scale * c.v() * row.inv_zq,
+                            change_of(row, c));
     return c;
   }
 
   VAAL_DEVICE void absorb(KlLongTotals<S>& totals, const LongClass<S>& c) const {
     if (args.smoothed) {
       totals.value += c.smoothed.value;  // 0 at the pivot and where w = d = 0
-      totals.tilt_q += weigh(c.v * row.inv_zq, top_h_q - c.smoothed.h_q);
+      totals.tilt_q += weigh(c.v() * row.inv_zq, top_h_q - c.smoothed.h_q);
       totals.tilt_p += weigh(c.w * row.inv_z, top_h_p - c.smoothed.h_p);
     } else {
       totals.value += args.symmetric ? value_term_of<true>(row, c) : value_term_of<false>(row, c);
@@ -112,7 +109,7 @@ struct KlLongRow {
     const S h = is_pivot ? pivot.h_q : c.smoothed.h_q;
     const S lead = (is_top ? S(0) : h - top_h_q) + row.scale * totals.tilt_q;
     if (is_pivot) return args.keep * row.inv_zq * (is_top ? totals.tilt_q : lead / row.scale);
-    return args.keep * weigh(c.v * row.inv_zq, lead);
+    return args.keep * weigh(c.v() * row.inv_zq, lead);
   }
 
   VAAL_DEVICE S of_p(int j, const LongClass<S>& c, const KlLongTotals<S>& totals) const {

@@ -3,7 +3,7 @@
 //   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        no smoothing
 //
 // The formulas are in csrc/math/pivot_kl.h, the steps in kl_row.cuh. A thread loads its packs of
-// both rows, all before the first is used, and turns every class into (w, d, δ): two elementary
+// both rows, all before the first is used, and turns every class into (w, v or d, δ): two elementary
 // functions a class, whatever the number of steps.
 // Bytes moved, E the size of an element:  forward 2·E·cols a row; backward and direction 3·E·cols
 // (4·E·cols with both gradients). Nothing is read twice but one b_k a row, from the cache.
@@ -71,7 +71,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       normalise(from, group.reduce(sums));
     }
 
-    Class<S> classes[kPacks][kItems];
+    PivotTerm<S> classes[kPacks][kItems];
     Sums<S> sums;
 #pragma unroll
     for (int c = 0; c < kPacks; ++c)
@@ -84,8 +84,8 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
     if constexpr (kMoments) {
       sums = group.reduce(sums);
     } else {
-      const ShortSums<S> both = group.reduce(ShortSums<S>{sums.R, sums.D});
-      sums = {both.R, both.D, 0, 0};
+      const ShortSums<S> both = group.reduce(ShortSums<S>{sums.R, sums.V, sums.D});
+      sums = {both.R, both.V, both.D, 0, 0};
     }
     const PivotRow<S> known = row_of(from, sums);
 

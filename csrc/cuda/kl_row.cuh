@@ -4,7 +4,7 @@
 //   a = p_logits[row, :]    b = q_logits[row, :]                                        [C] each
 //
 // 1. TopTwo: the two largest of a and of b, hence the pivot k = argmax a and m.
-// 2. Sums:   R, D, T, U of pivot_kl.h; with them the PivotRow.
+// 2. Sums:   R, V, D, T, U of pivot_kl.h; with them the PivotRow.
 // 3. Totals: the value, and what the gradient needs besides (smoothing, direction).
 // 4. The gradient of each class.
 //
@@ -115,50 +115,45 @@ VAAL_DEVICE void normalise(Reference<S>& from, const Normalisers<S>& sums) {
 
 // --- 2. The sums ---------------------------------------------------------------------------------
 // One class as the later steps see it. The pivot and classes where both logits are -inf (and the
-// blanks that fill up a row) have w = d = δ = 0.
+// blanks that fill up a row) have w = v = d = δ = 0.
 template <class S>
-struct Class {
-  S w, d, delta;
-};
-
-template <class S>
-VAAL_DEVICE Class<S> class_of(const Reference<S>& from, int j, S a, S b) {
+VAAL_DEVICE PivotTerm<S> class_of(const Reference<S>& from, int j, S a, S b) {
   constexpr S kNone = S(-INFINITY);
   const bool idle = j == from.pivot || (a == kNone && b == kNone);
   const S alpha = idle ? kNone : (a - from.a) - from.a_shift;
   const S beta = idle ? kNone : (b - from.b) - from.b_shift;
   const S delta = idle ? S(0) : ((b - a) - (from.b - from.a)) - from.gap;
-  const PivotTerm<S> term = pivot_term<CudaMath<S>>(alpha, beta, delta);
-  return {term.w, term.d, delta};
+  return pivot_term<CudaMath<S>>(alpha, beta, delta);
 }
 
 // U is of δ − level: where p is saturated at argmax a, S_p is as small as 1 − p there.
 template <class S>
 struct Sums {
-  S R = 0, D = 0, T = 0, U = 0;
+  S R = 0, V = 0, D = 0, T = 0, U = 0;
 
-  VAAL_DEVICE void absorb(const Reference<S>& from, const Class<S>& c) {
+  VAAL_DEVICE void absorb(const Reference<S>& from, const PivotTerm<S>& c) {
     R += c.w;
-    D += c.d;
-    T += weigh(c.w + c.d, c.delta);
+    V += c.v();
+    D += c.d();
+    T += weigh(c.v(), c.delta);
     U += weigh(c.w, c.delta - from.level);
   }
 };
 
 template <class S>
 VAAL_DEVICE Sums<S> merge(const Sums<S>& x, const Sums<S>& y) {
-  return {x.R + y.R, x.D + y.D, x.T + y.T, x.U + y.U};
+  return {x.R + y.R, x.V + y.V, x.D + y.D, x.T + y.T, x.U + y.U};
 }
 
 // For the value alone (and the forward direction): T and U are not needed.
 template <class S>
 struct ShortSums {
-  S R = 0, D = 0;
+  S R = 0, V = 0, D = 0;
 };
 
 template <class S>
 VAAL_DEVICE ShortSums<S> merge(const ShortSums<S>& x, const ShortSums<S>& y) {
-  return {x.R + y.R, x.D + y.D};
+  return {x.R + y.R, x.V + y.V, x.D + y.D};
 }
 
 template <class S>
@@ -172,14 +167,19 @@ VAAL_DEVICE PivotRow<S> row_of(const Reference<S>& from, const Sums<S>& sums) {
   }
   // A pivot that is not finite makes the whole row NaN, also where no other class is there to.
   const S poison = (from.a - from.a) + (from.b - from.b);
-  return pivot_row<CudaMath<S>>(from.a_shift, sums.R + poison, sums.D, sums.T, sums.U);
+  return pivot_row<CudaMath<S>>(from.a_shift, sums.R + poison, sums.V + poison, sums.D, sums.T,
+                                sums.U);
 }
 
 // --- 3. and 4. without smoothing: everything over e^m --------------------------------------------
+template <class S>
+VAAL_DEVICE S change_of(const PivotRow<S>& row, const PivotTerm<S>& c) {
+  return posterior_change(row, c.w, c.v(), c.d());
+}
+
 template <bool kSymmetric, class S>
-VAAL_DEVICE S value_term_of(const PivotRow<S>& row, const Class<S>& c) {
-  return value_term<CudaMath<S>, kSymmetric>(row, c.w, posterior_change(row, c.w, c.d),
-                                             c.delta - row.log_ratio);
+VAAL_DEVICE S value_term_of(const PivotRow<S>& row, const PivotTerm<S>& c) {
+  return value_term<CudaMath<S>, kSymmetric>(row, c.w, change_of(row, c), c.delta - row.log_ratio);
 }
 
 template <bool kSymmetric, class S>
@@ -189,22 +189,20 @@ VAAL_DEVICE S value_pivot_of(const PivotRow<S>& row, const Reference<S>& from) {
 
 template <bool kSymmetric, class S>
 VAAL_DEVICE S grad_q_of(const PivotRow<S>& row, const Reference<S>& from, int j,
-                        const Class<S>& c) {
-  const S x = posterior_change(row, c.w, c.d);
+                        const PivotTerm<S>& c) {
   return j == from.pivot ? grad_q_pivot<kSymmetric>(row)
-                         : grad_q_term<kSymmetric>(row, c.w, c.d, x, c.delta);
+                         : grad_q_term<kSymmetric>(row, c.v(), change_of(row, c), c.delta);
 }
 
 // Forward: −p_j(u_j + KL) = −p_j(δ_j − S_p), because KL = −Σ p_i u_i = Λ − S_p. Taken from S_p, it
 // cancels nowhere and needs no value. S_p is sums.U / Z (over e^m) but for the level.
 template <bool kSymmetric, class S>
 VAAL_DEVICE S grad_p_of(const PivotRow<S>& row, const Reference<S>& from, S U, int j,
-                        const Class<S>& c) {
+                        const PivotTerm<S>& c) {
   const bool pivot = j == from.pivot;
-  if constexpr (kSymmetric) {
-    const S x = posterior_change(row, c.w, c.d);
-    return pivot ? grad_p_pivot<true>(row) : grad_p_term<true>(row, c.w, x, c.delta);
-  }
+  if constexpr (kSymmetric)
+    return pivot ? grad_p_pivot<true>(row)
+                 : grad_p_term<true>(row, c.w, change_of(row, c), c.delta);
   const S over = U * row.inv_z;
   return pivot ? row.inv_z * over
                : -weigh(c.w * row.inv_z, (c.delta - from.level) - row.scale * over);

@@ -13,8 +13,8 @@ struct Logits {
   Logits(const Tensor& p_logits, const Tensor& q_logits)
       : p(torch::stable::contiguous(p_logits)), q(torch::stable::contiguous(q_logits)) {
     STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
-                        p.size(1) == q.size(1),
-                    "vaal: both arguments must be [B, C] with the same B and C");
+                        p.size(1) == q.size(1) && p.size(1) > 0,
+                    "vaal: both arguments must be [B, C] with the same B and C, C >= 1");
     STD_TORCH_CHECK(p.scalar_type() == q.scalar_type() &&
                         p.get_device_index() == q.get_device_index(),
                     "vaal: both arguments must have one dtype and device");
@@ -33,7 +33,7 @@ struct KlResults {
 template <Op kOp>
 void run_kl(const Logits& logits, double smoothing, bool symmetric, const KlResults& results,
             const Tensor* grad_value) {
-  if (logits.rows == 0 || logits.cols == 0) return;
+  if (logits.rows == 0) return;
   const int64_t rows = logits.rows, cols = logits.cols;
   const LaunchPlan plan = launch_plan(kOp, rows, cols, dtype_size(logits.p), smoothing > 0,
                                       device_limits(logits.p));

@@ -6,8 +6,8 @@
 // saturated to any degree neither underflows nor loses the direction of its gradient:
 //
 //   w_j = e^(α_j − m)    v_j = e^(β_j − m)    d_j = v_j − w_j = w_j·expm1(δ_j)
-//   R = Σ w_j    D = Σ d_j    T = Σ v_j δ_j    U = Σ w_j δ_j                        (sums over j ≠ k)
-//   Z = 1 + e^m R    Z_q = Z + e^m D    t = e^m D / Z    Λ = log1p(t)
+//   R = Σ w_j    V = Σ v_j    D = Σ d_j    T = Σ v_j δ_j    U = Σ w_j δ_j          (sums over j ≠ k)
+//   Z = 1 + e^m R    Z_q = 1 + e^m V    t = e^m D / Z    Λ = log1p(t) = −log1p(−e^m D / Z_q)
 //   x_j = (q_j − p_j)/e^m = (d_j − w_j t)/Z_q        x_k = −(D/Z)/Z_q        u_j = δ_j − Λ
 //
 // V is a scalar (CUDA, one lane) or a vector register (CPU); M supplies exp, expm1, log1p and
@@ -26,24 +26,36 @@ VAAL_HD V weigh(V weight, V x) {
   return weight == 0 ? weight : weight * x;
 }
 
-// One class j ≠ k, with two exponentials. Where δ ≤ 1, d = w·expm1(δ) keeps its relative accuracy
-// however small δ is; where δ > 1, v and w differ by more than a factor e and are subtracted, so a
-// class that was far below the pivot and rose neither overflows nor loses its w.
+// Whether v and w differ by more than a factor e.
+template <class V>
+VAAL_HD auto moved_far(V delta) {
+  return (delta > 1) | (delta < -1);
+}
+
+// One class j ≠ k, with two exponentials: w and one `held` number, from which follow
+//
+//   |δ| ≤ 1   held = d = w·expm1(δ), accurate however small δ is        v = w + d
+//   |δ| > 1   held = v                                                  d = v − w
+//
+// so a class that was far below the pivot and rose does not overflow, and neither it nor one that
+// fell loses its smaller exponential.
 template <class V>
 struct PivotTerm {
-  V w, v, d;  // e^(α−m), e^(β−m), their difference
+  V w, held, delta;
+
+  VAAL_HD V v() const { return moved_far(delta) ? held : w + held; }
+  VAAL_HD V d() const { return moved_far(delta) ? held - w : held; }
 };
 
 template <class M, class V>
 VAAL_HD PivotTerm<V> pivot_term(V alpha_m, V beta_m, V delta) {
-  const auto rises = delta > 1;
+  const auto far = moved_far(delta);
   const V w = M::exp(alpha_m);
-  const V second = M::exp_or_expm1(rises, beta_m, delta);
-  const V d = rises ? second - w : w * second;
-  return {w, rises ? second : w + d, d};
+  const V second = M::exp_or_expm1(far, beta_m, delta);
+  return {w, far ? second : w * second, delta};
 }
 
-// What all classes of a row share once the four sums are known.
+// What all classes of a row share once the five sums are known.
 template <class V>
 struct PivotRow {
   V scale;            // e^m
@@ -56,17 +68,22 @@ struct PivotRow {
   V mean_q_over, mean_p_over;  // S_q / e^m, S_p / e^m
 };
 
+// Z + e^m D has no digits left where the pivot of many classes rose to take it all, and log1p(t) none
+// where t ≈ −1: hence V, and Λ from the positive one of its two forms.
 template <class M, class V>
-VAAL_HD PivotRow<V> pivot_row(V m, V R, V D, V T, V U) {
+VAAL_HD PivotRow<V> pivot_row(V m, V R, V sum_v, V D, V T, V U) {
   PivotRow<V> row;
   row.scale = M::exp(m);
-  const V z = 1 + row.scale * R;
-  row.inv_z = 1 / z;
-  row.inv_zq = 1 / (z + row.scale * D);
+  row.inv_z = 1 / (1 + row.scale * R);
+  row.inv_zq = 1 / (1 + row.scale * sum_v);
   const V t_over = D * row.inv_z;
   row.t = row.scale * t_over;
-  row.log_ratio = M::log1p(row.t);
-  row.log_ratio_over = row.t == 0 ? t_over : t_over * (row.log_ratio / row.t);
+  const auto falls = D < 0;
+  const V over = falls ? D * row.inv_zq : t_over;  // Λ ≈ e^m·over
+  const V change = row.scale * (falls ? -over : over);
+  const V size = M::log1p(change);
+  row.log_ratio = falls ? -size : size;
+  row.log_ratio_over = change == 0 ? over : over * (size / change);
   row.x_pivot = -t_over * row.inv_zq;
   row.mean_q_over = T * row.inv_zq;
   row.mean_p_over = U * row.inv_z;
@@ -76,7 +93,8 @@ VAAL_HD PivotRow<V> pivot_row(V m, V R, V D, V T, V U) {
 }
 
 // The same for m = 0, where the sums may run over the pivot too: there w = 1 and d = δ = 0, so only
-// Z = Σ w differs, and the formulas for j ≠ k hold for the pivot as they stand.
+// Z = Σ w differs, and the formulas for j ≠ k hold for the pivot as they stand. Not for t near −1,
+// where Z + D has cancelled.
 template <class M, class V>
 VAAL_HD PivotRow<V> plain_row(V Z, V D, V T, V U) {
   PivotRow<V> row;
@@ -91,10 +109,17 @@ VAAL_HD PivotRow<V> plain_row(V Z, V D, V T, V U) {
   return row;
 }
 
-// x_j = (q_j − p_j) / e^m.
+// x_j = (q_j − p_j) / e^m, for t not near −1.
 template <class V>
 VAAL_HD V posterior_change(const PivotRow<V>& row, V w, V d) {
   return (d - w * row.t) * row.inv_zq;
+}
+
+// The same for every t: where the pivot rose, q_j and p_j are far apart and can be subtracted.
+template <class V>
+VAAL_HD V posterior_change(const PivotRow<V>& row, V w, V v, V d) {
+  const V direct = v * row.inv_zq - w * row.inv_z;
+  return 2 * row.t < -1 ? direct : posterior_change(row, w, d);
 }
 
 // φ(u) = expm1(u) − u by its Taylor series, for |u| < 1/2 (relative error below 2^-53).
@@ -144,9 +169,9 @@ VAAL_HD V value_pivot(const PivotRow<V>& row) {
 
 // ∂/∂b_j over e^m, j ≠ k.   symmetric: q_j(δ_j − S_q) + (q_j − p_j)      forward: q_j − p_j
 template <bool kSymmetric, bool kGuard = true, class V>
-VAAL_HD V grad_q_term(const PivotRow<V>& row, V w, V d, V x, V delta) {
+VAAL_HD V grad_q_term(const PivotRow<V>& row, V v, V x, V delta) {
   if constexpr (!kSymmetric) return x;
-  return weigh<kGuard>((w + d) * row.inv_zq, delta - row.mean_delta_q) + x;
+  return weigh<kGuard>(v * row.inv_zq, delta - row.mean_delta_q) + x;
 }
 
 template <bool kSymmetric, class V>

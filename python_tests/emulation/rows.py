@@ -149,3 +149,23 @@ __all__ = [
     "roundoff",
     "scalar",
 ]
+
+
+def moved_rows(cols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Pairs of rows [16, cols] whose posterior narrows or moves by much.
+
+    The pivot rises, alone or from among many equals; another class takes the lead and is saturated
+    in its turn; all is made sharper.
+    """
+    generator = torch.Generator().manual_seed(cols)
+    spread = torch.randn(cols, generator=generator, dtype=torch.float64)
+    flat, sharp = 0.01 * spread, 2 * spread
+    sharp[0] = sharp.max() + 4
+    flat[0] = flat.max() + 0.01
+    step = 0.1 * torch.randn(cols, generator=generator, dtype=torch.float64)
+    first, second = torch.eye(2, cols, dtype=torch.float64)
+    rows = [(start, start + step + by * first) for start in (flat, sharp) for by in (6, 12, 24, 60)]
+    rows += [(start, start + step + by * second) for start in (flat, sharp) for by in (12, 30, 60)]
+    rows += [(sharp + 30 * first, sharp + step + 70 * second), (spread, 8 * spread)]
+    a, b = zip(*rows, strict=True)
+    return torch.stack(a).to(dtype), torch.stack(b).to(dtype)

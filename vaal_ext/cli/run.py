@@ -99,6 +99,7 @@ def run(
             "order": None if order == "ascending" else order,
             "method": None if method == "finite-difference" else method,
             "sign": None if sign == "paper" else sign,
+            "preset": None if strategy.endswith("+vat") else preset,
         }  # fmt: skip
         refuse_options_of_vaal(strategy, given)
     paper = preset if is_vaal else None

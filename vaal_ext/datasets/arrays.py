@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["labelled_samples", "mapped_samples", "read_npz", "samples"]
 
+_MOST_CLASSES = 1_000_000  # what is above is an identifier: a network would have an output for each
+
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of the file by name, of any shape and dtype, without pickles.
@@ -72,8 +74,11 @@ def labelled_samples(
         raise ValueError(
             f"{path}: {x_key} and {y_key} must have one length, got {len(x)} and {len(y)}"
         )
-    if y.min() < 0:
-        raise ValueError(f"{path}: {y_key} must be 0 or above, got {y.min()}")
+    if y.min() < 0 or y.max() >= _MOST_CLASSES:
+        raise ValueError(
+            f"{path}: {y_key} must be class numbers from 0 on, below {_MOST_CLASSES:,}, got "
+            f"{y.min()} to {y.max()}"
+        )
     return x, torch.from_numpy(y.astype(np.int64))
 
 

@@ -31,6 +31,8 @@ class ImageFolderPool(Dataset[Tensor]):
         from torchvision.datasets import ImageFolder
         from torchvision.transforms.functional import pil_to_tensor
 
+        if not root.is_dir():
+            raise FileNotFoundError(f"there is no folder {root}: images are wanted in {root}/CLASS")
         self._folder = ImageFolder(str(root), transform=pil_to_tensor)
         self._shape = self._folder[0][0].shape
         self.classes = self._folder.classes
@@ -66,6 +68,11 @@ def labelled_parts(root: Path, progress: bool) -> dict[str, tuple[Tensor, Tensor
         ValueError: images of different sizes within a part, parts of different classes, or only
             one of train/ and test/.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}: images are wanted in {root}/CLASS, or in "
+            f"{root}/train/CLASS and {root}/test/CLASS"
+        )
     there = [part for part in ("train", "test") if (root / part).is_dir()]
     if len(there) == 2:
         pools = {part: ImageFolderPool(root / part) for part in there}

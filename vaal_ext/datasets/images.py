@@ -31,6 +31,14 @@ _IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
+_WANTED = {
+    name: f"{folder}/raw with {', '.join(_IDX_FILES)} (unpacked)"
+    for name, folder in _IDX_FOLDERS.items()
+} | {
+    "svhn": "train_32x32.mat and test_32x32.mat",
+    "cifar10": "cifar-10-batches-py, as the archive of the Python version unpacks",
+}
+
 
 def read_images(name: str, data_root: str | Path | None) -> tuple[Images, Images]:
     """The training and the test images of one of :data:`IMAGE_DATASETS`, in the files' order.
@@ -43,7 +51,9 @@ def read_images(name: str, data_root: str | Path | None) -> tuple[Images, Images
         FileNotFoundError: naming the files that are wanted and where.
     """
     if data_root is None:
-        raise ValueError(f"{name} needs a data root (the folder that torchvision reads), got none")
+        raise ValueError(
+            f"{name} needs a data root, the folder that torchvision reads: below it {_WANTED[name]}"
+        )
     if name in _IDX_FOLDERS:
         return _idx_images(name, Path(data_root) / _IDX_FOLDERS[name] / "raw")
     return _svhn(Path(data_root)) if name == "svhn" else _cifar10(Path(data_root))

@@ -29,7 +29,14 @@ from vaal_ext.datasets.arrays import labelled_samples, mapped_samples, read_npz,
 from vaal_ext.datasets.folder import ImageFolderPool, labelled_parts
 from vaal_ext.datasets.images import IMAGE_DATASETS, read_images
 
-__all__ = ["DATASET_NAMES", "POOL_NAMES", "DataSplit", "load_dataset", "load_pool"]
+__all__ = [
+    "DATASET_NAMES",
+    "POOL_NAMES",
+    "DataSplit",
+    "depends_on_seed",
+    "load_dataset",
+    "load_pool",
+]
 
 DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
 POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
@@ -69,6 +76,11 @@ class DataSplit:
     test_y: Tensor
     num_classes: int
     name: str
+
+
+def depends_on_seed(name: str) -> bool:
+    """Whether the seed of :func:`load_dataset` decides what the data set `name` holds."""
+    return name in ("moons", "circles") or name.startswith("npz:")
 
 
 def load_dataset(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vaal_ext.checks import plain_number, require_int
+from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.settings import run_settings
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.vat import VatSettings
@@ -86,6 +85,9 @@ class RunConfig:
         Raises:
             TypeError, ValueError: what was expected and what came.
         """
+        for name in ("dataset", "strategy"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string, got {getattr(self, name)!r}")
         query, regularised = self._query_and_regulariser()
         table = run_settings(self.dataset, regularised)
         if self.method == "fisher":
@@ -116,6 +118,10 @@ class RunConfig:
         if not isinstance(full.warm_start, bool):
             raise TypeError(f"warm_start must be True or False, got {full.warm_start!r}")
         if not isinstance(full.class_prior, str | None):
+            if not isinstance(full.class_prior, Iterable):
+                raise TypeError(
+                    f"class_prior must be a string, weights or None, got {full.class_prior!r}"
+                )
             full = replace(full, class_prior=[float(weight) for weight in full.class_prior])
         require_int("seed", full.seed, 0, 2**63 - 1)
         for name in ("rounds", "initial", "query_size", "steps", "batch_size"):
@@ -127,10 +133,7 @@ class RunConfig:
                     f"query_size must be at most pool_size, got {full.query_size} and "
                     f"{full.pool_size}"
                 )
-        if not isinstance(full.learning_rate, numbers.Real):
-            raise TypeError(f"learning_rate must be a number, got {full.learning_rate!r}")
-        if not 0 < full.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be finite and above 0, got {full.learning_rate}")
+        require_positive("learning_rate", full.learning_rate)
         full.make_vat()
         return full
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -207,7 +208,10 @@ class Experiment:
         score_seconds: float,
         select_seconds: float,
     ) -> State:
-        """Train a fresh network, or the one before, on the labelled samples and evaluate it."""
+        """Train a fresh network, or the one before, on the labelled samples and evaluate it.
+
+        ValueError where it diverged.
+        """
         rounds = () if before is None else before.rounds
         number = len(rounds)
         started = time.perf_counter()
@@ -216,6 +220,12 @@ class Experiment:
         train_seconds = time.perf_counter() - started
         test_accuracy, test_loss = evaluate(model, *self.test)
         val_accuracy, _ = evaluate(model, *self.val)
+        if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
+            raise ValueError(
+                f"the training of round {number} diverged (loss {train_loss:g}, on the test set "
+                f"{test_loss:g}); the learning rate is {self.config.learning_rate:g}, take a "
+                "smaller one"
+            )
         row = Round(
             round=number,
             labels=len(labelled),

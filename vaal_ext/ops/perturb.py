@@ -33,8 +33,9 @@ def perturb(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """x + radius · d/‖d‖₂, with the norm taken over each sample (section III-A, the update of u).
 
-    The norm neither overflows nor underflows: directions of 1e-30 and of 1e30 normalise alike. A
-    sample whose direction is zero stays as it is; one that is not finite becomes NaN.
+    The norm neither overflows nor underflows: directions of 1e-30 and of 1e30 normalise alike (in
+    float64 of 1e-290 and 1e290; beyond, where float64 itself ends, a CPU does not follow). A sample
+    whose direction is zero stays as it is; one that is not finite becomes NaN.
 
     Args:
         x: [B, ...]. Any strides; the result keeps them (channels_last stays channels_last).

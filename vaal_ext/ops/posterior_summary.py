@@ -20,7 +20,7 @@ def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pseudo_label int64[B], argmax p (the smallest index where several tie; section III-B);
         entropy A[B], -Σ p log p in nats, accurate also where p is almost one-hot (section II);
         margin A[B], the largest posterior minus the second largest (1 where C = 1).
-        A row with NaN has NaN entropy.
+        A row with NaN or +inf has NaN entropy and margin, and its label means nothing.
 
     Raises:
         TypeError: not a floating tensor.

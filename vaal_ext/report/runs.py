@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.datasets.load import DataSplit, load_dataset
+from vaal_ext.datasets.load import DataSplit, depends_on_seed, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import with_defaults
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import accuracy_percentile
 from vaal_ext.streams import Stream, stream_seed
 
-__all__ = ["Run", "group_runs", "load_run"]
+__all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
@@ -179,12 +179,26 @@ def load_run(folder: Path) -> Run:
     )
 
 
+def require_same_data(runs: Sequence[Run]) -> None:
+    """ValueError where two runs of a data set that should have had the same data had others."""
+    first: dict[tuple[str, int | None], Run] = {}
+    for run in runs:
+        dataset = run.config["dataset"]
+        seed = run.config["seed"] if depends_on_seed(dataset) else None
+        other = first.setdefault((dataset, seed), run)
+        if other.data_sha256 != run.data_sha256:
+            raise ValueError(
+                f"{other.folder} and {run.folder} were made from different data, both of the name "
+                f"{dataset!r}"
+            )
+
+
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs that differ only in their seed, by the name of the group: its strategy, followed by
     the settings in which other groups of that strategy differ from it.
 
-    ValueError where the datasets differ, or where two runs have the same settings and seed (the
-    same numbers twice would make the band too narrow).
+    ValueError where the datasets or their data differ, or where two runs have the same settings and
+    seed (the same numbers twice would make the band too narrow).
     """
     datasets = {run.config["dataset"]: run for run in runs}
     if len(datasets) > 1:
@@ -193,6 +207,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
             f"runs of different datasets: {first.folder} is {first.config['dataset']!r}, "
             f"{second.folder} is {second.config['dataset']!r}"
         )
+    require_same_data(runs)
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config

@@ -132,6 +132,7 @@ def draw_losses(
     figure.suptitle(title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     highest = max(curves[name].max() for curves in panels.values() for name in curves)
+    least = 100 * min(curves["test accuracy"].min() for curves in panels.values())
     for axes, (variant, curves) in zip(grid, panels.items(), strict=True):
         right = axes.twinx()
         lines = [
@@ -145,7 +146,7 @@ def draw_losses(
             ),
         ]  # fmt: skip
         axes.set_ylim(0, 1.05 * highest)
-        right.set_ylim(70, 100)
+        right.set_ylim(min(70.0, least - 3), 100)  # the paper's axis, or as far as it needs
         axes.set_title(variant, fontsize=10)
         axes.set_xlabel("labelled samples")
         axes.set_ylabel("loss [nats]")

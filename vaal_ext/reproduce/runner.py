@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vaal_ext.checks import require_int
-from vaal_ext.datasets.load import load_dataset
+from vaal_ext.datasets.load import depends_on_seed, load_dataset
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
 from vaal_ext.experiment.loop import check_fits, run
+from vaal_ext.experiment.provenance import fingerprint
 from vaal_ext.locked import FolderInUseError, is_locked
-from vaal_ext.report.runs import Run, load_run
+from vaal_ext.report.runs import Run, load_run, require_same_data
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.settings import run_settings
+from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["Overrides", "PlannedRun", "plan_runs", "results", "run_missing"]
 
@@ -109,7 +111,25 @@ def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> l
             checked.add((item.dataset, item.label))
             item.config.make_strategy()
             check_fits(item.config, loaded)
+    sha256: dict[tuple[str, int | None], str] = {}
+    for item in planned.values():
+        found = item.load()
+        if found is not None and found.data_sha256 != _data_sha256(item.config, sha256):
+            raise ValueError(
+                f"{item.folder} holds a run that was made from other data than those of "
+                f"{item.config.dataset} here"
+            )
     return sorted(planned.values(), key=lambda item: item.config.seed)
+
+
+def _data_sha256(config: ResolvedConfig, known: dict[tuple[str, int | None], str]) -> str:
+    """The fingerprint of a run's data as they are now; those in `known` are not read again."""
+    key = (config.dataset, config.seed if depends_on_seed(config.dataset) else None)
+    if key not in known:
+        split_seed = stream_seed(config.seed, Stream.SPLIT)
+        data = load_dataset(config.dataset, config.data_root, split_seed)
+        known[key] = fingerprint(data)
+    return known[key]
 
 
 def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[PlannedRun]:
@@ -193,7 +213,8 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
 def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict[str, list[Run]]]:
     """The runs of an exhibit that have a finished round: data set -> variant -> one for each seed.
 
-    ValueError where a folder holds another run, or a damaged one, or there is no run at all.
+    ValueError where a folder holds another run, or a damaged one, runs were made from different
+    data, or there is no run at all.
     """
     groups: dict[str, dict[str, list[Run]]] = {}
     for item in _runs_of(exhibit, overrides, out):
@@ -202,4 +223,5 @@ def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict
             groups.setdefault(item.dataset, {}).setdefault(item.label, []).append(found)
     if not groups:
         raise ValueError(f"{out} has no run of {exhibit.title!r} with a finished round")
+    require_same_data([r for found in groups.values() for runs in found.values() for r in runs])
     return groups

@@ -66,6 +66,27 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         path = out / f"{name}.png"
         draw_contours(path, rows, exhibit.title)
         yield f"{path}: p(y = 1 | x) before and after a query, {_seeds_shown(groups)}"
+        points = [
+            (
+                label,
+                i,
+                *panel.x[i].tolist(),
+                int(panel.y[i]),
+                i in panel.labelled,
+                i in panel.queried,
+            )
+            for label, (panel, _) in zip(groups, rows, strict=True)
+            for i in range(len(panel.x))
+        ]
+        header = ("strategy", "index", "x_1", "x_2", "label", "labelled_before", "queried")
+        write_csv(out / f"{name}.csv", header, points)
+        yield f"{out / name}.csv: its points"
+
+
+def _instead(groups: dict[str, list[Run]], dataset: str) -> str:
+    """ ", on folder:images" where the runs had other data (``--data``) in the place of the set."""
+    kind, _, path = next(iter(groups.values()))[0].config["dataset"].partition(":")
+    return f", on {kind}:{Path(path).name}" if path and kind != dataset else ""
 
 
 def _seeds_shown(groups: dict[str, list[Run]]) -> str:
@@ -113,7 +134,8 @@ def _curves(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
     for dataset, groups in results.items():
         path = out / f"{name}.png"
         curves = learning_curves(groups)
-        draw_learning_curves(path, curves, f"{dataset}, {exhibit.title}")
+        shown = dataset + _instead(groups, dataset)
+        draw_learning_curves(path, curves, f"{shown}, {exhibit.title}")
         yield f"{path}: accuracy against labels"
         write_tables(curves, out)
         yield f"{out / 'accuracy.csv'}, {out / 'area.csv'}: the same in numbers"
@@ -132,7 +154,8 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
             for label, runs in groups.items()
         }
         path = out / f"{name}.png"
-        title = f"{dataset}: {exhibit.title} ({_number_of_seeds(groups)})"
+        shown = dataset + _instead(groups, dataset)
+        title = f"{shown}: {exhibit.title} ({_number_of_seeds(groups)})"
         draw_losses(path, panels, labels, title)
         yield f"{path}: losses and accuracy against labels"
         rows = [
@@ -143,18 +166,20 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         header = ("variant", "labels", "test_loss", "train_loss", "test_accuracy")
         write_csv(out / f"{name}.csv", header, rows)
         yield f"{out / name}.csv: the same in numbers"
+        yield from _statistics(dataset, groups, out)
 
 
 def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
     for dataset, groups in results.items():
         stem = name if len(results) == 1 else f"{name}_{dataset}"
         curves = learning_curves(groups)
-        draw_learning_curves(out / f"{stem}.png", curves, dataset)
+        draw_learning_curves(out / f"{stem}.png", curves, dataset + _instead(groups, dataset))
         yield f"{out / stem}.png: accuracy against labels, as in the paper's Fig. 8"
         cells = table_cells(groups, dataset)
         title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
+        title += _instead(groups, dataset)
         printed = any(not math.isnan(cell.paper) for cell in cells)
-        text = markdown_table(cells, title, _notes(groups, printed))
+        text = markdown_table(cells, title, _notes(groups, dataset, printed))
         write_table(cells, text, out / stem)
         yield text
         yield from _statistics(dataset, groups, out)
@@ -216,12 +241,13 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
     yield f"{out / name}.csv, {out / name}.png: how well LDR finds wrong pseudo labels"
 
 
-def _notes(groups: dict[str, list[Run]], printed: bool) -> list[str]:
+def _notes(groups: dict[str, list[Run]], dataset: str, printed: bool) -> list[str]:
     """What a reader of a table must know of how it was made; `printed`: by the paper too."""
     config = next(iter(groups.values()))[0].config
     pool = config["pool_size"]
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
-    beside = "; in parentheses the paper's, bold where ours is above" if printed else ""
+    itself = f", on {dataset} itself" if _instead(groups, dataset) else ""
+    beside = f"; in parentheses the paper's{itself}, bold where ours is above" if printed else ""
     return [
         f"Test accuracy in percent, mean over {_number_of_seeds(groups)} "
         f"[95% bootstrap interval]{beside}. Data: "
