@@ -22,6 +22,7 @@ from vaal_ext.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIES = ("clone", "copy")
+NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision")
 NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -33,11 +34,11 @@ def read(results: Path, name: str) -> list[Row]:
 
 def tables(results: Path) -> dict[str, str]:
     """Every table of the README by name, as Markdown lines."""
-    files = {name: read(results, name) for name in ("accuracy", "ops", "ldr", "deepfool", "pool")}
+    files = {name: read(results, name) for name in NAMES}
     ops = files["ops"]
     return {
         "accuracy": accuracy(files["accuracy"]),
-        "machine": machine([row for rows in files.values() for row in rows]),
+        "machine": machine(files),
         "logits": speed(ops, ["symmetric_kl", "fisher_product", "posterior_summary"]),
         "images": speed(ops, ["perturb", "random_perturb"]),
         "gradients": speed(ops, ["deepfool_step"]),
@@ -45,9 +46,9 @@ def tables(results: Path) -> dict[str, str]:
         "ldr": ldr(files["ldr"]),
         "deepfool": deepfool(files["deepfool"]),
         "pool": pool(files["pool"]),
-        "stability": stability(read(results, "stability")),
-        "direction": direction(read(results, "direction")),
-        "precision": precision(read(results, "precision")),
+        "stability": stability(files["stability"]),
+        "direction": direction(files["direction"]),
+        "precision": precision(files["precision"]),
     }
 
 
@@ -101,15 +102,20 @@ def accuracy(rows: list[Row]) -> str:
     )
 
 
-def machine(rows: list[Row]) -> str:
-    """The line that says where and with what: one, if all was measured in one go."""
-    # Cut before repetitions go: a tree that only holds new figures is "-dirty" too.
-    said = (
-        f"{row['device']}; torch {row['torch']}, Python {row['python']}, "
-        f"commit {row['commit'][:12]}"
-        for row in rows
-    )
-    return "; ".join(dict.fromkeys(said))
+def machine(files: dict[str, list[Row]]) -> str:
+    """Where and with what: a line for each machine and commit, with the names of the files."""
+    said: dict[str, list[str]] = {}
+    for name, rows in files.items():
+        for row in rows:
+            # A tree that only holds new figures is "-dirty" too.
+            line = (
+                f"{row['device']}; torch {row['torch']}, Python {row['python']}, "
+                f"commit {row['commit'][:12]}"
+            )
+            names = said.setdefault(line, [])
+            if name not in names:
+                names.append(name)
+    return "\n".join(f"- {', '.join(names)}: {line}" for line, names in said.items())
 
 
 def speed(rows: list[Row], ops: list[str]) -> str:

@@ -61,6 +61,15 @@ def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -
     assert not list(place.glob(".bench-*"))
 
 
+def test_networks_are_trained_on_mnist_where_it_is(place: Path, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "load_dataset", lambda name, root, seed: None)
+    assert main(["bench", "--device", "cpu", "--data-root", "data"]) == 0
+    started = [line.split() for line in capfd.readouterr().out.splitlines() if "bench_" in line]
+    told = {words[0].removeprefix("bench_") for words in started if "--data-root" in words}
+    assert told == set(bench.TRAINED)
+    assert all(words[-1] == str(place / "data") for words in started if "--data-root" in words)
+
+
 def test_a_busy_machine_is_told_of(place, capfd, monkeypatch) -> None:
     assert main(["bench", "accuracy", "--device", "cpu"]) == 0
     assert capfd.readouterr().err == ""
@@ -83,6 +92,7 @@ def test_the_benchmarks_take_what_they_are_given(name: str, monkeypatch, tmp_pat
 
     given = ["--device", "cpu", "--csv", str(tmp_path / "table.csv"), *bench._QUICK[name]]
     given += [] if name in bench.UNTIMED else ["--threads", "1", "3"]
+    given += ["--data-root", str(tmp_path)] if name in bench.TRAINED else []
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr("sys.argv", ["benchmark", *given])
     with pytest.raises(Parsed):
@@ -107,6 +117,7 @@ def test_a_benchmark_that_fails_ends_it(place: Path, capfd: pytest.CaptureFixtur
         (["--device", "cuda:99"], "there is no device cuda:99"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--threads", "two"], "--threads"),
+        (["--data-root", "nowhere"], "mnist wants the files train-images-idx3-ubyte"),
         (["--out", str(NOT_A_FOLDER)], "Not a directory"),
     ],
 )

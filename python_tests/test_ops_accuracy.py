@@ -204,7 +204,7 @@ def cosine(x, y):
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])
 def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
     """A cosine within 1e-6 of 1. bfloat16 cannot store every direction that well (its 8 bits alone
-    cost up to 1.5e-6): there the result must be as good as the exact direction rounded to it."""
+    cost about 2e-6): there the result must be as good as the exact direction rounded to it."""
     a, b = logits(50, cols, 1, 0.1)
     a[:, 0] += gap
     b[:, 0] += gap
