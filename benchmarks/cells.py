@@ -9,12 +9,6 @@ Row = dict[str, str]
 OURS = "vaal_ext"
 
 
-def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def distinct(rows: Iterable[Row], *columns: str) -> list[tuple[str, ...]]:
     """What these columns hold, each combination once, in the order of the file."""
     return list(dict.fromkeys(tuple(row[column] for column in columns) for row in rows))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cells import OURS, Row, by_threads, distinct, markdown, short
+from cells import OURS, Row, by_threads, distinct, short
+
+from vaal_ext.report.wording import markdown
 
 
 def stability(rows: list[Row]) -> str:
@@ -21,10 +23,8 @@ def stability(rows: list[Row]) -> str:
             cells.append(" / ".join(f"{float(row['overlap']):.2f}" for row in mine))
         body.append([network, f"`{sign}`", method, *cells])
     steps = "/".join(number for (number,) in iterations)
-    return markdown(
-        ["network", "sign", f"method (Ip {steps})", *(f"ε = {float(eps):g}" for (eps,) in radii)],
-        sorted(body),
-    )
+    head = ["network", "sign", f"method (Ip {steps})", *(f"ε = {float(eps):g}" for (eps,) in radii)]
+    return markdown([head, *sorted(body)])
 
 
 def direction(rows: list[Row]) -> str:
@@ -44,7 +44,7 @@ def direction(rows: list[Row]) -> str:
             cells.append(f"{float(mine[0]['overlap']):.2f}")
         body.append([method, number or "–", *cells])
     heads = [head for (name,) in networks for head in (f"{name}: time", "uᵀHu", "top tenth")]
-    return markdown(["search", "Ip", *heads], body)
+    return markdown([["search", "Ip", *heads], *body])
 
 
 def precision(rows: list[Row]) -> str:
@@ -63,4 +63,4 @@ def precision(rows: list[Row]) -> str:
         name = f"**{method}**" if method.startswith(OURS) else method
         body.append([name, form, *cells])
     heads = (f"ξ = {short(f'{float(xi):g}')}" if xi else "no ξ" for (xi,) in steps)
-    return markdown(["method", "format", *heads], body)
+    return markdown([["method", "format", *heads], *body])

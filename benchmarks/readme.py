@@ -15,10 +15,11 @@ import math
 import re
 from pathlib import Path
 
-from cells import OURS, Row, by_threads, distinct, markdown, short
+from cells import OURS, Row, by_threads, distinct, short
 from rankings import direction, precision, stability
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.report.wording import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIES = ("clone", "copy")
@@ -97,9 +98,8 @@ def accuracy(rows: list[Row]) -> str:
         name = f"**{method}**" if method.startswith(OURS) else method
         found = (cells[step] for (step,) in steps)
         body.append([name, *(f"{error(r['median'])} / {error(r['worst'])}" for r in found)])
-    return markdown(
-        ["gradient of J", *(f"s = {short(f'{float(step):g}')}" for (step,) in steps)], body
-    )
+    head = ["gradient of J", *(f"s = {short(f'{float(step):g}')}" for (step,) in steps)]
+    return markdown([head, *body])
 
 
 def machine(files: dict[str, list[Row]]) -> str:
@@ -132,7 +132,8 @@ def speed(rows: list[Row], ops: list[str]) -> str:
             there = [row for row in mine if row["shape"] == shape]
             cells.append(by_threads(there, lambda row: ratio(row["ratio_to_ours"])))
         body.append([f"`{op}`", dtype, opponent, *cells])
-    return markdown(["op", "dtype", "against", *(shape_of(shape) for (shape,) in shapes)], body)
+    head = ["op", "dtype", "against", *(shape_of(shape) for (shape,) in shapes)]
+    return markdown([head, *body])
 
 
 def contends(row: Row) -> bool:
@@ -172,7 +173,7 @@ def ldr(rows: list[Row]) -> str:
     head = ["time, in that of the bare passes"]
     for (network,) in networks:
         head += [network, f"off at {small}"]
-    return markdown(head, body)
+    return markdown([head, *body])
 
 
 def deepfool(rows: list[Row]) -> str:
@@ -182,9 +183,8 @@ def deepfool(rows: list[Row]) -> str:
         times = by_threads(mine, lambda row: f"{1e3 * float(row['median_s']):.1f}")
         body.append([opponent, times, by_threads(mine, lambda row: ratio(row["ratio_to_ours"]))])
     iterations = float(rows[0]["iterations_mean"])
-    return markdown(
-        [f"DeepFool, {iterations:.1f} iterations", "ms a sample", "time, in ours"], body
-    )
+    head = [f"DeepFool, {iterations:.1f} iterations", "ms a sample", "time, in ours"]
+    return markdown([head, *body])
 
 
 def pool(rows: list[Row]) -> str:
@@ -205,7 +205,7 @@ def pool(rows: list[Row]) -> str:
         ]
         body.append([name, f"{int(samples):,}", *cells, *(memory or ["–"])])
     head = ["pool", "samples", "read, samples/s", "scored, samples/s", "memory at the peak"]
-    return markdown(head, body)
+    return markdown([head, *body])
 
 
 def mebibytes(size: str) -> str:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.report.wording import markdown
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "RESULTS.md"
@@ -24,9 +25,7 @@ def table(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text.strip()
-    head, *body = csv.reader(text.splitlines())
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(list(csv.reader(text.splitlines())))
 
 
 def redrawn(text: str) -> str:

@@ -115,3 +115,24 @@ def test_training_refuses_a_graph_that_it_cannot_have(cuda_graph, message):
             cuda_graph=cuda_graph,
         )
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be an int"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate must be finite"),
+        ({"y": torch.zeros(3, dtype=torch.int64)}, ValueError, "one length, at least 1, got 4 and"),
+        (
+            {"x": torch.zeros(0, 2), "y": torch.zeros(0, dtype=torch.int64)},
+            ValueError,
+            "at least 1, got 0 and 0",
+        ),
+    ],
+)
+def test_bad_arguments_of_a_training(change, error, message):
+    given = {"x": torch.zeros(4, 2), "y": torch.zeros(4, dtype=torch.int64), "steps": 1}
+    given |= {"learning_rate": 0.1, "batch_size": 2, "seed": 0}
+    with pytest.raises(error, match=message):
+        train(nn.Linear(2, 2), **given | change)

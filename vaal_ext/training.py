@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from vaal_ext.checks import require_int, require_positive
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import to_device
 from vaal_ext.model_state import borrowed
@@ -52,6 +53,7 @@ def train(
         x: samples float32 [N, ...].
         y: labels int64 [N].
         steps: number of optimiser steps.
+        learning_rate: Adam's, > 0.
         batch_size: samples a step; a smaller training set is one batch.
         seed: of the order of the batches and of dropout; torch's global generators are left alone.
         progress: whether to show a bar if it takes longer than two seconds.
@@ -65,9 +67,16 @@ def train(
         The mean training loss (dropout on, regulariser included) of the last tenth of the steps.
 
     Raises:
-        ValueError: cuda_graph is none of its values, or True without a CUDA device.
+        TypeError: steps or batch_size is no int, learning_rate no number.
+        ValueError: one of them is out of its range; there are no samples, or not a label for each;
+            cuda_graph is none of its values, or True without a CUDA device.
     """
     require_cuda_graph(cuda_graph)
+    require_int("steps", steps, 1)
+    require_int("batch_size", batch_size, 1)
+    require_positive("learning_rate", learning_rate)
+    if len(y) == 0 or len(x) != len(y):
+        raise ValueError(f"x and y must have one length, at least 1, got {len(x)} and {len(y)}")
     # Capturable keeps the number of the step on the device, as a graph needs it; a rate that is a
     # tensor can be changed between the replays.
     optimiser = torch.optim.Adam(

@@ -12,6 +12,7 @@ from vaal_ext.atomic import write_atomically
 from vaal_ext.report.comparison import Comparison, Measurement
 from vaal_ext.report.curves import write_csv
 from vaal_ext.report.statistics import MIN_PAIRS
+from vaal_ext.report.wording import markdown
 
 __all__ = ["caveats", "strategy_table", "write_statistics"]
 
@@ -43,12 +44,6 @@ def _p(row: Measurement) -> str:
     return "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    texts = ["| " + " | ".join(line) + " |" for line in escaped]
-    return "\n".join([texts[0], "|" + " --- |" * len(lines[0]), *texts[1:]])
-
-
 def strategy_table(comparison: Comparison) -> str:
     """Markdown: a row for each strategy, the best on top; of a comparison with measurements."""
     last = int(comparison.labels[-1])
@@ -74,7 +69,7 @@ def strategy_table(comparison: Comparison) -> str:
         if seconds:
             line.append(f"{seconds[name].value:.3g}")
         lines.append(line)
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def caveats(comparison: Comparison) -> list[str]:
@@ -109,7 +104,7 @@ def _win_table(names: Sequence[str], wins: np.ndarray) -> str:
             for other, share in zip(names, row, strict=True)
         ]
         lines.append([name, *cells])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def _sentence(text: str) -> str:

@@ -15,6 +15,7 @@ from vaal_ext.experiment.loop import check_fits, run
 from vaal_ext.experiment.provenance import fingerprint
 from vaal_ext.locked import FolderInUseError, is_locked
 from vaal_ext.report.runs import Run, load_run, require_same_data
+from vaal_ext.report.wording import counted
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.settings import run_settings
 from vaal_ext.streams import Stream, stream_seed
@@ -200,7 +201,9 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
                 elsewhere.append(item)
                 continue
             if progress:
-                print(f"{item.folder}: {item.config.rounds} queries", flush=True)
+                print(
+                    f"{item.folder}: {counted(item.config.rounds, 'query', 'queries')}", flush=True
+                )
             try:
                 run(item.config, item.folder, progress=progress)
             except FolderInUseError:

@@ -13,6 +13,7 @@ from vaal_ext.atomic import write_atomically
 from vaal_ext.report.curves import write_csv
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import mean_and_interval
+from vaal_ext.report.wording import markdown
 from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
 
 __all__ = ["Cell", "markdown_table", "table_cells", "write_table"]
@@ -65,15 +66,14 @@ def markdown_table(cells: Sequence[Cell], title: str, notes: Sequence[str]) -> s
     seeds = {cell.variant: cell.seeds for cell in cells}
     ragged = len(set(seeds.values())) > 1
     header = ["# annotations", *(["seeds"] if ragged else []), *(f"{n:,}" for n in columns)]
-    lines = [header, ["---"] * len(header)]
+    lines = [header]
     for variant in seeds:
         row = [variant, *([str(seeds[variant])] if ragged else [])]
         for column in columns:
             cell = found.get((variant, column))
             row.append("" if cell is None else _text(cell))
         lines.append(row)
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([f"## {title}", table, *notes]) + "\n"
+    return "\n\n".join([f"## {title}", markdown(lines), *notes]) + "\n"
 
 
 def _text(cell: Cell) -> str:
