@@ -33,6 +33,9 @@ const Kernels& kernels(const Call& call) {
 
 Storage storage(const Call& call) { return static_cast<Storage>(call.integer[1]); }
 
+// As if there were no rows but those that are worked on.
+int64_t rows(const Call& call) { return call.integer[3] - call.integer[2]; }
+
 // → whether this CPU has the instruction set
 const Registration has("cpu/has", [](const Call& call, void* const* buffer) {
   *static_cast<int64_t*>(buffer[0]) = supported(call.integer[0]);
@@ -49,6 +52,7 @@ const Registration kl("cpu/symmetric_kl", [](const Call& call, void* const* buff
   args.value = buffer[3];
   args.grad_p = buffer[4];
   args.grad_q = buffer[5];
+  args.rows = rows(call);
   args.cols = own[2];
   args.symmetric = own[3] != 0;
   args.direction = own[4] != 0;
@@ -61,13 +65,14 @@ const Registration kl("cpu/symmetric_kl", [](const Call& call, void* const* buff
 // first row, past the last row, cols        logits → label, entropy, margin
 const Registration summary("cpu/posterior_summary", [](const Call& call, void* const* buffer) {
   const SummaryArguments args{buffer[0], static_cast<int64_t*>(buffer[1]), buffer[2],
-                              buffer[3], call.integer[4], storage(call)};
+                              buffer[3], rows(call), call.integer[4], storage(call)};
   kernels(call).posterior_summary(args, call.integer[2], call.integer[3]);
 });
 
 // first row, past the last row, cols        logits, tangents → out
 const Registration fisher("cpu/fisher_product", [](const Call& call, void* const* buffer) {
-  const FisherArguments args{buffer[0], buffer[1], buffer[2], call.integer[4], storage(call)};
+  const FisherArguments args{buffer[0], buffer[1],       buffer[2],
+                             rows(call), call.integer[4], storage(call)};
   kernels(call).fisher_product(args, call.integer[2], call.integer[3]);
 });
 
