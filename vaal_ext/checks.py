@@ -36,6 +36,8 @@ def require_int(name: str, value: Any, low: int, high: int | None = None) -> Non
 
 def require_number(name: str, value: Any) -> None:
     """TypeError unless value is a real number (and no bool)."""
+    if type(value) is float or type(value) is int:
+        return  # nearly always; the question below is slow beside a small op
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
 
