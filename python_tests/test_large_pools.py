@@ -141,7 +141,7 @@ def test_score_of_a_folder_of_images(place, workers):
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_images_that_do_not_do_are_named(place, refused, workers):
     write_images("images", 5)
-    refused("No such file", data="folder:nowhere")
+    refused("images are wanted in", data="folder:nowhere")
     os.mkdir("empty")
     refused("class folder", data="folder:empty")
     options = {"data": "folder:images", "workers": workers}

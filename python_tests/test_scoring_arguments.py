@@ -37,7 +37,7 @@ def normal(n):
         ({"eps": "1"}, TypeError, "eps must be a number, got '1'"),
         ({"num_iters": 0}, ValueError, "num_iters must be at least 1, got 0"),
         ({"num_iters": 2.0}, TypeError, "num_iters must be an int"),
-        ({"smoothing": 1.0}, ValueError, r"smoothing must lie in \[0, 1\)"),
+        ({"smoothing": 1.0}, ValueError, r"smoothing must be in \[0, 1\)"),
         ({"divergence": "backward"}, ValueError, "divergence must be"),
         ({"seed": -1}, ValueError, "seed must be in 0..9223372036854775807"),
         ({"seed": True}, TypeError, "seed must be an int"),

@@ -93,28 +93,32 @@ def styles(names: Sequence[str]) -> list[Style]:
     ]
 
 
-# With more the legend would hide some: it goes outside.
+# With more the legend would hide some, and goes outside, and bands would hide each other.
 _CURVES_BESIDE_A_LEGEND = 5
 
 
 def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
     """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
 
-    The band is the 95% confidence interval of the mean over seeds. The vertical axis follows the
-    measured accuracies, not the bands: with two or three seeds a band can be far wider than
-    everything that was measured, and is cut off.
+    The band is the 95% confidence interval of the mean over seeds, of curves with three or more (of
+    two it is wider than all that was measured), where the curves are so few that their bands do
+    not hide each other. The vertical axis follows the measured accuracies, not the bands, which
+    it may cut off.
     """
     from matplotlib.ticker import MaxNLocator
 
     crowded = len(curves) > _CURVES_BESIDE_A_LEGEND
+    numbers = {int(curve.runs.max()) for curve in curves}
+    banded = {n for n in numbers if n >= 3 and not crowded}
     figure = new_figure(9.6 if crowded else 7.2, 4.6)
     axes = figure.subplots()
     for curve, style in zip(curves, styles([curve.name for curve in curves]), strict=True):
         colour, runs = style.colour, int(curve.runs.max())
-        low, high = 100 * curve.low, 100 * curve.high
-        axes.fill_between(curve.labels, low, high, color=colour, alpha=0.12, linewidth=0)
-        for edge in (low, high):
-            axes.plot(curve.labels, edge, color=colour, linewidth=0.6, alpha=0.5)
+        if runs in banded:
+            low, high = 100 * curve.low, 100 * curve.high
+            axes.fill_between(curve.labels, low, high, color=colour, alpha=0.12, linewidth=0)
+            for edge in (low, high):
+                axes.plot(curve.labels, edge, color=colour, linewidth=0.6, alpha=0.5)
         axes.plot(
             curve.labels,
             100 * curve.mean,
@@ -135,9 +139,9 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("labelled samples")
     axes.set_ylabel("test accuracy [%]")
-    banded = any(int(curve.runs.max()) > 1 for curve in curves)
-    band = ": mean over seeds, 95% band" if banded else ""
-    axes.set_title(f"Active learning on {dataset}{band}")
+    over = ": mean over seeds" if max(numbers) > 1 else ""
+    band = ", 95% band" if banded else ""
+    axes.set_title(f"Active learning on {dataset}{over}{band}")
     if crowded:
         figure.legend(loc="outside right center", frameon=False)
     else:
