@@ -19,11 +19,11 @@ from cells import OURS, Row, by_threads, distinct, short
 from rankings import direction, precision, stability
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.cli.bench import NAMES
 from vaal_ext.report.wording import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIES = ("clone", "copy")
-NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision")
 NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int, require_positive
 from vaal_ext.fisher import input_gradient
-from vaal_ext.forward import LogitsFn, check_input, finite_rows, forward_of
+from vaal_ext.forward import LogitsFn, check_input, finite_rows, flattened, forward_of
 from vaal_ext.model_state import Model, borrowed
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun
@@ -167,7 +167,7 @@ class _State:
         crossed &= (best.values > -torch.inf) & ~lost
         arrived = rows[crossed]
         self.reached[arrived] = best.indices[crossed]
-        flat = self.perturbation(arrived).unsqueeze(-1).flatten(1)  # [B] has nothing to flatten
+        flat = flattened(self.perturbation(arrived))
         length = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
         self.norm[arrived] = length.to(self.norm.dtype)
         return rows[~(crossed | lost)]

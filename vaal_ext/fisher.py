@@ -8,6 +8,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from vaal_ext.forward import flattened
+
 __all__ = ["Linearised", "input_gradient", "search"]
 
 
@@ -125,6 +127,6 @@ def search(
 def _facing(gradient: Tensor, unit: Tensor) -> Tensor:
     """The gradient of each sample, turned round where it points away from `unit`."""
     dtype = torch.promote_types(gradient.dtype, torch.float32)
-    along = (gradient.to(dtype) * unit.to(dtype)).unsqueeze(-1).flatten(1).sum(1)
+    along = flattened(gradient.to(dtype) * unit.to(dtype)).sum(1)
     sign = torch.where(along < 0, -1, 1).to(gradient.dtype)
     return gradient * sign.view(-1, *[1] * (gradient.ndim - 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaal_ext.model_state import Model
 
-__all__ = ["LogitsFn", "check_input", "finite_rows", "forward_of"]
+__all__ = ["LogitsFn", "check_input", "finite_rows", "flattened", "forward_of"]
 
 LogitsFn = Callable[[Any], Tensor]
 
@@ -49,6 +49,11 @@ def forward_of(
         return logits
 
     return forward
+
+
+def flattened(x: Tensor) -> Tensor:
+    """Samples [B, ...] of any dtype as [B, D]; also those of one number each, [B]."""
+    return x.unsqueeze(-1).flatten(1)
 
 
 def check_input(x: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaal_ext.forward import check_input
+from vaal_ext.forward import check_input, flattened
 
 __all__ = ["rms_length", "small_radius"]
 
@@ -29,9 +29,7 @@ def rms_length(x: Tensor) -> float:
     check_input(x)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample, got none")
-    norms = torch.linalg.vector_norm(
-        x.detach().unsqueeze(-1).flatten(1), dim=1, dtype=torch.float64
-    )
+    norms = torch.linalg.vector_norm(flattened(x.detach()), dim=1, dtype=torch.float64)
     length = float(norms.square().mean().sqrt())
     if not length < float("inf"):
         raise ValueError("x must be finite: the length of a sample is not")

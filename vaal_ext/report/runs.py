@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.datasets.load import DataSplit, depends_on_seed, load_dataset
+from vaal_ext.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import with_defaults
 from vaal_ext.pool.scores import PoolScores
@@ -184,8 +184,7 @@ def require_same_data(runs: Sequence[Run]) -> None:
     first: dict[tuple[str, int | None], Run] = {}
     for run in runs:
         dataset = run.config["dataset"]
-        seed = run.config["seed"] if depends_on_seed(dataset) else None
-        other = first.setdefault((dataset, seed), run)
+        other = first.setdefault(content_key(dataset, run.config["seed"]), run)
         if other.data_sha256 != run.data_sha256:
             raise ValueError(
                 f"{other.folder} and {run.folder} were made from different data, both of the name "

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vaal_ext.checks import require_int
-from vaal_ext.datasets.load import depends_on_seed, load_dataset
+from vaal_ext.datasets.load import content_key, load_dataset
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
 from vaal_ext.experiment.loop import check_fits, run
 from vaal_ext.experiment.provenance import fingerprint
@@ -104,33 +104,28 @@ def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> l
         for item in _runs_of(exhibit, overrides, out):
             planned.setdefault(item.folder, item)
     checked: set[tuple[str, str]] = set()
-    loaded = None
-    for item in sorted(planned.values(), key=lambda item: item.config.dataset):
-        if loaded is None or loaded.name != item.config.dataset:
-            loaded = load_dataset(item.config.dataset, item.config.data_root)
+    loaded: tuple[str, int | None] | None = None
+    for item in sorted(planned.values(), key=lambda item: (item.config.dataset, item.config.seed)):
+        config, found = item.config, item.load()
+        if (item.dataset, item.label) in checked and found is None:
+            continue
+        if loaded != content_key(config.dataset, config.seed):
+            loaded = content_key(config.dataset, config.seed)
+            split_seed = stream_seed(config.seed, Stream.SPLIT)
+            data = load_dataset(config.dataset, config.data_root, split_seed)
+            sha256 = None
         if (item.dataset, item.label) not in checked:
             checked.add((item.dataset, item.label))
-            item.config.make_strategy()
-            check_fits(item.config, loaded)
-    sha256: dict[tuple[str, int | None], str] = {}
-    for item in planned.values():
-        found = item.load()
-        if found is not None and found.data_sha256 != _data_sha256(item.config, sha256):
-            raise ValueError(
-                f"{item.folder} holds a run that was made from other data than those of "
-                f"{item.config.dataset} here"
-            )
+            config.make_strategy()
+            check_fits(config, data)
+        if found is not None:
+            sha256 = sha256 or fingerprint(data)
+            if found.data_sha256 != sha256:
+                raise ValueError(
+                    f"{item.folder} holds a run that was made from other data than those of "
+                    f"{config.dataset} here"
+                )
     return sorted(planned.values(), key=lambda item: item.config.seed)
-
-
-def _data_sha256(config: ResolvedConfig, known: dict[tuple[str, int | None], str]) -> str:
-    """The fingerprint of a run's data as they are now; those in `known` are not read again."""
-    key = (config.dataset, config.seed if depends_on_seed(config.dataset) else None)
-    if key not in known:
-        split_seed = stream_seed(config.seed, Stream.SPLIT)
-        data = load_dataset(config.dataset, config.data_root, split_seed)
-        known[key] = fingerprint(data)
-    return known[key]
 
 
 def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[PlannedRun]:
