@@ -7,13 +7,15 @@ _C            pybind11: build facts and launch plans, for people and tests
 The two libraries keep to LibTorch's stable ABI (torch 2.11): they hold no symbol of Python, at:: or
 c10::, so one build serves every later torch.
 
-Environment: VAAL_CUDA=0|1|auto, TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), CUDA_HOME, CXX, MAX_JOBS.
+Environment: VAAL_CUDA=0|1|auto, CUDA_HOME, MAX_JOBS, CXX ("ccache g++" too), and
+TORCH_CUDA_ARCH_LIST as torch's own builds read it: "8.0;9.0a+PTX", "Hopper", "native".
 """
 
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,14 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 STABLE_ABI = "0x020b000000000000"  # torch 2.11
 DEFAULT_ARCHITECTURES = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]
+# The names that torch's own builds take for a generation.
+GENERATIONS = {
+    "Turing": "7.5",
+    "Ampere": "8.0 8.6",
+    "Ada": "8.9",
+    "Hopper": "9.0",
+    "Blackwell": "10.0 12.0",
+}
 CPU_KERNELS = ["symmetric_kl", "posterior_summary", "fisher_product", "perturb", "table"]
 INSTRUCTION_SETS = {
     "portable": [],
@@ -70,19 +80,52 @@ def find_nvcc():
     return nvcc, f"no nvcc ({found})" if nvcc is None else ""
 
 
+def cxx_command():
+    """The C++ compiler as a list of words: "ccache g++" is two, a path with blanks is one."""
+    asked = os.environ.get("CXX", "c++")
+    command = [asked] if shutil.which(asked) else shlex.split(asked)
+    if not command or shutil.which(command[0]) is None:
+        sys.exit(f"No C++ compiler ({asked}): install g++ 11 or newer, or set CXX")
+    return command
+
+
 def cuda_architectures(nvcc):
     """[(architecture, also as PTX)], as asked for or the default list, cut to what nvcc knows."""
     listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
     known = {re.sub(r"compute_(\d+)(\d)", r"\1.\2", line) for line in listed.stdout.split()}
-    asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
-    if not asked:
+    asked = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip(";, "))
+    if asked == [""]:
         chosen = [a for a in DEFAULT_ARCHITECTURES if a in known]
         return [(a, a == chosen[-1]) for a in chosen]
-    chosen = [(a.removesuffix("+PTX"), a.endswith("+PTX")) for a in asked]
-    unknown = [a for a, _ in chosen if a not in known]
-    if unknown:
-        sys.exit(f"TORCH_CUDA_ARCH_LIST: this nvcc does not know {', '.join(unknown)}")
-    return chosen
+    chosen = {}  # a dictionary keeps the order and each architecture once
+    for word in asked:
+        name, ptx = word.removesuffix("+PTX"), word.endswith("+PTX")
+        for architecture in GENERATIONS.get(name.capitalize(), name).split():
+            for number in native_architectures() if architecture == "native" else [architecture]:
+                # 9.0a and 10.0f are of one architecture or family alone; nvcc lists the number.
+                if re.sub("[af]$", "", number) not in known:
+                    sys.exit(
+                        f"TORCH_CUDA_ARCH_LIST: this nvcc does not know {number}. Give numbers "
+                        f"({', '.join(sorted(known, key=float))}), names "
+                        f"({', '.join(GENERATIONS)}) or native, with ; between"
+                    )
+                chosen[number] = chosen.get(number, False) or ptx
+    return list(chosen.items())
+
+
+def native_architectures():
+    """The architectures of the GPUs in this machine."""
+    import torch
+
+    numbers = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    if not numbers:
+        sys.exit("TORCH_CUDA_ARCH_LIST=native, but torch sees no GPU here: give a number, as 9.0")
+    return [f"{major}.{minor}" for major, minor in sorted(numbers)]
+
+
+def word(flag):
+    """A flag as one word of a shell's command line in a ninja file."""
+    return shlex.quote(str(flag)).replace("$", "$$")
 
 
 class Plan:
@@ -93,9 +136,7 @@ class Plan:
         self.torch_version = torch.__version__
         self.include = Path(torch.__file__).parent / "include"
         self.torch_libs = Path(torch.__file__).parent / "lib"
-        self.cxx = os.environ.get("CXX", "c++")
-        if shutil.which(self.cxx) is None:
-            sys.exit(f"No C++ compiler ({self.cxx}): install g++ 11 or newer, or set CXX")
+        self.cxx = cxx_command()
         x86 = platform.machine() in ("x86_64", "AMD64")
         self.isas = list(INSTRUCTION_SETS) if x86 else ["portable"]
         self.nvcc, self.why_no_cuda = find_nvcc()
@@ -107,7 +148,7 @@ class Plan:
         return {
             "torch": self.torch_version,
             "stable_abi": "2.11",
-            "cxx": self.cxx,
+            "cxx": shlex.join(self.cxx),
             "cpu_instruction_sets": self.isas,
             "nvcc": self.nvcc or "",
             "cuda_architectures": names,
@@ -118,33 +159,38 @@ class Plan:
         facts = self.facts()
         print("vaal_ext build plan")
         print(f"  torch         {self.torch_version} (stable ABI of 2.11)")
-        print(f"  _ops_cpu      {self.cxx}: {', '.join(self.isas)}")
+        print(f"  _ops_cpu      {facts['cxx']}: {', '.join(self.isas)}")
         cuda = f"{self.nvcc}: {', '.join(facts['cuda_architectures'])}"
         print(f"  _ops_cuda     {cuda if self.nvcc else 'not built: ' + self.why_no_cuda}")
         print(f"  jobs          {self.jobs or 'all cores'} (MAX_JOBS)", flush=True)
 
     def ninja(self, build):
-        """The build file: rules, one edge per object, one per library."""
+        """The build file: rules, one edge per object, one per library.
+
+        A flag may hold anything, a path with blanks above all: `word` quotes it for the shell and
+        for ninja, which itself quotes $in and $out.
+        """
         lines = [
             "rule cxx\n  description = compile $out\n  depfile = $out.d\n  deps = gcc\n"
             "  command = $cxx -MMD -MF $out.d $flags -c $in -o $out",
             "rule link\n  description = link $out\n  command = $cxx -shared -o $out $in $flags",
             # The resource report of ptxas (registers, stack, spills) is kept beside the object.
             "rule nvcc\n  description = compile $out\n  depfile = $out.d\n  deps = gcc\n"
-            "  command = $nvcc -MD -MF $out.d $flags -c $in -o $out 2> $out.log "
+            "  command = $nvcc -MMD -MF $out.d $flags -c $in -o $out 2> $out.log "
             "|| (cat $out.log; exit 1)",
             "rule nvlink\n  description = link $out\n  command = $nvcc -shared -o $out $in $flags",
             "rule join\n  description = report $out\n  command = cat $flags > $out",
-            f"cxx = {self.cxx}",
-            f"nvcc = {self.nvcc}",
+            f"cxx = {' '.join(map(word, self.cxx))}",
+            f"nvcc = {word(self.nvcc or '')}",
         ]
 
         def edge(rule, out, sources, flags, implicit=""):
-            lines.append(f"build {out}: {rule} {' '.join(map(str, sources))}{implicit}")
-            lines.append(f"  flags = {' '.join(map(str, flags))}")
+            inputs = [re.sub(r"([$ :])", r"$\1", str(source)) for source in sources]
+            lines.append(f"build {out}: {rule} {' '.join(inputs)}{implicit}")
+            lines.append(f"  flags = {' '.join(map(word, flags))}")
 
         csrc = ROOT / "csrc"
-        stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-isystem {self.include}", f"-I{csrc}"]
+        stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", "-isystem", self.include, f"-I{csrc}"]
         x86 = ["-DVAAL_X86"] if "avx2" in self.isas else []
         objects = []
         hosts = ("choose", "logits_ops", "sample_ops", "deepfool_ops")
@@ -160,12 +206,11 @@ class Plan:
 
         import pybind11
 
-        facts = json.dumps(json.dumps(self.facts())).replace("$", "$$")
-        python = [f"-isystem {sysconfig.get_path('include')}", f"-isystem {pybind11.get_include()}"]
-        define = f"'-DVAAL_BUILD_CONFIG={facts}'"
-        edge(
-            "cxx", "bindings.o", [csrc / "bindings.cpp"], [*CXX_FLAGS, *python, f"-I{csrc}", define]
-        )
+        define = f"-DVAAL_BUILD_CONFIG={json.dumps(json.dumps(self.facts()))}"
+        flags = [*CXX_FLAGS, f"-I{csrc}", define]
+        for include in (sysconfig.get_path("include"), pybind11.get_include()):
+            flags += ["-isystem", include]
+        edge("cxx", "bindings.o", [csrc / "bindings.cpp"], flags)
         edge("link", self.extension(), ["bindings.o"], [])
         if self.nvcc:
             self.cuda_edges(edge, csrc, stable, build)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from rounding import scores_apart
 from torch import nn
 
 import vaal_ext
@@ -34,6 +35,15 @@ def expected_scores(network, pool, sample_index, *, seed, **scorer):
     settings = {name: SETTINGS[name] for name in ("xi", "eps", "num_iters")}
     scorer = vaal_ext.LDRScorer(network, seed=seed, **settings, **scorer)
     return scorer.score(pool, sample_index=sample_index, progress=False)
+
+
+def allowed(scores, *, seed):
+    """The share by which each LDR of :func:`samples` may differ in other batches, [n]."""
+    settings = {name: SETTINGS[name] for name in ("xi", "eps", "num_iters")}
+    x, ldr = torch.from_numpy(samples(len(scores.ldr))), torch.from_numpy(scores.ldr)
+    index = torch.from_numpy(scores.index)
+    layers = Network().layers
+    return scores_apart(layers, x, ldr, **settings, seed=seed, sample_index=index).numpy()
 
 
 def expected_choice(scores, n):

@@ -9,6 +9,7 @@ from torch.utils.data import Subset, TensorDataset
 pytest.importorskip("baal")
 
 from baal.active import ActiveLearningDataset
+from baal.modelwrapper import ModelWrapper
 
 from vaal_ext.integrations.baal import LDRLoop
 
@@ -59,6 +60,14 @@ def test_part_of_the_pool_keeps_its_start_directions():
     np.random.seed(0)
     assert loop.step()
     assert np.array_equal(np.flatnonzero(dataset.labelled & ~before), expected)
+
+
+def test_a_model_wrapper_stands_for_its_model():
+    wrapper = ModelWrapper(Network(), torch.nn.CrossEntropyLoss(), replicate_in_memory=False)
+    dataset = data()
+    loops = [LDRLoop(dataset, m, query_size=7, **SETTINGS) for m in (wrapper, Network())]
+    wrapped, bare = (loop.priorities(dataset.pool) for loop in loops)
+    assert np.array_equal(wrapped, bare)
 
 
 def test_the_last_of_the_pool_and_none():

@@ -66,6 +66,7 @@ def score(model, pool, **settings):
     return LDRScorer(model, **(SETTINGS | settings)).score(pool, progress=False)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("search", SEARCHES)
 def test_the_scores_are_those_of_what_follows_the_point(backend, search):
     features, head, x = layers(5, 9), layers(9, 7, 4, seed=1), normal(40, 5)

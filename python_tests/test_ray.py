@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import small_pool
-from small_pool import SETTINGS, Network, expected_scores, samples
+from small_pool import SETTINGS, Network, allowed, expected_scores, samples
 
 pytest.importorskip("ray")
 
@@ -35,6 +35,7 @@ def rows(**columns):
     )
 
 
+@pytest.mark.rounding
 def test_actors_score_as_one_process_does():
     pool = rows(sample_index=INDEX.tolist(), x=list(samples()), name=[f"{i}" for i in INDEX])
     arguments = {"model": Network, "seed": 4, **SCORER}
@@ -50,10 +51,12 @@ def test_actors_score_as_one_process_does():
     assert set(found) == {"sample_index", "name", "ldr", "pseudo_label", "entropy", "margin"}
     assert found["name"].tolist() == [str(index) for index in found["sample_index"]]
     assert np.array_equal(found["pseudo_label"], expected.pseudo_label[order])
-    for name in ("ldr", "entropy", "margin"):
-        assert found[name].dtype == np.float32
-        # Other batches: 2^-23 of logits of about 1, which the step of 0.05 magnifies by 20.
-        np.testing.assert_allclose(found[name], getattr(expected, name)[order], rtol=1e-4)
+    assert all(found[name].dtype == np.float32 for name in ("ldr", "entropy", "margin"))
+    # Other batches, so other orders of the networks' sums.
+    error = np.abs(found["ldr"] / expected.ldr[order] - 1)
+    assert (error <= allowed(expected, seed=4)[order]).all()
+    for name in ("entropy", "margin"):  # logits of at most 10 to 1e-6
+        np.testing.assert_allclose(found[name], getattr(expected, name)[order], atol=1e-5)
 
 
 @pytest.mark.parametrize(

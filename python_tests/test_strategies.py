@@ -114,6 +114,7 @@ def test_ties_go_to_the_smaller_index_and_unscored_samples_stay_out(context):
         make_strategy("margin").pick(scores, 4, context)
 
 
+@pytest.mark.rounding
 def test_vaal_scores_by_data_set_index_and_selects(model, pool, context):
     settings = {
         "percentile": 60.0,
@@ -149,6 +150,7 @@ def test_a_percentile_that_follows_the_accuracy(model, pool, context):
         strategy.pick(scores, 6, context)
 
 
+@pytest.mark.rounding
 def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
     strategy = make_strategy("dfal", overshoot=0.1, backend="reference")
     found = deepfool(model, pool, overshoot=0.1, backend="reference")

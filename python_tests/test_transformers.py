@@ -1,5 +1,7 @@
 """LDR of texts with a transformers classifier, built from a configuration."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,40 @@ def test_a_radius_moves_the_real_embeddings_alone():
     expected = torch.full((12,), SETTINGS["eps"], dtype=torch.float64)
     # x + eps*u and back: 1e-16 of embeddings of about 1, next to 0.2
     torch.testing.assert_close(step.flatten(1).norm(dim=1), expected, rtol=1e-12, atol=0)
+
+
+def pairs(n=12):
+    """int64 [n, 3, 9]: pairs "a a a 2 b b b 2" of different lengths, masks, and segments."""
+    draw, place = torch.Generator().manual_seed(2), torch.arange(9)
+    ends = torch.randint(2, 5, (n, 1), generator=draw), torch.randint(6, 9, (n, 1), generator=draw)
+    ids, there = torch.randint(3, 30, (n, 9), generator=draw), place <= ends[1]
+    ids = ids.masked_fill((place == ends[0]) | (place == ends[1]), 2).where(there, 1)
+    return torch.stack([ids, there.long(), (there & (place > ends[0])).long()], dim=1)
+
+
+def test_a_pair_of_texts_keeps_its_segments():
+    network, pool = classifier(**BERT).eval(), pairs()
+    with torch.no_grad():
+        ids, mask, segments = pool.unbind(1)
+        expected = network(ids, attention_mask=mask, token_type_ids=segments).logits
+        texts = TokenEmbeddings(network)
+        assert torch.equal(texts(*texts.encode(pool)), expected)
+        without = network(input_ids=pool[:, 0], attention_mask=pool[:, 1]).logits
+    assert not torch.allclose(expected, without)  # or this test would show nothing
+    assert np.array_equal(score(network, pool).pseudo_label, expected.argmax(1))
+
+
+def test_pairs_without_segments_are_noticed():
+    with pytest.warns(UserWarning, match="12 of 12 texts look like pairs.*token_type_ids"):
+        score(classifier(**BERT), pairs()[:, :2])
+    # RoBERTa has no segments to lose, and in single texts the separator comes once.
+    single = tokens()
+    single[torch.arange(12), 0, single[:, 1].sum(1) - 1] = 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(classifier("Roberta", **BERT, type_vocab_size=1), pairs()[:, :2])
+        score(classifier(**BERT), single)
+        score(classifier(**BERT), tokens())
 
 
 def test_what_cannot_be_perturbed_is_refused():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from baal.active import ActiveLearningDataset, ActiveLearningLoop
 from baal.active.heuristics import Precomputed
+from baal.modelwrapper import ModelWrapper
 from torch.utils.data import Subset
 
 from vaal_ext.integrations.query import LDRQuery
@@ -25,7 +26,7 @@ class LDRLoop(ActiveLearningLoop):
 
     Args:
         dataset: the ActiveLearningDataset; its samples are x or (x, y, ...), x of one shape.
-        model: the network itself (a ModelWrapper's ``model``), which gives logits [B, C].
+        model: what gives logits [B, C], or the ModelWrapper around it.
         query_size: samples to label per step.
         max_sample: score that many samples of the pool, drawn by NumPy's global generator; -1 for
             all.
@@ -39,13 +40,13 @@ class LDRLoop(ActiveLearningLoop):
     def __init__(
         self,
         dataset: ActiveLearningDataset,
-        model: Model,
+        model: Model | ModelWrapper,
         query_size: int = 1,
         max_sample: int = -1,
         uncertainty_folder: str | None = None,
         **settings: Any,
     ) -> None:
-        self._model = model
+        self._model = model.model if isinstance(model, ModelWrapper) else model
         self._query = LDRQuery(**settings)
         super().__init__(
             dataset,

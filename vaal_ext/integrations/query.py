@@ -25,6 +25,10 @@ class LDRQuery:
         percentile, class_prior, order: see :func:`vaal_ext.select`.
         seed: of the start directions and of order="random", 0 <= seed < 2^63.
         progress: show a bar while scoring.
+        group: the torch.distributed processes that score together, see
+            :meth:`vaal_ext.LDRScorer.score`. Where one process of several queries alone, it is a
+            group of that process alone: ``torch.distributed.new_group([rank])``, which all
+            processes make together.
         scorer: `xi`, `eps` and whatever else :class:`vaal_ext.LDRScorer` takes, by name.
 
     Raises:
@@ -39,10 +43,12 @@ class LDRQuery:
         order: str = "ascending",
         seed: int = 0,
         progress: bool = False,
+        group: Any = None,
         **scorer: Any,
     ) -> None:
         self.seed = seed
         self._progress = progress
+        self._group = group
         self._scorer = scorer
         self._selection = {"percentile": percentile, "class_prior": class_prior, "order": order}
         # Both refuse bad settings now, before a network is trained and a pool is scored.
@@ -59,7 +65,9 @@ class LDRQuery:
             defaults: keywords of LDRScorer where the settings leave them open.
         """
         scorer = LDRScorer(model, seed=self.seed, **(defaults | self._scorer))
-        return scorer.score(pool, sample_index=sample_index, progress=self._progress)
+        return scorer.score(
+            pool, sample_index=sample_index, progress=self._progress, group=self._group
+        )
 
     def choose(self, scores: PoolScores, n: int) -> np.ndarray:
         """`pool_index` int64 [n], what :func:`vaal_ext.select` picks; its errors."""

@@ -1,0 +1,73 @@
+"""How far float32 scores may lie apart where the same products are summed in another order.
+
+Another batch size, another processor or another instruction set sums a matrix product in another
+order. The bounds here hold for every order, so that a test that uses them holds on any processor.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from vaal_ext import reference
+
+
+def logits_apart(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """[B]: how far two evaluations of the logits may lie apart, as a 2-norm.
+
+    `layers` are Flatten, Linear, Tanh and Dropout (in eval mode), of the dtype whose rounding
+    counts; x [B, ...]. A sum of n products is off by at most n·2^-p times the sum of their absolute
+    values, whatever its order (p = 24 in float32, 53 in float64), and two of them by twice that.
+    What came before passes on through the absolute weights, and through a tanh no larger than it
+    was; a tanh itself is right to four units in the last place of 1.
+    """
+    unit = torch.finfo(next(layers.parameters()).dtype).eps  # 2^(1 - p): twice 2^-p
+    h = x.detach().double()
+    apart = torch.zeros_like(h)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+            terms = layer.in_features + 1
+            apart = apart @ weight.abs().T + terms * unit * (h.abs() @ weight.abs().T + bias.abs())
+            h = h @ weight.T + bias
+        elif isinstance(layer, nn.Tanh):
+            apart, h = apart + 4 * unit, h.tanh()
+        elif isinstance(layer, nn.Flatten):
+            apart, h = apart.flatten(1), h.flatten(1)
+        else:
+            assert isinstance(layer, nn.Dropout), layer
+    return apart.norm(dim=1)
+
+
+def scores_apart(
+    layers: nn.Sequential, x: Tensor, ldr: Tensor, *, xi: float, eps: float, num_iters: int,
+    seed: int = 0, sample_index: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """[B]: the share of its LDR by which a sample's score may differ.
+
+    For the finite-difference search with one sign; `ldr` [B] are the scores themselves. J behaves
+    as |change of the logits|^2, so `noise`/sqrt(J) is what a step's gradient turns by: most at the
+    first, where J is least. The power iteration passes an error on by at most 1/cos(start, limit)
+    in all. J changes by twice the angle, and by twice noise/sqrt(J) from the last forward.
+    The backward's own rounding is as the forward's, but relative to a gradient and not to J: it
+    is less than what the first term says, and doubles it at most.
+    """
+    model = copy.deepcopy(layers).double().eval()
+    x = x.detach().double()
+    index = torch.arange(len(x)) if sample_index is None else torch.as_tensor(sample_index)
+    start = reference.random_perturb(torch.zeros_like(x), 1.0, seed=seed, sample_index=index)
+    clean = model(x).detach()
+    u, first = start, None
+    for _ in range(num_iters):
+        point = (x + xi * u).requires_grad_()
+        logits = model(point)
+        value, slope = reference.symmetric_kl_direction(clean, logits.detach())
+        first = value if first is None else first
+        (gradient,) = torch.autograd.grad(logits, point, slope)
+        u = reference.perturb(torch.zeros_like(x), gradient, 1.0)
+    noise = torch.maximum(logits_apart(layers, x), logits_apart(layers, x + eps * u))
+    cosine = torch.cosine_similarity(start.flatten(1), u.flatten(1)).abs()
+    search = 2 * 2 * num_iters * noise / first.sqrt() / cosine
+    return search + 2 * noise / ldr.double().sqrt()

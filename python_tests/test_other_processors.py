@@ -1,0 +1,54 @@
+"""The tests that compare scores, run once more as on other processors.
+
+Libraries choose other kernels where they are told of fewer instructions, and those sum products in
+another order. What a processor that is not here would do, `other_sums` stands in for.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PROCESSORS = {
+    "oneDNN without AVX": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "MKL without AVX": {"MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    "torch without AVX": {"ATEN_CPU_CAPABILITY": "default"},
+    "vaal_ext without AVX": {"VAAL_CPU_ISA": "portable"},
+    "all with AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "VAAL_CPU_ISA": "avx2",
+    },
+    "another order of sums": {"VAAL_TEST_PROCESSOR": "1"},
+}
+# These start actors and compilers, which take most of the time and add no sum of their own.
+SLOW = ("test_ray.py", "test_cli.py::test_score_of_a_compiled_network")
+
+
+def files():
+    return [path for path in sorted(TESTS.glob("test_*.py")) if "mark.rounding" in path.read_text()]
+
+
+@pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS)
+def test_scores_compare_there_too(settings):
+    plugin = ("-p", "other_sums") if "VAAL_TEST_PROCESSOR" in settings else ()
+    left_out = [option for name in SLOW for option in ("--deselect", str(TESTS / name))]
+    chosen = [str(path) for path in files() if path != Path(__file__) and path.name not in SLOW]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "-m"]
+    done = subprocess.run(
+        [*command, "rounding", *left_out, *chosen],
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+        env={
+            **os.environ,
+            **settings,
+            "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        },
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
