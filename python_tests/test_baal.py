@@ -63,7 +63,7 @@ def test_part_of_the_pool_keeps_its_start_directions():
 
 
 def test_a_model_wrapper_stands_for_its_model():
-    wrapper = ModelWrapper(Network(), torch.nn.CrossEntropyLoss(), replicate_in_memory=False)
+    wrapper = ModelWrapper(Network(), torch.nn.CrossEntropyLoss())
     dataset = data()
     loops = [LDRLoop(dataset, m, query_size=7, **SETTINGS) for m in (wrapper, Network())]
     wrapped, bare = (loop.priorities(dataset.pool) for loop in loops)
