@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vaal_ext import reference
 
-
 # Standard deviations of a rounding error that are allowed: no processor in 10^15 goes beyond.
 _SIGMAS = 8.0
 

@@ -9,7 +9,7 @@ from torch.utils.data import Subset, TensorDataset
 pytest.importorskip("baal")
 
 from baal.active import ActiveLearningDataset
-from baal.modelwrapper import ModelWrapper
+from baal.modelwrapper import ModelWrapper, TrainingArgs
 
 from vaal_ext.integrations.baal import LDRLoop
 
@@ -63,7 +63,7 @@ def test_part_of_the_pool_keeps_its_start_directions():
 
 
 def test_a_model_wrapper_stands_for_its_model():
-    wrapper = ModelWrapper(Network(), torch.nn.CrossEntropyLoss())
+    wrapper = ModelWrapper(Network(), TrainingArgs())
     dataset = data()
     loops = [LDRLoop(dataset, m, query_size=7, **SETTINGS) for m in (wrapper, Network())]
     wrapped, bare = (loop.priorities(dataset.pool) for loop in loops)
