@@ -153,6 +153,7 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
         config = ProjectConfig.from_settings(given)
         # Images and network are tried before there is a project.
         images = ImageFiles(Path(config.images), config.image_size)
+        images.shape  # noqa: B018  which reads an image
         Learner(config, images, _network(config))
         project = Project.begin(path, config)
     else:

@@ -11,7 +11,8 @@
 ``cifar10``       45,000, 5,000 and 10,000 (the paper's pool is all 50,000)
 ``npz:PATH``      arrays x and y of your own; x_val, y_val, x_test and y_test if it has them
 ``folder:PATH``   images of your own and of one size, in PATH/train/CLASS and PATH/test/CLASS (a
-                  tenth of train is for validation), or all in PATH/CLASS
+                  tenth of train is for validation), or all in PATH/CLASS; as a pool, any images
+                  below PATH
 ================= ==============================================================================
 """
 
@@ -23,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vaal_ext.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
 from vaal_ext.datasets.folder import ImageFolderPool, labelled_parts
@@ -118,7 +118,7 @@ def load_dataset(
 
 def load_pool(
     name: str, data_root: str | Path | None = None, split: str = "train"
-) -> Tensor | np.ndarray | Dataset[Tensor]:
+) -> Tensor | np.ndarray | ImageFolderPool:
     """The samples alone, to be scored; their order is that of the indices.
 
     Of a data set of :func:`load_dataset` the pool (``split="train"``) or the test set (``"test"``),
