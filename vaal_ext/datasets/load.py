@@ -86,7 +86,12 @@ def content_key(name: str, seed: int) -> tuple[str, int | None]:
 
 
 def load_dataset(
-    name: str, data_root: str | Path | None = None, seed: int = 0, *, progress: bool = True
+    name: str,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    *,
+    progress: bool = True,
+    on_unreadable: str = "raise",
 ) -> DataSplit:
     """Load a data set by name; nothing is downloaded.
 
@@ -96,6 +101,8 @@ def load_dataset(
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
             validation set. All others have one fixed split.
         progress: whether to show a bar where a folder of images is read.
+        on_unreadable: "raise", or "skip": then images of a folder that cannot be read are left out,
+            and a warning names each.
 
     Raises:
         ValueError: an unknown name, or a file that does not hold what it should.
@@ -106,7 +113,8 @@ def load_dataset(
         return _npz(Path(name.removeprefix("npz:")), seed, name)
     if name.startswith("folder:"):
         path = Path(name.removeprefix("folder:"))
-        return _with_held_out(labelled_parts(path, progress), _FOLDER_SPLIT_SEED, path, name)
+        parts = labelled_parts(path, progress, on_unreadable)
+        return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
         return _toy(name, seed)
     if name == "digits":
@@ -117,7 +125,11 @@ def load_dataset(
 
 
 def load_pool(
-    name: str, data_root: str | Path | None = None, split: str = "train"
+    name: str,
+    data_root: str | Path | None = None,
+    split: str = "train",
+    *,
+    on_unreadable: str = "raise",
 ) -> Tensor | np.ndarray | ImageFolderPool:
     """The samples alone, to be scored; their order is that of the indices.
 
@@ -125,7 +137,8 @@ def load_pool(
     float32 [N, ...]; of an ``npz`` all of ``x`` or of ``x_test``, without labels. Two kinds are
     read while they are scored, and may be larger than memory: ``npy:PATH`` is one array, float32
     or uint8 [N, ...], mapped from its file, and ``folder:PATH`` an
-    :class:`~vaal_ext.datasets.folder.ImageFolderPool`. They have no test part.
+    :class:`~vaal_ext.datasets.folder.ImageFolderPool`, which takes `on_unreadable`. They have no
+    test part.
 
     Raises:
         ValueError, FileNotFoundError: see :func:`load_dataset`; another split.
@@ -137,7 +150,9 @@ def load_pool(
     if kind in ("npy", "folder"):
         if split == "test":
             raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
-        return mapped_samples(Path(path)) if kind == "npy" else ImageFolderPool(Path(path))
+        if kind == "npy":
+            return mapped_samples(Path(path))
+        return ImageFolderPool(Path(path), on_unreadable=on_unreadable)
     if kind == "npz":
         return samples(read_npz(Path(path)), "x" if split == "train" else "x_test", Path(path))
     if name not in DATASET_NAMES:
