@@ -118,7 +118,9 @@ class _Walk:
         real = os.path.realpath(path)
         if not _is_image(name):
             self.left_out[_extension(name)] += 1
-        elif os.path.exists(path) and not os.path.isfile(path):
+        elif not os.path.exists(path):  # it leads nowhere: an image that cannot be read
+            self.names.append(name)
+        elif not os.path.isfile(path):
             self.left_out["files that are none (pipes)"] += 1
         elif real in self._linked_files or (
             os.path.dirname(real) in self._walked
@@ -126,7 +128,7 @@ class _Walk:
             and not is_hidden(os.path.basename(real))
         ):
             self.left_out["links to what is met elsewhere"] += 1
-        else:  # a link that leads nowhere too: it is an image that cannot be read
+        else:
             self._linked_files.add(real)
             self.names.append(name)
 
