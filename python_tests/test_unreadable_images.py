@@ -120,6 +120,12 @@ def test_a_pool_without_an_image_that_can_be_read(place, capfd):
     refuse(place, capfd, arguments, "none of the 3 images of folder:photos can be read")
 
 
+def test_skip_is_for_folders(place, capfd):
+    skip = ["--on-unreadable", "skip"]
+    refuse(place, capfd, [*score_arguments(), *skip], "'skip' is for folder:PATH, got 'npz:pool")
+    refuse(place, capfd, [*run_arguments(), *skip], "'skip' is for folder:PATH, got 'moons'")
+
+
 # --- a Dataset of the user's own --------------------------------------------------------------
 
 

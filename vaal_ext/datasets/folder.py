@@ -67,7 +67,8 @@ class ImageFolderPool(Dataset[Tensor | None]):
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """[3, H, W], that of the first image (with "skip", of the first that can be read)."""
+        """[3, H, W], that of the first image (with "skip", of the first that can be read). OSError
+        where there is none."""
         for name in self.names:
             try:
                 return tuple(self._read(self.root / name).shape)

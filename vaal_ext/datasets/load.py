@@ -109,6 +109,7 @@ def load_dataset(
         FileNotFoundError: naming the files that are wanted and where.
         OSError: an image that cannot be read, or a folder without images.
     """
+    _require_folder(name, on_unreadable)
     if name.startswith("npz:"):
         return _npz(Path(name.removeprefix("npz:")), seed, name)
     if name.startswith("folder:"):
@@ -146,6 +147,7 @@ def load_pool(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _require_folder(name, on_unreadable)
     kind, _, path = name.partition(":")
     if kind in ("npy", "folder"):
         if split == "test":
@@ -159,6 +161,11 @@ def load_pool(
         raise ValueError(f"dataset must be one of {', '.join(POOL_NAMES)}, got {name!r}")
     data = load_dataset(name, data_root)
     return data.train_x if split == "train" else data.test_x
+
+
+def _require_folder(name: str, on_unreadable: str) -> None:
+    if on_unreadable != "raise" and not name.startswith("folder:"):
+        raise ValueError(f"on_unreadable={on_unreadable!r} is for folder:PATH, got {name!r}")
 
 
 def _toy(name: str, seed: int) -> DataSplit:

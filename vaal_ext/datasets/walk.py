@@ -46,7 +46,7 @@ def find_images(root: Path) -> FoundImages:
         raise kind(f"there is no folder {root}")
     walk = _Walk(root)
     if walk.left_out:
-        counts = ", ".join(f"{n} {what}" for what, n in sorted(walk.left_out.items()))
+        counts = ", ".join(f"{what} {n}" for what, n in sorted(walk.left_out.items()))
         warnings.warn(
             f"{root}: not read: {counts} (images are {' '.join(IMAGE_EXTENSIONS)})", stacklevel=3
         )
@@ -104,7 +104,7 @@ class _Walk:
                     elif entry.is_file():
                         self.names.append(below)
                     else:  # a pipe or a socket: reading it would wait for ever
-                        self.left_out["files that are none (pipes)"] += 1
+                        self.left_out["pipes"] += 1
 
     def _follow(self, name: str, inside: str) -> None:
         real = os.path.realpath(os.path.join(self._root, name))
@@ -121,7 +121,7 @@ class _Walk:
         elif not os.path.exists(path):  # it leads nowhere: an image that cannot be read
             self.names.append(name)
         elif not os.path.isfile(path):
-            self.left_out["files that are none (pipes)"] += 1
+            self.left_out["pipes"] += 1
         elif real in self._linked_files or (
             os.path.dirname(real) in self._walked
             and _is_image(os.path.basename(real))
