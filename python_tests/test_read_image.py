@@ -149,5 +149,4 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path, name):
 def test_a_damaged_exif_does_not_lose_the_image(tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(LEVELS).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    with pytest.warns(UserWarning, match="photo.png: Corrupt EXIF data"):
-        np.testing.assert_array_equal(read(path)[..., 0], LEVELS)
+    np.testing.assert_array_equal(read(path)[..., 0], LEVELS)

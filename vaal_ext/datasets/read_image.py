@@ -36,17 +36,15 @@ def read_image(path: Path) -> Image:
     from PIL import Image
 
     try:
-        # What Pillow warns of (an image nearly too large, damaged metadata) does not name the file.
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            # Of a large image, of damaged metadata: the pixels are right, or it is an error.
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.load()
                 rgb = _rgb(_turned(image), _grey_range(image))
     except Exception as error:  # whatever a damaged file leads a decoder to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"{path} is no readable image: {reason}") from error
-    for text in dict.fromkeys(str(warning.message) for warning in told):
-        warnings.warn(f"{path}: {text}", stacklevel=2)
     return rgb
 
 
