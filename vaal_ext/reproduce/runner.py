@@ -27,7 +27,7 @@ _POLL_SECONDS = 5.0
 
 # What the name of a run's folder does not tell: it stands elsewhere in the path, or is no part of
 # what is run.
-_NOT_IN_NAME = ("dataset", "data_root", "strategy", "seed", "device", "on_unreadable")
+_NOT_IN_NAME = ("dataset", "data_root", "strategy", "seed", "device")
 
 
 @dataclass(frozen=True)
