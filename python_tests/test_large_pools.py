@@ -146,9 +146,9 @@ def test_score_of_a_folder_of_images(place, workers):
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_images_that_do_not_do_are_named(place, refused, workers):
     write_images("images", 5)
-    refused("images are wanted in", data="folder:nowhere")
+    refused("there is no folder nowhere", data="folder:nowhere")
     os.mkdir("empty")
-    refused("class folder", data="folder:empty")
+    refused("there is no image in empty", data="folder:empty")
     options = {"data": "folder:images", "workers": workers}
     whole = Path("images/b/003.png").read_bytes()
     Path("images/b/003.png").write_bytes(whole[:40])

@@ -230,7 +230,8 @@ class LDRScorer:
                 do not depend on the loader's. What its sampler leaves out is left out of the
                 scores too. A pool larger than memory is an array that numpy.load(path,
                 mmap_mode="r") maps, several of them in a torch.utils.data.ConcatDataset, or a
-                Dataset that reads its files.
+                Dataset that reads its files. Where its sample is None there is none (a file that
+                cannot be read, say): ldr, entropy and margin are NaN, the pseudo label is -1.
             sample_index: int64 [N], the identity of each sample of the tensor or dataset, by
                 default arange(N). Give it when the pool is a part of a larger set, so that a
                 sample keeps its start direction (and its score) from pool to pool.

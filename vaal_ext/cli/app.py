@@ -24,6 +24,7 @@ from vaal_ext.cli.shared import (
     Device,
     Eps,
     Method,
+    OnUnreadable,
     Order,
     Percentile,
     Preset,
@@ -103,6 +104,7 @@ def score(
         Literal["raise", "skip"],
         typer.Option(help="Where logits are not finite: stop, or leave the sample without score."),
     ] = "raise",
+    on_unreadable: OnUnreadable = "raise",
     shard_size: Annotated[
         int | None, typer.Option(help="Samples in a shard, by default 131072; for a folder only.")
     ] = None,
@@ -135,6 +137,7 @@ def score(
             compile_model=compile_model,
             backend=backend,
             on_nonfinite=on_nonfinite,
+            on_unreadable=on_unreadable,
             shard_size=shard_size,
             progress=True,
         )

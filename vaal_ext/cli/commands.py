@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vaal_ext.atomic import naming, write_atomically
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
+from vaal_ext.datasets.folder import ImageFolderPool
 from vaal_ext.datasets.load import load_pool
 from vaal_ext.device.named import device_named
 from vaal_ext.pool.batches import first_samples
@@ -53,6 +54,7 @@ def score(
     compile_model: bool,
     backend: str,
     on_nonfinite: str,
+    on_unreadable: str,
     shard_size: int | None,
     progress: bool,
 ) -> str:
@@ -60,7 +62,8 @@ def score(
 
     To an .npz file, or else to a folder of shards. Under torchrun the processes do it together: the
     file by way of a process group, the folder without. Everything that can be wrong with the
-    arguments is found before the work starts, the folder of `out` included.
+    arguments is found before the work starts, the folder of `out` included. Images that cannot be
+    read, and are left out with ``on_unreadable="skip"``, have a line each at the end.
 
     Raises:
         TypeError, ValueError, OSError: what is wrong, in a line.
@@ -70,7 +73,7 @@ def score(
         _require_writable(out)
         if shard_size is not None:
             raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
-    pool = load_pool(data, data_root, split)
+    pool = load_pool(data, data_root, split, on_unreadable=on_unreadable)
     if (xi is None and method == "finite-difference") or eps is None:
         settings = settings_for(re.sub("^npy:", "npz:", data))
         xi = settings.xi if xi is None and method == "finite-difference" else xi
@@ -78,6 +81,8 @@ def score(
     place = _device(device)
     network = load_model(model, weights).to(place)
     sample = first_samples(pool, 1).to(place)
+    if len(sample) == 0:
+        raise ValueError(f"none of the {len(pool)} images of {data} can be read")
     normalize = None
     if sample.dtype == torch.uint8 or mean is not None or std is not None:
         normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
@@ -105,23 +110,21 @@ def score(
     _try(network, sample, model)
     progress = progress and rank() == 0
     started = time.perf_counter()
-    try:
-        if sharded:
-            size = SHARD_SIZE if shard_size is None else shard_size
-            count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
-            left = missing_shards(out)
-            note = f"; {left} shards of the pool are still to be done" if left else "; complete"
-        else:
-            with launched_group():
-                scores = scorer.score(pool, progress=progress)
-            count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
-            note = f"; {left_out} could not be scored" if left_out else ""
-    except (OSError, ValueError) as error:
-        if getattr(error, "strerror", None):
-            raise
-        # What a worker raises comes with its traceback, the error itself in the last line.
-        raise ValueError(str(error).strip().splitlines()[-1]) from error
+    if sharded:
+        size = SHARD_SIZE if shard_size is None else shard_size
+        count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
+        left = missing_shards(out)
+        note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+    else:
+        with launched_group():
+            scores = scorer.score(pool, progress=progress)
+        count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
+        note = f"; {left_out} could not be scored" if left_out else ""
     seconds = time.perf_counter() - started
+    if on_unreadable == "skip" and rank() == 0 and not (sharded and left):
+        if sharded:
+            scores = read_shards(out)
+        note += _unreadable(pool, scores)
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
@@ -179,6 +182,15 @@ def select_query(
         f"{pool.ldr[picked].max():.3g}, {counts.min()} to {counts.max()} of each of "
         f"{pool.num_classes} pseudo labels"
     )
+
+
+def _unreadable(pool: Any, scores: PoolScores) -> str:
+    """What is said of the images of a pool that could not be read; "" where there are none."""
+    if not isinstance(pool, ImageFolderPool):
+        return ""
+    lines = pool.unreadable(np.flatnonzero(scores.pseudo_label < 0))
+    listed = "".join(f"\n{line}" for line in lines)
+    return f"; {len(lines)} images could not be read:{listed}" if lines else ""
 
 
 def _require_writable(path: Path) -> None:

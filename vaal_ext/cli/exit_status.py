@@ -7,6 +7,7 @@ every error does.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -61,8 +62,16 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         return f"{error}: pip install 'vaal_ext[experiments]'"
     if isinstance(error, ValueError | TypeError | OSError | ImportError):
-        return str(error) or type(error).__name__
+        return _without_traceback(error) or type(error).__name__
     return None
+
+
+def _without_traceback(error: Exception) -> str:
+    """The error's message. That of an error in a DataLoader's worker process is the traceback
+    there, which ends in the message."""
+    name = re.escape(type(error).__name__)
+    told = re.fullmatch(rf"Caught .*\n(?:\S+\.)?{name}: (.*)", str(error), re.DOTALL)
+    return str(error) if told is None else told[1]
 
 
 def _say(text: str) -> None:

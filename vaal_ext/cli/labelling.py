@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -91,6 +91,13 @@ def query(
         str | None,
         typer.Option(help="cpu or cuda; by default cuda where there is.", rich_help_panel=_BEGIN),
     ] = None,
+    on_unreadable: Annotated[
+        Literal["raise", "skip"] | None,
+        typer.Option(
+            help="At an image that cannot be read: stop (raise), or leave it out and name it.",
+            rich_help_panel=_BEGIN,
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode the images.")] = 0,
 ) -> None:
     """Ask people for the next labels: a table, a picture, tasks for Label Studio.
@@ -115,6 +122,7 @@ def query(
         "learning_rate": learning_rate,
         "seed": seed,
         "device": device,
+        "on_unreadable": on_unreadable,
     }
     opened = _open(project, {name: value for name, value in given.items() if value is not None})
     _print(labelling.query(opened, _network(opened.config), workers=workers))
@@ -152,7 +160,10 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
     if not (path / "config.json").exists() and given:
         config = ProjectConfig.from_settings(given)
         # Images and network are tried before there is a project.
-        images = ImageFiles(Path(config.images), config.image_size)
+        images = ImageFiles(
+            Path(config.images), config.image_size, on_unreadable=config.run.on_unreadable
+        )
+        images.shape  # noqa: B018  which reads an image
         Learner(config, images, _network(config))
         project = Project.begin(path, config)
     else:

@@ -15,6 +15,7 @@ from vaal_ext.cli.shared import (
     Device,
     Eps,
     Method,
+    OnUnreadable,
     Order,
     Preset,
     Sign,
@@ -84,6 +85,7 @@ def run(
     ] = False,
     device: Device = None,
     backend: Backend = "fused",
+    on_unreadable: OnUnreadable = "raise",
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard: the rounds' numbers, LDR.")
     ] = None,
@@ -142,5 +144,6 @@ def run(
         warm_start=warm_start,
         device=device,
         backend=backend,
+        on_unreadable=on_unreadable,
     )
     loop.run(config, out, tensorboard=tensorboard)

@@ -32,6 +32,10 @@ Sign = Annotated[
     Literal["paper", "max", "mean"],
     typer.Option(help="Roughness at x + r, or the larger or the mean of those at x + r and x - r."),
 ]
+OnUnreadable = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(help="At an image that cannot be read: stop, or leave it out and name it."),
+]
 Percentile = Annotated[float, typer.Option(help="Candidates rank above this percentile (PRT).")]
 ClassPrior = Annotated[
     str, typer.Option(help="Share of each class: uniform, predicted, none, or 0.2,0.3,0.5.")

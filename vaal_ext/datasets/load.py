@@ -11,7 +11,8 @@
 ``cifar10``       45,000, 5,000 and 10,000 (the paper's pool is all 50,000)
 ``npz:PATH``      arrays x and y of your own; x_val, y_val, x_test and y_test if it has them
 ``folder:PATH``   images of your own and of one size, in PATH/train/CLASS and PATH/test/CLASS (a
-                  tenth of train is for validation), or all in PATH/CLASS
+                  tenth of train is for validation), or all in PATH/CLASS; as a pool, any images
+                  below PATH
 ================= ==============================================================================
 """
 
@@ -23,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vaal_ext.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
 from vaal_ext.datasets.folder import ImageFolderPool, labelled_parts
@@ -86,7 +86,12 @@ def content_key(name: str, seed: int) -> tuple[str, int | None]:
 
 
 def load_dataset(
-    name: str, data_root: str | Path | None = None, seed: int = 0, *, progress: bool = True
+    name: str,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    *,
+    progress: bool = True,
+    on_unreadable: str = "raise",
 ) -> DataSplit:
     """Load a data set by name; nothing is downloaded.
 
@@ -96,17 +101,21 @@ def load_dataset(
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
             validation set. All others have one fixed split.
         progress: whether to show a bar where a folder of images is read.
+        on_unreadable: "raise", or "skip": then images of a folder that cannot be read are left out,
+            and a warning names each.
 
     Raises:
         ValueError: an unknown name, or a file that does not hold what it should.
         FileNotFoundError: naming the files that are wanted and where.
         OSError: an image that cannot be read, or a folder without images.
     """
+    _require_folder(name, on_unreadable)
     if name.startswith("npz:"):
         return _npz(Path(name.removeprefix("npz:")), seed, name)
     if name.startswith("folder:"):
         path = Path(name.removeprefix("folder:"))
-        return _with_held_out(labelled_parts(path, progress), _FOLDER_SPLIT_SEED, path, name)
+        parts = labelled_parts(path, progress, on_unreadable)
+        return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
         return _toy(name, seed)
     if name == "digits":
@@ -117,15 +126,20 @@ def load_dataset(
 
 
 def load_pool(
-    name: str, data_root: str | Path | None = None, split: str = "train"
-) -> Tensor | np.ndarray | Dataset[Tensor]:
+    name: str,
+    data_root: str | Path | None = None,
+    split: str = "train",
+    *,
+    on_unreadable: str = "raise",
+) -> Tensor | np.ndarray | ImageFolderPool:
     """The samples alone, to be scored; their order is that of the indices.
 
     Of a data set of :func:`load_dataset` the pool (``split="train"``) or the test set (``"test"``),
     float32 [N, ...]; of an ``npz`` all of ``x`` or of ``x_test``, without labels. Two kinds are
     read while they are scored, and may be larger than memory: ``npy:PATH`` is one array, float32
     or uint8 [N, ...], mapped from its file, and ``folder:PATH`` an
-    :class:`~vaal_ext.datasets.folder.ImageFolderPool`. They have no test part.
+    :class:`~vaal_ext.datasets.folder.ImageFolderPool`, which takes `on_unreadable`. They have no
+    test part.
 
     Raises:
         ValueError, FileNotFoundError: see :func:`load_dataset`; another split.
@@ -133,17 +147,25 @@ def load_pool(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _require_folder(name, on_unreadable)
     kind, _, path = name.partition(":")
     if kind in ("npy", "folder"):
         if split == "test":
             raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
-        return mapped_samples(Path(path)) if kind == "npy" else ImageFolderPool(Path(path))
+        if kind == "npy":
+            return mapped_samples(Path(path))
+        return ImageFolderPool(Path(path), on_unreadable=on_unreadable)
     if kind == "npz":
         return samples(read_npz(Path(path)), "x" if split == "train" else "x_test", Path(path))
     if name not in DATASET_NAMES:
         raise ValueError(f"dataset must be one of {', '.join(POOL_NAMES)}, got {name!r}")
     data = load_dataset(name, data_root)
     return data.train_x if split == "train" else data.test_x
+
+
+def _require_folder(name: str, on_unreadable: str) -> None:
+    if on_unreadable != "raise" and not name.startswith("folder:"):
+        raise ValueError(f"on_unreadable={on_unreadable!r} is for folder:PATH, got {name!r}")
 
 
 def _toy(name: str, seed: int) -> DataSplit:

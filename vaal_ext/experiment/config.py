@@ -19,8 +19,8 @@ __all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
 # With "vat_" in front, the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
-# Where the data lies is no part of a run: their content is compared instead.
-_NOT_COMPARED = ("data_root",)
+# Where the data lies and how it is read is no part of a run: their content is compared instead.
+_NOT_COMPARED = ("data_root", "on_unreadable")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunConfig:
     """One run. What is None is taken from the table of the data set, ``settings.SETTINGS``.
 
     Attributes:
-        dataset, data_root: see :func:`~vaal_ext.datasets.load.load_dataset`.
+        dataset, data_root, on_unreadable: see :func:`~vaal_ext.datasets.load.load_dataset`.
         strategy: one of ``strategies.STRATEGIES``, by itself or with ``+vat`` behind it, which
             trains with the regulariser of Eq. 3.
         seed: of everything that is drawn, >= 0.
@@ -78,6 +78,7 @@ class RunConfig:
     warm_start: bool = False
     device: str | None = None
     backend: str = "fused"
+    on_unreadable: str = "raise"
 
     def resolved(self) -> ResolvedConfig:
         """The same run with nothing left open, checked as far as that goes without the data.
@@ -106,6 +107,8 @@ class RunConfig:
         full = ResolvedConfig(**asdict(self) | table | given)
         if full.device is None:
             full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")
+        if full.on_unreadable not in ("raise", "skip"):
+            raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {full.on_unreadable!r}")
         if full.device not in ("cpu", "cuda"):
             raise ValueError(f"device must be 'cpu' or 'cuda', got {full.device!r}")
         if full.device == "cuda" and not torch.cuda.is_available():

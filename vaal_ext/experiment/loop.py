@@ -61,7 +61,13 @@ def run(
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
-    data = load_dataset(config.dataset, config.data_root, split_seed, progress=progress)
+    data = load_dataset(
+        config.dataset,
+        config.data_root,
+        split_seed,
+        progress=progress,
+        on_unreadable=config.on_unreadable,
+    )
     check_fits(config, data)
     sha256 = provenance.fingerprint(data)
     experiment = Experiment(config, data, bars=progress)

@@ -20,7 +20,7 @@ _NOT_OF_A_PROJECT = ("dataset", "data_root", "initial", "rounds", "warm_start", 
 _RUN = tuple(field.name for field in fields(RunConfig) if field.name not in _NOT_OF_A_PROJECT)
 _OF_THE_QUERY_ALONE = (
     "query_size", "pool_size", "xi", "eps", "num_iters", "percentile", "order", "class_prior",
-    "device", "method", "sign",
+    "device", "method", "sign", "on_unreadable",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class ProjectConfig:
             each class); None: :class:`~vaal_ext.models.PaperCNN`.
         image_size: see :class:`~vaal_ext.labelling.images.ImageFiles`.
         run: the settings of strategy and training, as those of a run on ``folder:PATH``; its
-            device is None where the machine decides.
+            device is None where the machine decides, and its ``on_unreadable`` is for all steps.
     """
 
     images: str

@@ -50,9 +50,9 @@ def _draw(
 ) -> None:
     position = {name: i for i, name in enumerate(images.names)}
     shown = [
-        Thumbnail(images[position[image]].permute(1, 2, 0).numpy(), str(number), False)
+        Thumbnail(pixels.permute(1, 2, 0).numpy(), str(number), False)
         for number, image in enumerate(asked[:_SHEET_IMAGES], 1)
-        if image in there
+        if image in there and (pixels := images[position[image]]) is not None
     ]
     if not shown:  # all were deleted since
         return

@@ -104,8 +104,9 @@ class Learner:
         model = self._model(number)
         vat, settings = None, run.make_vat()
         if settings is not None:  # over all images, labelled or not: the D of Eq. 3
-            pool = self.images.read(range(len(self.images)), progress=progress).to(self._device)
-            vat = VatTerm(settings, pool, stream_seed(run.seed, Stream.VAT, number))
+            pool, _ = self.images.read(range(len(self.images)), progress=progress)
+            vat_seed = stream_seed(run.seed, Stream.VAT, number)
+            vat = VatTerm(settings, pool.to(self._device), vat_seed)
         started = time.perf_counter()
         loss = train(
             model,
@@ -142,9 +143,9 @@ class Learner:
     def _samples(self, labels: Mapping[str, str], progress: bool) -> tuple[Tensor, Tensor]:
         # By name: the result does not depend on the order in which the answers came.
         position = {name: i for i, name in enumerate(self.images.names)}
-        rows = sorted((position[image], self._class(name)) for image, name in labels.items())
-        x = self.images.read([row for row, _ in rows], progress=progress)
-        y = torch.tensor([label for _, label in rows], dtype=torch.int64)
+        classes = {position[image]: self._class(name) for image, name in labels.items()}
+        x, read = self.images.read(sorted(classes), progress=progress)
+        y = torch.tensor([classes[row] for row in read], dtype=torch.int64)
         return x.to(self._device), y.to(self._device)
 
     def _test(self, progress: bool) -> tuple[Tensor, Tensor]:
@@ -162,8 +163,8 @@ class Learner:
                 raise ValueError(
                     f"the folders in {root} must be named as the project's classes, got {folder}"
                 )
-        y = torch.tensor([self._class(folder) for folder in folders])
-        x = files.read(range(len(files)), progress=progress)
+        x, read = files.read(range(len(files)), progress=progress)
+        y = torch.tensor([self._class(folders[row]) for row in read])
         return x.to(self._device), y.to(self._device)
 
     def _class(self, name: str) -> int:
@@ -178,7 +179,7 @@ class Learner:
 
     def _tried(self, model: nn.Module) -> nn.Module:
         """The user's network, if it gives an image the logits of the classes."""
-        sample = self.images[0].unsqueeze(0).to(self._device)
+        sample = torch.zeros(1, *self.images.shape, device=self._device)
         try:
             with borrowed(model, self._device), torch.no_grad():
                 logits = model(sample)

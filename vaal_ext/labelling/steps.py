@@ -24,6 +24,7 @@ from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
 from vaal_ext.labelling.project import Asked, Given, Project, Training
 from vaal_ext.pool.scores import PoolScores, score_text
+from vaal_ext.progress import progress_bar
 from vaal_ext.selection import percentile_rank
 from vaal_ext.strategies import QueryContext, Random
 from vaal_ext.streams import Stream, stream_seed
@@ -66,10 +67,15 @@ def query(
                 yield f"all {len(images)} images have an answer: there is nothing left to ask"
                 return
             number += 1
-            rows, how = _choose(project, network, images, pool, number, workers, progress)
+            rows, how, unreadable = _choose(
+                project, network, images, pool, number, workers, progress
+            )
             project.write_asked([*asked, *rows])
             current = [row.image for row in rows]
             yield f"query {number}: {len(current)} of {len(pool)} images, {how}"
+            if unreadable:
+                yield f"{len(unreadable)} images could not be read, and are left out:"
+                yield from unreadable
         else:
             done = sum(image in answers for image in current)
             yield f"query {number} as before: {done} of its {len(current)} images have an answer"
@@ -161,7 +167,9 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
 
 
 def _images(project: Project) -> ImageFiles:
-    return ImageFiles(Path(project.config.images), project.config.image_size)
+    config = project.config
+    on_unreadable = config.run.on_unreadable
+    return ImageFiles(Path(config.images), config.image_size, on_unreadable=on_unreadable)
 
 
 def _is_trained(project: Project, trainings: Sequence[Training], inputs: str) -> bool:
@@ -196,8 +204,9 @@ def _choose(
     number: int,
     workers: int,
     progress: bool,
-) -> tuple[list[Asked], str]:
-    """The rows of query `number`, chosen from the positions `pool` int64 [N], and how."""
+) -> tuple[list[Asked], str, list[str]]:
+    """The rows of query `number`, chosen from the positions `pool` int64 [N], and how; and a line
+    for each image that could not be read."""
     config = project.config
     run = config.run.resolved()
     limit = run.pool_size
@@ -218,27 +227,48 @@ def _choose(
         progress=progress,
     )
     if not trainings:
-        picked = Random().pick(None, n, context)
+        drawn, unreadable = _drawn(n, context, images)
         how = "at random: there is no network yet"
-        return [Asked(number, images.names[i], "", "", "", "") for i in pool[picked]], how
+        return [Asked(number, images.names[i], "", "", "", "") for i in drawn], how, unreadable
+    how = f"by {config.run.strategy}, the network of training {trainings[-1].training}"
     model = Learner(config, images, network).load(project.weights(trainings[-1].training))
     strategy = run.make_strategy()
     part = Subset(images, pool.tolist())
     loader = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
     scores = strategy.score(model, loader, context)
-    picked = strategy.pick(scores, n, context)
+    if scores is None:
+        drawn, unreadable = _drawn(n, context, images)
+        return [Asked(number, images.names[i], "", "", "", "") for i in drawn], how, unreadable
+    there = scores.pseudo_label >= 0
+    unreadable = images.unreadable(pool[~there])
+    picked = strategy.pick(scores, min(n, int(there.sum())), context)
     names = [images.names[i] for i in pool[picked]]
     columns = _columns(scores, picked, config.classes)
     rows = [Asked(number, name, *cells) for name, cells in zip(names, columns, strict=True)]
-    return rows, f"by {config.run.strategy}, the network of training {trainings[-1].training}"
+    return rows, how, unreadable
+
+
+def _drawn(n: int, context: QueryContext, images: ImageFiles) -> tuple[np.ndarray, list[str]]:
+    """The positions of n images (fewer, where there are not so many) that can be read, at random
+    from ``context.sample_index``; and a line for each that cannot."""
+    pool, unreadable = context.sample_index, list[str]()
+    while True:
+        context = replace(context, sample_index=pool)
+        drawn = pool[Random().pick(None, min(n, len(pool)), context)]
+        bar = progress_bar(drawn, show=context.progress, desc="reading images", unit="image")
+        broken = [position for position in bar if images[position] is None]
+        if not broken:
+            return drawn, unreadable
+        unreadable += images.unreadable(broken)
+        pool = np.setdiff1d(pool, broken)
+        if len(pool) == 0:
+            raise ValueError(f"none of the images that are left can be read: {unreadable[0]}")
 
 
 def _columns(
-    scores: PoolScores | None, picked: np.ndarray, classes: Sequence[str]
+    scores: PoolScores, picked: np.ndarray, classes: Sequence[str]
 ) -> list[tuple[str, ...]]:
     """Guess, LDR, its percentile rank and entropy of the picked samples; "" for what is not."""
-    if scores is None:
-        return [("", "", "", "")] * len(picked)
     numbers = (scores.ldr, percentile_rank(scores.ldr), scores.entropy)
     cells = [[score_text(column[i]) for i in picked] for column in numbers]
     guesses = [classes[i] if i >= 0 else "" for i in scores.pseudo_label[picked]]

@@ -46,16 +46,29 @@ def pool_size(pool: Any) -> int:
 def first_samples(pool: Any, count: int) -> Tensor:
     """The first `count` samples of the pool: x [count, ...] in its dtype, to try things on.
 
-    They are read in this process and apart from the pool's own reading; a DataLoader gives its
-    collate_fn, and its sampler is not asked. Errors as for `pool_batches`.
+    Samples that are None are passed over; fewer than `count` (of shape [0], if there is none) come
+    where the pool has fewer. They are read in this process and apart from the pool's own reading; a
+    DataLoader gives its collate_fn, and its sampler is not asked. Errors as for `pool_batches`.
     """
+    size, start, parts = pool_size(pool), 0, []
+    while start < size and count > 0:
+        stop = min(start + count, size)
+        x = _samples_at(pool, range(start, stop))
+        start, count = stop, count - len(x)
+        if len(x):
+            parts.append(x)
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _samples_at(pool: Any, positions: range) -> Tensor:
+    """The samples of the pool at these positions, without those that are None."""
     data = pool.dataset if isinstance(pool, DataLoader) else pool
     if isinstance(data, Tensor | np.ndarray):
-        first: Any = data[:count]
+        some: Any = data[positions.start : positions.stop]
     else:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
-        first = DataLoader(Subset(data, range(count)), batch_size=count, collate_fn=collate)
-    return next(pool_batches(first, count))[0]
+        some = DataLoader(Subset(data, positions), batch_size=len(positions), collate_fn=collate)
+    return next((x for x, _ in pool_batches(some, len(positions))), torch.empty(0))
 
 
 def pool_part(pool: Any, start: int, stop: int) -> Any:
@@ -90,7 +103,7 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
 
 
 def pool_batches(
-    pool: Any, batch_size: int, num_workers: int = 0
+    pool: Any, batch_size: int, num_workers: int = 0, missing: list[int] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (x [B, ...], position int64 [B] on the CPU) until the pool is through.
 
@@ -98,6 +111,9 @@ def pool_batches(
     order (a shuffled one too), batch size, workers and collate_fn, but its `drop_last` is not
     followed, and `batch_size` and `num_workers` are not for it. Batches of the form (x, y, ...)
     give their x. Of an array (a memory map, say) only one batch at a time is copied to memory.
+
+    A sample of a Dataset that is None is not there (an image that cannot be read, say): no batch
+    has it, and its position is appended to `missing`.
 
     Raises:
         TypeError: see `pool_size`; also batches that are neither x nor (x, y, ...), and arrays of
@@ -115,7 +131,11 @@ def pool_batches(
     if not isinstance(pool, DataLoader):
         loader = DataLoader(pool, batch_size=batch_size, num_workers=num_workers)
     seen = np.zeros(size, dtype=bool)
-    for position, batch in _with_positions(loader):
+    for position, batch, absent in _with_positions(loader):
+        if missing is not None:
+            missing += absent
+        if not len(position):
+            continue
         x = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(x, Tensor):
             raise TypeError(
@@ -168,13 +188,17 @@ class _CollateIndexed:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        positions, items = zip(*batch, strict=True)
-        return torch.tensor(positions), self.collate(list(items))
+    def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any, list[int]]:
+        absent = [position for position, item in batch if item is None]
+        there = [(position, item) for position, item in batch if item is not None]
+        positions = torch.tensor([position for position, _ in there], dtype=torch.int64)
+        items = [item for _, item in there]
+        return positions, self.collate(items) if items else None, absent
 
 
 def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """The same loader, yielding (positions, batch): only so a shuffled one can be followed."""
+    """The same loader, yielding (positions, batch, positions of what is None): only so a shuffled
+    one can be followed."""
     if type(loader).__iter__ is not DataLoader.__iter__:
         raise ValueError(
             f"{type(loader).__name__} iterates in its own way, so that the order of its samples "

@@ -141,8 +141,6 @@ def choose_execution(
 def _batch_size(
     run: BatchRun, pool: Any, index: np.ndarray | range, mode: Mode, memory_limit: int | None
 ) -> tuple[int, str]:
-    if len(index) == 0:
-        return 1, "batch size 1 (the pool is empty)"
     if memory_limit is None:
         memory_limit = int(_MEMORY_SHARE * available_memory(run.device))
     growth = MemoryGrowth(run.device)
@@ -151,6 +149,8 @@ def _batch_size(
     if isinstance(run.probe, PowerIteration):
         run = replace(run, probe=replace(run.probe, num_iters=1))
     x = first_samples(pool, min(len(index), _READ))
+    if len(x) == 0:
+        return 1, "batch size 1 (the pool is empty)"
     run.check(x)
 
     def run_batch(size: int) -> None:
@@ -164,9 +164,13 @@ def _batch_size(
 
 
 def _mode(run: BatchRun, pool: Any, index: np.ndarray | range, batch_size: int) -> tuple[Mode, str]:
-    if len(index) < MIN_SAMPLES:
-        return Mode(), f"float32 ({len(index)} samples are too few to try other formats)"
-    x, keys = first_samples(pool, MIN_SAMPLES), torch.from_numpy(np.asarray(index[:MIN_SAMPLES]))
+    count = len(index)
+    if count >= MIN_SAMPLES:
+        x = first_samples(pool, MIN_SAMPLES)
+        count = len(x)
+    if count < MIN_SAMPLES:
+        return Mode(), f"float32 ({count} samples are too few to try other formats)"
+    keys = torch.from_numpy(np.asarray(index[:MIN_SAMPLES]))
     run.check(x)
     others = [Mode(amp, last) for amp in (None, "bf16") for last in (False, True)]
     others = [mode for mode in others[1:] if x.ndim == 4 or not mode.channels_last]

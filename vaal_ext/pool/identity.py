@@ -42,6 +42,7 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
         ]
     settings: Any = run.probe  # a dataclass, in every case
     probe = {} if settings is None else asdict(settings)
+    looked_at = [x for x in looked_at if len(x)]
     return {
         "num_samples": size,
         "sample_shape": list(looked_at[0].shape[1:]) if looked_at else None,

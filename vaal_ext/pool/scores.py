@@ -37,7 +37,8 @@ class PoolScores:
     Attributes:
         index: int64 [N], the dataset index of each sample (it keys the sample's start vector).
         ldr: float32 [N], Local Distributional Roughness in nats; NaN where it was not computed.
-        pseudo_label: int64 [N], argmax of the posterior; -1 where the logits were not finite.
+        pseudo_label: int64 [N], argmax of the posterior; -1 where the logits were not finite, or
+            there was no sample (see :meth:`vaal_ext.LDRScorer.score`).
         entropy: float32 [N], of the posterior, in nats; NaN where the logits were not finite.
         margin: float32 [N], largest minus second largest posterior; NaN likewise.
         posterior_mean: float64 [C], the mean posterior over the samples with finite logits; NaN
@@ -151,9 +152,11 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
         arrays = {name: array for name, array in arrays.items() if array is not None}
         if start == 0:
             columns = {name: np.empty(size, array.dtype) for name, array in arrays.items()}
+        if len(posterior) == 0:  # so far, and also of a part of which no sample was there
             posterior = np.zeros_like(mean)
         stop = start + part.num_samples
-        if stop > size or columns.keys() != arrays.keys() or posterior.shape != mean.shape:
+        alike = len(mean) in (0, len(posterior))
+        if stop > size or columns.keys() != arrays.keys() or not alike:
             raise ValueError(
                 f"samples {start} to {stop} of {size} do not fit the ones before: "
                 f"{', '.join(arrays)} of {len(mean)} classes where there are "
@@ -227,6 +230,13 @@ class ScoreTable:
         self._scored[position] = True
         self._finite += int((rows[0] >= 0).sum())
         self.flat += int(rows[4].sum())
+
+    def leave_out(self, position: list[int]) -> None:
+        """Takes it that the samples at these places of the pool are not there: their rows are as
+        those of logits that were not finite."""
+        for name in self._measured:
+            self._columns[name][position] = -1 if name == "pseudo_label" else np.nan
+        self._scored[position] = True
 
     def scores(self) -> PoolScores:
         """What has come in, in the order of the pool. The table gives its columns away."""

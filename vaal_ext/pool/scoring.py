@@ -153,12 +153,15 @@ class PoolRun:
                 if isinstance(part_index, range):
                     part_index = np.arange(start, stop)
                 table = ScoreTable(part_index, self.measure)
-                batches = pool_batches(part, chosen.batch_size or 1, self.num_workers)
+                missing: list[int] = []
+                batches = pool_batches(part, chosen.batch_size or 1, self.num_workers, missing)
                 results = self._results(run, compute, device_batches(batches, device), part_index)
                 for position, columns, posterior in delayed(results, behind):
                     rows = self._checked(columns(), part_index[position])
                     table.enter(position, rows, posterior)
                     bar.update(len(position))
+                table.leave_out(missing)
+                bar.update(len(missing))
                 yield table.scores(), table.flat
 
     def _batch_run(self, device: torch.device) -> BatchRun:

@@ -22,7 +22,7 @@ from vaal_ext.streams import Stream, stream_seed
 __all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
-_NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device")
+_NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device", "on_unreadable")
 
 # What is read of a run's configuration; the rest only tells groups apart.
 _CONFIG = {
@@ -41,9 +41,12 @@ _QUERY_SECONDS = ("score_seconds", "select_seconds")
 
 
 @functools.lru_cache(maxsize=1)
-def _data(dataset: str, data_root: str | None, seed: int) -> tuple[DataSplit, str]:
+def _data(
+    dataset: str, data_root: str | None, seed: int, on_unreadable: str
+) -> tuple[DataSplit, str]:
     """The data set, split as that seed splits it, and its fingerprint."""
-    data = load_dataset(dataset, data_root, stream_seed(seed, Stream.SPLIT))
+    split_seed = stream_seed(seed, Stream.SPLIT)
+    data = load_dataset(dataset, data_root, split_seed, on_unreadable=on_unreadable)
     return data, provenance.fingerprint(data)
 
 
@@ -105,7 +108,8 @@ class Run:
                 those of the run.
         """
         config = self.config
-        data, sha256 = _data(config["dataset"], config["data_root"], config["seed"])
+        names = ("dataset", "data_root", "seed", "on_unreadable")
+        data, sha256 = _data(*(config[name] for name in names))
         if sha256 != self.data_sha256:
             raise ValueError(f"the data in {config['dataset']} are not those of {self.folder}")
         return data
