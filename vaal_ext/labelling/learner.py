@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vaal_ext.device.named import device_named
 from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.images import ImageFiles
+from vaal_ext.labelling.names import Names
 from vaal_ext.labelling.project import Training
 from vaal_ext.model_state import borrowed
 from vaal_ext.models import network_for
@@ -82,8 +83,8 @@ class Learner:
         """The network of training `number`, and how it did; ``query`` and the hash are left open.
 
         Raises:
-            ValueError: no labels to train on, a label that is no class, or a test folder with other
-                classes.
+            ValueError: no labels to train on (see :func:`parts`), a label that is no class, or a
+                test folder with other classes.
         """
         for name in labels.values():
             if name not in self.config.classes:
@@ -93,11 +94,6 @@ class Learner:
                     "or name that class in config.json"
                 )
         training, evaluation = parts(self.config, labels)
-        if not training:
-            raise ValueError(
-                f"there must be a label to train on: the project has {len(labels)} labels, "
-                f"{len(evaluation)} of them held out"
-            )
         x, y = self._samples(training, progress)
         others = self._test(progress) if self.config.test else self._samples(evaluation, progress)
         run = self.config.run.resolved()
@@ -125,6 +121,16 @@ class Learner:
         row = Training(number, 0, len(y), len(others[1]), accuracy, test_loss, loss, seconds, "")
         return model, row
 
+    def others(self, root: Path) -> ImageFiles:
+        """The images of another folder, for the network. ValueError if they have another shape."""
+        files = ImageFiles(root, self.config.image_size)
+        if files.shape != self.images.shape:
+            raise ValueError(
+                f"the images in {root} must have the shape of the project's, "
+                f"{list(self.images.shape)}, got {list(files.shape)}"
+            )
+        return files
+
     def load(self, weights: Path) -> nn.Module:
         """The network with weights that :meth:`train`'s caller saved. ValueError if they misfit."""
         model = self._model(0)
@@ -149,20 +155,18 @@ class Learner:
 
     def _test(self, progress: bool) -> tuple[Tensor, Tensor]:
         assert self.config.test is not None
-        root = Path(self.config.test)
-        files = ImageFiles(root, self.config.image_size)
-        if files.shape != self.images.shape:
-            raise ValueError(
-                f"the images in {root} must have the shape of the project's, "
-                f"{list(self.images.shape)}, got {list(files.shape)}"
-            )
-        folders = [name.split("/")[0] for name in files.names]
-        for folder in folders:
-            if folder not in self.config.classes:
+        files = self.others(Path(self.config.test))
+        classes, label_of = Names(self.config.classes), {}
+        for folder in sorted({name.split("/")[0] for name in files.names}):
+            label = classes.find(folder)
+            if label is None:
+                meant = classes.nearest(folder)
                 raise ValueError(
-                    f"the folders in {root} must be named as the project's classes, got {folder}"
+                    f"the folders in {files.root} must be named as the project's classes, got "
+                    f"{folder}" + (f" (did you mean {meant}?)" if meant else "")
                 )
-        y = torch.tensor([self._class(folder) for folder in folders])
+            label_of[folder] = self._class(label)
+        y = torch.tensor([label_of[name.split("/")[0]] for name in files.names])
         x = files.read(range(len(files)), progress=progress)
         return x.to(self._device), y.to(self._device)
 
