@@ -184,3 +184,40 @@ def test_a_class_that_is_gone_is_named(place, capsys):
     assert main(["train", "--project", "project"]) == 2
     number = sum(truth(image) == "light" for image in asked(1))
     assert f"{number} images have the label 'light', which is none of" in capsys.readouterr().err
+
+
+def test_few_labels_take_fewer_steps_unless_the_project_says_how_many():
+    given = {"images": "images", "classes": ["a", "b"]}
+    config = ProjectConfig.from_settings(given)
+    most = config.run.resolved().steps
+    steps = [learner.steps_for(config, labels) for labels in (1, 20, 100, 10_000)]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[1] < most / 2
+    assert steps[-1] == most
+    # config.json leaves the number open, and is read as it was written.
+    assert config.settings()["steps"] is None
+    assert ProjectConfig.from_settings(config.settings()) == config
+    # Every project that has begun before says a number.
+    for steps in (3, 500, 900):
+        said = ProjectConfig.from_settings(given | {"steps": steps})
+        assert learner.steps_for(said, 20) == steps
+    regularised = ProjectConfig.from_settings(given | {"strategy": "vaal+vat"})
+    assert learner.steps_for(regularised, 20) == regularised.run.resolved().steps == most
+
+
+def test_a_training_takes_those_steps(place, monkeypatch):
+    taken = []
+    real = learner.train
+
+    def watched(*arguments, steps, **settings):
+        taken.append(steps)
+        return real(*arguments, **settings | {"steps": 1})
+
+    monkeypatch.setattr(learner, "train", watched)
+    options = ["--data", "folder:images", "--classes", ",".join(CLASSES), "--query-size", "9"]
+    assert main(["query", "--project", "project", *options, "--device", "cpu"]) == 0
+    step("label", fill_in(1))
+    step("train")
+    row = rows("project/trainings.csv")[0]
+    config = Project(Path("project")).config
+    assert taken == [learner.steps_for(config, int(row["labels"]))]

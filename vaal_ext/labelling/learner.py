@@ -22,7 +22,15 @@ from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
 
-__all__ = ["Learner", "fingerprint", "parts"]
+__all__ = ["Learner", "fingerprint", "parts", "steps_for"]
+
+# Few labels are learnt by heart early, and what comes after changes little. Tried with the
+# settings of a project, PaperCNN, random labels; accuracy on 1000 or 1500 others, and its paired
+# difference to that after 500 steps (mean and standard error over 4 and 5 seeds):
+#   MNIST, 20 labels: 50.8 %; after 100 steps -1.4 (0.7), 150 -0.2 (0.5), 200 -0.6 (0.1)
+#   MNIST, 100 labels: 82.7 %; after 100 steps -1.3 (0.7), 200 -0.3 (0.2), 300 -0.5 (0.4)
+#   digits, 20 labels: 63.2 %; after 50 steps -1.3 (0.8), 100 -0.6 (0.4), 150 +0.1 (0.2)
+_STEPS_FOR_NONE = 150
 
 _FACTORY = '''\
 """The network of this project, written by vaal-ext train. From this folder:
@@ -56,6 +64,19 @@ def parts(
         if int(_hash(f"{config.run.seed} {image}")[:8], 16) < share * 2**32
     }
     return {image: name for image, name in labels.items() if image not in held_out}, held_out
+
+
+def steps_for(config: ProjectConfig, labels: int) -> int:
+    """The optimiser steps of a training on so many labels: those that the project has in
+    ``steps``, or 150 and one more for each label, at most as many as a run on a folder takes.
+
+    With the regulariser (``+vat``) it is always that many: it learns from all images, labelled or
+    not.
+    """
+    most: int = config.run.resolved().steps
+    if config.run.steps is not None or config.run.strategy.endswith("+vat"):
+        return most
+    return min(most, _STEPS_FOR_NONE + labels)
 
 
 class Learner:
@@ -107,7 +128,7 @@ class Learner:
             model,
             x,
             y,
-            steps=run.steps,
+            steps=steps_for(self.config, len(y)),
             learning_rate=run.learning_rate,
             batch_size=run.batch_size,
             seed=stream_seed(run.seed, Stream.LOADER, number),
