@@ -26,7 +26,6 @@ from labelling_project import (
 
 from vaal_ext.cli.app import main
 from vaal_ext.labelling.answers import OUTCOMES, Answer, judge, read_answers
-from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.project import Project
 
 pytest.importorskip("torchvision")
@@ -270,23 +269,6 @@ def test_a_folder_of_something_else_is_refused(place, capfd):
 def test_damaged_projects(name, content, message, place, capfd):
     (place / "project" / name).write_text(content)
     refuse(place, capfd, ["query", "--project", "project"], message)
-
-
-def test_settings_of_a_wrong_kind():
-    good = {"images": "x", "classes": ["a", "b"]}
-    for change, message in [
-        ({"classes": "a,b"}, "classes must be a list of names"),
-        ({"classes": ["a", 1]}, "classes must be names, got 1"),
-        ({"images": 3}, "images must be the path of a folder"),
-        ({"model": 3}, "model must be package.module:factory"),
-        ({"held_out": "x"}, "held_out must be a number"),
-        ({"image_size": 9.5}, "image_size must be an int"),
-        ({"class_prior": [1.0]}, "class_prior must have one weight for each of the 2 classes"),
-        ({"dataset": "digits"}, "a project has no setting 'dataset'"),
-    ]:
-        with pytest.raises((TypeError, ValueError), match=message):
-            ProjectConfig.from_settings(good | change)
-    assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None
 
 
 def test_a_failure_keeps_the_answers_that_were_mended(place, capsys, monkeypatch):

@@ -221,3 +221,21 @@ def test_a_training_takes_those_steps(place, monkeypatch):
     row = rows("project/trainings.csv")[0]
     config = Project(Path("project")).config
     assert taken == [learner.steps_for(config, int(row["labels"]))]
+
+
+def test_settings_of_a_wrong_kind():
+    good = {"images": "x", "classes": ["a", "b"]}
+    for change, message in [
+        ({"classes": "a,b"}, "classes must be a list of names"),
+        ({"classes": ["a", 1]}, "classes must be names, got 1"),
+        ({"images": 3}, "images must be the path of a folder"),
+        ({"model": 3}, "model must be package.module:factory"),
+        ({"held_out": "x"}, "held_out must be a number"),
+        ({"image_size": 9.5}, "image_size must be an int"),
+        ({"class_prior": [1.0]}, "class_prior must have one weight for each of the 2 classes"),
+        ({"predictions": "yes"}, "predictions must be True or False, got 'yes'"),
+        ({"dataset": "digits"}, "a project has no setting 'dataset'"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            ProjectConfig.from_settings(good | change)
+    assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None

@@ -30,6 +30,7 @@ __all__ = ["Learner", "fingerprint", "parts", "steps_for"]
 # digits):
 #   MNIST, 20 labels: 50.8 %; after 100 steps 1.4 (0.7) less, 150: 0.2 (0.5), 200: 0.6 (0.1)
 #   MNIST, 100 labels: 82.7 %; after 100 steps 1.3 (0.7) less, 200: 0.3 (0.2), 300: 0.5 (0.4)
+#   MNIST, 500 labels: 93.4 %; after 300 steps 0.6 (0.3) less
 #   digits, 20 labels: 63.2 %; after 100 steps 0.6 (0.4) less, 150: 0.1 (0.2) more
 #   digits, 100 labels: 89.6 %; after 100 steps 2.5 (0.3) less, 200: 0.5 (0.1), 300: 0.3 (0.2)
 #   digits, 500 labels: 98.0 %; after 300 steps 0.5 (0.1) less
