@@ -26,7 +26,6 @@ from labelling_project import (
 
 from vaal_ext.cli.app import main
 from vaal_ext.labelling.answers import OUTCOMES, Answer, judge, read_answers
-from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.project import Project
 
 pytest.importorskip("torchvision")
@@ -78,7 +77,8 @@ def test_every_outcome_in_one_file(place, capsys):
         "unknown class": 1, "unknown image": 2,
     }  # fmt: skip
     assert f"{a}: dark -> light" in out
-    assert f"{g}: dark, light" in out
+    assert f"{g}: dark, light\n" in out
+    assert f"{h}: drak (did you mean dark?)" in out
     assert "query 1: 4 of 5 answered; in all 4 labels" in out
     assert "1 skipped" in out
     # Nothing is lost: what was replaced, and what was refused.
@@ -89,11 +89,11 @@ def test_every_outcome_in_one_file(place, capsys):
         {"image": f, "label": "dark", "before": "", "source": "second.csv"},
     ]
     assert [tuple(row.values()) for row in rows("project/not_taken.csv")] == [
-        (g, "dark", "conflict"),
-        (g, "light", "conflict"),
-        (h, "drak", "unknown class"),
-        ("nowhere.jpg", "dark", "unknown image"),
-        ("", "dark", "unknown image"),
+        (g, "dark", "conflict", ""),
+        (g, "light", "conflict", ""),
+        (h, "drak", "unknown class", "dark"),
+        ("nowhere.jpg", "dark", "unknown image", ""),
+        ("", "dark", "unknown image", ""),
     ]
 
 
@@ -183,8 +183,10 @@ def test_tables_as_programs_save_them(text, tmp_path):
         (b"", "with the columns image and label"),
         (b"picture,label\na,b\n", "its first line is 'picture,label'"),
         (b"image,label\n\xe9.jpg,dark\n", "is not UTF-8 text"),
-        (b'{"a": 1}', "(JSON-MIN is not read): it is no list of tasks"),
-        (b'[{"image": "a.jpg", "label": "dark"}]', "(JSON-MIN is not read): no 'data'"),
+        (b'{"a": 1}', "exports as JSON or JSON-MIN: it is no list of tasks"),
+        (b'[{"picture": "a.jpg", "label": "dark"}]', "exports as JSON or JSON-MIN: no 'image'"),
+        (b"[" * 100_000, "is not what Label Studio exports as JSON"),
+        (b"vaal_ext_image,label\na.jpg,[1\n", "line 2: the label '[1' is not what Label Studio"),
         (b'[{"data": {}}]', "no 'annotations'"),
         (b'[{"data": {}, "annotations": [{}]}]', "no 'result'"),
         (b"[1, 2]", "is not what Label Studio exports as JSON"),
@@ -267,23 +269,6 @@ def test_a_folder_of_something_else_is_refused(place, capfd):
 def test_damaged_projects(name, content, message, place, capfd):
     (place / "project" / name).write_text(content)
     refuse(place, capfd, ["query", "--project", "project"], message)
-
-
-def test_settings_of_a_wrong_kind():
-    good = {"images": "x", "classes": ["a", "b"]}
-    for change, message in [
-        ({"classes": "a,b"}, "classes must be a list of names"),
-        ({"classes": ["a", 1]}, "classes must be names, got 1"),
-        ({"images": 3}, "images must be the path of a folder"),
-        ({"model": 3}, "model must be package.module:factory"),
-        ({"held_out": "x"}, "held_out must be a number"),
-        ({"image_size": 9.5}, "image_size must be an int"),
-        ({"class_prior": [1.0]}, "class_prior must have one weight for each of the 2 classes"),
-        ({"dataset": "digits"}, "a project has no setting 'dataset'"),
-    ]:
-        with pytest.raises((TypeError, ValueError), match=message):
-            ProjectConfig.from_settings(good | change)
-    assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None
 
 
 def test_a_failure_keeps_the_answers_that_were_mended(place, capsys, monkeypatch):

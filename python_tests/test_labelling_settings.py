@@ -72,7 +72,9 @@ def test_changed_settings_and_changed_labels_train_again(place, capsys):
     step("label", write_answers("second.csv", [(image, other)]))
     step("train")
     assert [row["training"] for row in rows("project/trainings.csv")] == ["1", "2", "3"]
-    assert [path.name for path in Path("project").glob("weights_*")] == ["weights_3.pt"]
+    # What was announced stays, for those who put it to use.
+    weights = sorted(path.name for path in Path("project").glob("weights_*"))
+    assert weights == ["weights_1.pt", "weights_2.pt", "weights_3.pt"]
 
 
 def test_held_out_labels_stay_held_out(place, monkeypatch):
@@ -106,7 +108,7 @@ def test_a_test_folder(place, capsys):
     step("label", fill_in(1))
     step("train")
     assert "training 1: 5 labels" in (out := capsys.readouterr().out)
-    assert "on 4 labels in the test folder" in out
+    assert "of 4 labels in the test folder are right, too few to tell" in out
     (place / "test" / "dark").rename(place / "test" / "dim")
     Path("project/trainings.csv").unlink()
     assert main(["train", "--project", "project"]) == 2
@@ -182,3 +184,58 @@ def test_a_class_that_is_gone_is_named(place, capsys):
     assert main(["train", "--project", "project"]) == 2
     number = sum(truth(image) == "light" for image in asked(1))
     assert f"{number} images have the label 'light', which is none of" in capsys.readouterr().err
+
+
+def test_few_labels_take_fewer_steps_unless_the_project_says_how_many():
+    given = {"images": "images", "classes": ["a", "b"]}
+    config = ProjectConfig.from_settings(given)
+    most = config.run.resolved().steps
+    steps = [learner.steps_for(config, labels) for labels in (1, 20, 100, 10_000)]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[1] < most / 2
+    assert steps[-1] == most
+    # config.json leaves the number open, and is read as it was written.
+    assert config.settings()["steps"] is None
+    assert ProjectConfig.from_settings(config.settings()) == config
+    # Every project that has begun before says a number.
+    for steps in (3, 500, 900):
+        said = ProjectConfig.from_settings(given | {"steps": steps})
+        assert learner.steps_for(said, 20) == steps
+    regularised = ProjectConfig.from_settings(given | {"strategy": "vaal+vat"})
+    assert learner.steps_for(regularised, 20) == regularised.run.resolved().steps == most
+
+
+def test_a_training_takes_those_steps(place, monkeypatch):
+    taken = []
+    real = learner.train
+
+    def watched(*arguments, steps, **settings):
+        taken.append(steps)
+        return real(*arguments, **settings | {"steps": 1})
+
+    monkeypatch.setattr(learner, "train", watched)
+    options = ["--data", "folder:images", "--classes", ",".join(CLASSES), "--query-size", "9"]
+    assert main(["query", "--project", "project", *options, "--device", "cpu"]) == 0
+    step("label", fill_in(1))
+    step("train")
+    row = rows("project/trainings.csv")[0]
+    config = Project(Path("project")).config
+    assert taken == [learner.steps_for(config, int(row["labels"]))]
+
+
+def test_settings_of_a_wrong_kind():
+    good = {"images": "x", "classes": ["a", "b"]}
+    for change, message in [
+        ({"classes": "a,b"}, "classes must be a list of names"),
+        ({"classes": ["a", 1]}, "classes must be names, got 1"),
+        ({"images": 3}, "images must be the path of a folder"),
+        ({"model": 3}, "model must be package.module:factory"),
+        ({"held_out": "x"}, "held_out must be a number"),
+        ({"image_size": 9.5}, "image_size must be an int"),
+        ({"class_prior": [1.0]}, "class_prior must have one weight for each of the 2 classes"),
+        ({"predictions": "yes"}, "predictions must be True or False, got 'yes'"),
+        ({"dataset": "digits"}, "a project has no setting 'dataset'"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            ProjectConfig.from_settings(good | change)
+    assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None

@@ -1,5 +1,5 @@
 """The commands: `vaal-ext info | score | select | run | report | reproduce | bench`, and for people
-who label `query | label | train`.
+who label `query | label | train | predict`.
 
 What a command needs (torch, matplotlib) is imported when it runs, so that `--help` is fast.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from vaal_ext.cli.exit_status import exit_status
-from vaal_ext.cli.labelling import label, query, train
+from vaal_ext.cli.labelling import label, predict, query, train
 from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
 from vaal_ext.cli.run import run
@@ -180,7 +180,7 @@ def report(
         print(line, flush=True)
 
 
-for _command in (reproduce, query, label, train):
+for _command in (reproduce, query, label, train, predict):
     app.command()(_command)
 
 

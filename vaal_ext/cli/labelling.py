@@ -1,4 +1,4 @@
-"""`vaal-ext query | label | train`: rounds of labelling with people."""
+"""`vaal-ext query | label | train | predict`: rounds of labelling with people, and their use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vaal_ext.labelling.config import ProjectConfig
     from vaal_ext.labelling.project import Project
 
-__all__ = ["label", "query", "train"]
+__all__ = ["label", "predict", "query", "train"]
 
 _BEGIN = "A new project (later these stand in its config.json, which may be edited)"
 
@@ -77,9 +77,20 @@ def query(
     eps: Annotated[
         float | None, typer.Option(help="As for vaal-ext run.", rich_help_panel=_BEGIN)
     ] = None,
+    predictions: Annotated[
+        bool | None,
+        typer.Option(
+            "--predictions",
+            help="Label Studio's tasks show the network's guess, which sways; otherwise none does.",
+            rich_help_panel=_BEGIN,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Optimiser steps of one training.", rich_help_panel=_BEGIN),
+        typer.Option(
+            help="Optimiser steps of one training; by default more for more labels.",
+            rich_help_panel=_BEGIN,
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of Adam.", rich_help_panel=_BEGIN)
@@ -118,6 +129,7 @@ def query(
         "strategy": strategy,
         "xi": xi,
         "eps": eps,
+        "predictions": predictions,
         "steps": steps,
         "learning_rate": learning_rate,
         "seed": seed,
@@ -130,7 +142,7 @@ def query(
 
 def label(
     answers: Annotated[
-        Path, typer.Argument(help="A CSV with columns image and label, or Label Studio's JSON.")
+        Path, typer.Argument(help="A CSV with columns image and label, or Label Studio's export.")
     ],
     project: _Project,
 ) -> None:
@@ -148,6 +160,24 @@ def train(project: _Project) -> None:
 
     opened = Project(project)
     _print(labelling.train(opened, _network(opened.config)))
+
+
+def predict(
+    project: _Project,
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    data: Annotated[
+        str | None, typer.Option(help="folder:PATH, other images; by default the project's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode the images.")] = 0,
+) -> None:
+    """Write for each image the class and the probabilities by the newest trained network."""
+    from vaal_ext.labelling.prediction import predict as predicted
+    from vaal_ext.labelling.project import Project
+
+    opened = Project(project)
+    folder = _folder("data", data)
+    path = None if folder is None else Path(folder)
+    _print(predicted(opened, _network(opened.config), out, folder=path, workers=workers))
 
 
 def _open(path: Path, given: dict[str, Any]) -> Project:

@@ -36,8 +36,11 @@ class ProjectConfig:
         model: the network as "package.module:factory" (called without arguments, one output for
             each class); None: :class:`~vaal_ext.models.PaperCNN`.
         image_size: see :class:`~vaal_ext.labelling.images.ImageFiles`.
+        predictions: whether Label Studio's tasks show the network's guess; see
+            :mod:`~vaal_ext.labelling.handout`.
         run: the settings of strategy and training, as those of a run on ``folder:PATH``; its
-            device is None where the machine decides, and its ``on_unreadable`` is for all steps.
+            device is None where the machine decides, its steps are None where the number of
+            labels does, and its ``on_unreadable`` is for all steps.
     """
 
     images: str
@@ -46,6 +49,7 @@ class ProjectConfig:
     held_out: float
     model: str | None
     image_size: int | None
+    predictions: bool
     run: RunConfig
 
     @classmethod
@@ -72,7 +76,7 @@ class ProjectConfig:
         if run.strategy.partition("+")[0] == "dfal":
             run = replace(run, twins=False)  # a project keeps labels, and twins have none
         resolved: RunConfig = run.resolved()
-        run = replace(resolved, device=run.device)
+        run = replace(resolved, device=run.device, steps=run.steps)
         run.make_strategy()
         if isinstance(run.class_prior, list) and len(run.class_prior) != len(classes):
             raise ValueError(
@@ -90,7 +94,10 @@ class ProjectConfig:
         if not isinstance(model, str | None):
             raise TypeError(f"model must be package.module:factory, got {model!r}")
         test = None if "test" not in given else _absolute("test", given["test"])
-        return cls(images, classes, test, float(held_out), model, size, run)
+        predictions = given.get("predictions", False)
+        if not isinstance(predictions, bool):
+            raise TypeError(f"predictions must be True or False, got {predictions!r}")
+        return cls(images, classes, test, float(held_out), model, size, predictions, run)
 
     def settings(self) -> dict[str, Any]:
         """By name, as :meth:`from_settings` takes them and JSON can hold them."""
@@ -100,7 +107,7 @@ class ProjectConfig:
 
     def training_settings(self) -> dict[str, Any]:
         """Those of the settings that a trained network depends on."""
-        left_out = {*_OF_THE_QUERY_ALONE, "images", "strategy"}
+        left_out = {*_OF_THE_QUERY_ALONE, "images", "strategy", "predictions"}
         kept = {name: value for name, value in self.settings().items() if name not in left_out}
         return kept | {"regularised": self.run.strategy.endswith("+vat")}
 

@@ -6,41 +6,49 @@
 ``query_N.json``    the same as Label Studio's tasks (its "Basic Label Studio JSON format")
 ``label_studio.xml`` the labelling interface that goes with them
 
-None shows the network's guess: it would sway whoever sees it.
+None shows the network's guess: it would sway whoever sees it. But a project whose setting
+``predictions`` is true has it among the tasks, as Label Studio's predictions, for who would rather
+correct than choose: what is then agreed to is no longer a second opinion.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.labelling.answers import TASK_KEY
 from vaal_ext.labelling.images import ImageFiles
-from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.project import Asked, Project
 from vaal_ext.report.figures import Thumbnail, draw_contact_sheet
 
 __all__ = ["hand_out"]
 
 _SHEET_COLUMNS, _SHEET_IMAGES = 10, 200
 
+# The tags of the labelling interface, which a prediction names; the exports have a column "label".
+_IMAGE, _CHOICES = "image", "label"
 
-def hand_out(project: Project, query: int, asked: Sequence[str], images: ImageFiles) -> str:
+
+def hand_out(project: Project, asked: Sequence[Asked], images: ImageFiles) -> str:
     """Write the files of a query; a line that names them.
 
-    `asked` are the names of its images. Made again they are the same, but for the CSV, which is
-    left as it is.
+    `asked` are the rows of the query, one or more. Made again the files are the same, but for the
+    CSV, which is left as it is.
     """
+    query = asked[0].query
     stem = f"query_{query}"
     there = set(images.names)
-    _draw(project.path / f"{stem}.png", query, asked, images, there)
+    _draw(project.path / f"{stem}.png", query, [row.image for row in asked], images, there)
     _write_tasks(project, stem, asked)
     if not (project.path / f"{stem}.csv").exists():
-        rows = ((number, image, "") for number, image in enumerate(asked, 1))
+        rows = ((number, row.image, "") for number, row in enumerate(asked, 1))
         project.write_table(f"{stem}.csv", ("number", "image", "label"), rows)
     return f"{project.path / stem}.csv (fill in label), .png, and .json for Label Studio"
 
@@ -64,14 +72,20 @@ def _draw(
     draw_contact_sheet(path, rows, f"query {query}", f"above each image its number{cut}")
 
 
-def _write_tasks(project: Project, stem: str, asked: Sequence[str]) -> None:
+def _write_tasks(project: Project, stem: str, asked: Sequence[Asked]) -> None:
     # Label Studio serves local files by their path below its document root, which the README tells
     # the user to make the parent of the image folder: a storage must lie below the root.
     folder = Path(project.config.images).name
-    tasks = [
-        {"data": {"image": f"/data/local-files/?d={quote(f'{folder}/{name}')}", TASK_KEY: name}}
-        for name in asked
-    ]
+    # The network that the query was made by: the last that was trained before it.
+    earlier = (row.training for row in project.trainings() if row.query < asked[0].query)
+    version = f"training {max(earlier, default=0)}"
+    tasks = []
+    for row in asked:
+        url = f"/data/local-files/?d={quote(f'{folder}/{row.image}')}"
+        task: dict[str, Any] = {"data": {"image": url, TASK_KEY: row.image}}
+        if project.config.predictions and row.guess:
+            task["predictions"] = [_prediction(row, version, len(project.config.classes))]
+        tasks.append(task)
     with write_atomically(project.path / f"{stem}.json", "w") as file:
         json.dump(tasks, file, indent=1)
         file.write("\n")
@@ -82,11 +96,24 @@ def _write_tasks(project: Project, stem: str, asked: Sequence[str]) -> None:
                 itertools.chain(
                     [
                         "<View>",
-                        '  <Image name="image" value="$image"/>',
-                        '  <Choices name="label" toName="image" choice="single" required="true">',
+                        f'  <Image name="{_IMAGE}" value="$image"/>',
+                        f'  <Choices name="{_CHOICES}" toName="{_IMAGE}" choice="single" '
+                        'required="true">',
                     ],
                     choices,
                     ["  </Choices>", "</View>", ""],
                 )
             )
         )
+
+
+def _prediction(row: Asked, version: str, num_classes: int) -> dict[str, Any]:
+    """The network's guess in Label Studio's format of predictions.
+
+    The score, by which Label Studio can sort, is 1 for a network that is sure and 0 for one that
+    finds all classes equally probable: 1 less the posterior's entropy as a share of the largest.
+    """
+    value = {"choices": [row.guess]}
+    part = {"from_name": _CHOICES, "to_name": _IMAGE, "type": "choices", "value": value}
+    score = round(1.0 - float(row.entropy) / math.log(num_classes), 4)
+    return {"model_version": version, "score": score, "result": [part]}

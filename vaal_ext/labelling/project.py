@@ -4,7 +4,7 @@
 ``queries.csv``    every image that was ever asked for, with the scores it was asked for by
 ``labels.csv``     every answer that was ever taken; of an image's answers the last one counts
 ``trainings.csv``  one row for every training
-``weights_N.pt``   the state dict of the network of training N, the last
+``weights_N.pt``   the state dict of the network of training N; none is ever deleted
 ``network.py``     a factory for that network: ``vaal-ext score --model network:network``
 ``query_N.*``      query N for those who label, see :mod:`vaal_ext.labelling.handout`
 ``not_taken.csv``  the answers that ``vaal-ext label`` last refused, to be mended and given again
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -95,8 +96,8 @@ class Project:
         file = path / "config.json"
         if not file.is_file():
             raise ValueError(
-                f"{path} holds no project; begin one with: vaal-ext query --project {path} "
-                "--data folder:PATH --classes A,B,..."
+                f"{path} holds no project; begin one with: vaal-ext query --project "
+                f"{shlex.quote(str(path))} --data folder:PATH --classes A,B,..."
             )
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
@@ -177,7 +178,7 @@ class Project:
         self._write("trainings.csv", Training, rows)
 
     def weights(self, training: int) -> Path:
-        """Where the network of that training lies, if it is the last."""
+        """Where the network of that training lies."""
         return self.path / f"weights_{training}.pt"
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

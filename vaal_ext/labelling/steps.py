@@ -6,7 +6,6 @@ again it finds its work done and says so.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.labelling.answers import NOT_TAKEN, OUTCOMES, Outcome, judge, read_answers
-from vaal_ext.labelling.config import SKIP
+from vaal_ext.labelling.answers import NOT_TAKEN, judge, read_answers
+from vaal_ext.labelling.due import due, is_current, labels_there, lacking, next_step
 from vaal_ext.labelling.handout import hand_out
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
-from vaal_ext.labelling.project import Asked, Given, Project, Training
+from vaal_ext.labelling.project import Asked, Given, Project
+from vaal_ext.labelling.wording import described, outcome_table, standing
 from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.progress import progress_bar
 from vaal_ext.selection import percentile_rank
@@ -31,7 +31,6 @@ from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["label", "query", "train"]
 
-_EXAMPLES = 3  # shown of each outcome
 _SCORE_BATCH = 256
 
 
@@ -57,30 +56,28 @@ def query(
     with project.locked():
         images = _images(project)
         asked, answers = project.asked(), project.answers()
+        pool = np.flatnonzero([name not in answers for name in images.names])
+        if len(pool) == 0:
+            yield f"all {len(images)} images have an answer: there is nothing left to ask"
+            yield next_step(project, images)
+            return
         number = asked[-1].query if asked else 0
-        current = [row.image for row in asked if row.query == number]
-        waiting = _waiting_for(project, current, answers, images) if asked else None
-        if waiting is None:
-            position = {name: i for i, name in enumerate(images.names)}
-            pool = np.array([position[name] for name in images.names if name not in answers], int)
-            if len(pool) == 0:
-                yield f"all {len(images)} images have an answer: there is nothing left to ask"
-                return
+        current = [row for row in asked if row.query == number]
+        if due(project, images)[0] == "query":
             number += 1
-            rows, how, unreadable = _choose(
+            current, how, unreadable = _choose(
                 project, network, images, pool, number, workers, progress
             )
-            project.write_asked([*asked, *rows])
-            current = [row.image for row in rows]
+            project.write_asked([*asked, *current])
             yield f"query {number}: {len(current)} of {len(pool)} images, {how}"
             if unreadable:
                 yield f"{len(unreadable)} images could not be read, and are left out:"
                 yield from unreadable
         else:
-            done = sum(image in answers for image in current)
+            done = sum(row.image in answers for row in current)
             yield f"query {number} as before: {done} of its {len(current)} images have an answer"
-        yield hand_out(project, number, current, images)
-        yield waiting or _next(project, "label", str(project.path / f"query_{number}.csv"))
+        yield hand_out(project, current, images)
+        yield next_step(project, images)
 
 
 def label(project: Project, path: Path) -> Iterator[str]:
@@ -98,10 +95,11 @@ def label(project: Project, path: Path) -> Iterator[str]:
     answers = read_answers(path)
     with project.locked():
         before, asked, given = project.answers(), project.asked(), project.given()
-        known = {*_images(project).names, *before, *(row.image for row in asked)}
+        images = _images(project)
+        known = {*images.names, *before, *(row.image for row in asked)}
         outcomes = judge(answers, before, project.config.classes, known)
         refused = [
-            (row.image, label, row.outcome)
+            (row.image, label, row.outcome, row.suggestion)
             for row in outcomes
             if row.outcome in NOT_TAKEN
             for label in row.labels or ("",)
@@ -114,13 +112,16 @@ def label(project: Project, path: Path) -> Iterator[str]:
         if taken:
             project.write_given([*given, *taken])
         # After the answers: `path` may be this very table, mended.
-        project.write_table("not_taken.csv", ("image", "label", "reason"), refused)
+        project.write_table("not_taken.csv", ("image", "label", "reason", "suggestion"), refused)
         yield f"{path}: answers to {len(outcomes)} images"
-        yield from _table(outcomes)
+        yield from outcome_table(outcomes)
         if refused:
             yield f"{project.path / 'not_taken.csv'}: mend the label there and give it again"
-        yield _standing(project, asked)
-        yield _next(project, "train")
+        yield standing(project, asked)
+        labels = labels_there(project, images)
+        if not parts(project.config, labels)[0]:
+            yield lacking(labels)
+        yield next_step(project, images)
 
 
 def train(project: Project, network: nn.Module | None, *, progress: bool = True) -> Iterator[str]:
@@ -135,20 +136,21 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         OSError: an image that cannot be read, a file that cannot be written.
     """
     with project.locked():
-        images, labels, trainings = _images(project), project.labels(), project.trainings()
-        there = set(images.names)
-        gone = [image for image in labels if image not in there]
+        images, trainings = _images(project), project.trainings()
+        labels = labels_there(project, images)
+        gone = [image for image in project.labels() if image not in labels]
         if gone:
             yield f"{len(gone)} labelled images are gone and left out ({gone[0]}, ...)"
-        labels = {image: name for image, name in labels.items() if image in there}
-        inputs = fingerprint(project.config, labels)
-        if _is_trained(project, trainings, inputs):
+        if is_current(project, images):
             yield f"training {trainings[-1].training} was on these labels: nothing to do"
         else:
+            if not parts(project.config, labels)[0]:
+                raise ValueError(f"{lacking(labels)}; {next_step(project, images)}")
             learner = Learner(project.config, images, network)
             number = trainings[-1].training + 1 if trainings else 1
             model, row = learner.train(labels, number, progress=progress)
             asked = project.asked()
+            inputs = fingerprint(project.config, labels)
             row = replace(row, query=asked[-1].query if asked else 0, inputs_sha256=inputs)
             with write_atomically(project.weights(number)) as file:
                 torch.save({k: v.cpu() for k, v in model.state_dict().items()}, file)
@@ -158,42 +160,15 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
             trainings.append(row)
             project.write_trainings(trainings)
         row = trainings[-1]
-        for old in project.path.glob("weights_*.pt"):
-            if old != project.weights(row.training):
-                old.unlink()
-        yield _described(row, project)
-        yield f"{project.weights(row.training)}: its weights, for vaal-ext score"
-        yield _next(project, "query")
+        yield described(row, project)
+        yield f"{project.weights(row.training)}: its weights, for vaal-ext score; they stay"
+        yield next_step(project, images)
 
 
 def _images(project: Project) -> ImageFiles:
     config = project.config
     on_unreadable = config.run.on_unreadable
     return ImageFiles(Path(config.images), config.image_size, on_unreadable=on_unreadable)
-
-
-def _is_trained(project: Project, trainings: Sequence[Training], inputs: str) -> bool:
-    return (
-        bool(trainings)
-        and trainings[-1].inputs_sha256 == inputs
-        and project.weights(trainings[-1].training).is_file()
-    )
-
-
-def _waiting_for(
-    project: Project, current: Sequence[str], answers: dict[str, str], images: ImageFiles
-) -> str | None:
-    """What must come before a new query; None where it can be made."""
-    if not any(image in answers for image in current):
-        return _next(project, "label", "FILE")
-    there = set(images.names)
-    labels = {image: name for image, name in project.labels().items() if image in there}
-    if not parts(project.config, labels)[0]:  # all answers so far were "skip", or are held out
-        answered = all(image in answers for image in current)
-        return None if answered else _next(project, "label", "FILE")
-    if _is_trained(project, project.trainings(), fingerprint(project.config, labels)):
-        return None
-    return _next(project, "train")
 
 
 def _choose(
@@ -273,44 +248,3 @@ def _columns(
     cells = [[score_text(column[i]) for i in picked] for column in numbers]
     guesses = [classes[i] if i >= 0 else "" for i in scores.pseudo_label[picked]]
     return list(zip(guesses, *cells, strict=True))
-
-
-def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A line for each outcome there is, with its first images."""
-    for name, meaning in OUTCOMES.items():
-        rows = [row for row in outcomes if row.outcome == name]
-        if rows:
-            yield f"  {name:<14}{len(rows):>6}  {meaning}"
-            if name in (*NOT_TAKEN, "changed"):
-                for row in rows[:_EXAMPLES]:
-                    change = f"{row.before} -> " if row.before else ""
-                    yield f"{'':24}{row.image or '(no name)'}: {change}{', '.join(row.labels)}"
-
-
-def _standing(project: Project, asked: Sequence[Asked]) -> str:
-    answers, labels = project.answers(), project.labels()
-    number = asked[-1].query if asked else 0
-    current = [row.image for row in asked if row.query == number]
-    done = sum(image in answers for image in current)
-    counts = Counter(labels.values())
-    each = ", ".join(f"{name} {counts[name]}" for name in project.config.classes)
-    skipped = sum(answer == SKIP for answer in answers.values())
-    return (
-        f"query {number}: {done} of {len(current)} answered; in all {len(labels)} labels ({each}), "
-        f"{skipped} skipped"
-    )
-
-
-def _described(row: Training, project: Project) -> str:
-    where = "in the test folder" if project.config.test is not None else "held out"
-    result = "nothing to evaluate it on"
-    if row.evaluated:
-        result = (
-            f"accuracy {100 * float(row.accuracy):.1f}% on {row.evaluated} labels {where}, "
-            f"loss {float(row.loss):.3f}"
-        )
-    return f"training {row.training}: {row.labels} labels, {row.seconds:.1f} s; {result}"
-
-
-def _next(project: Project, command: str, argument: str = "") -> str:
-    return f"next: vaal-ext {command} --project {project.path} {argument}".rstrip()

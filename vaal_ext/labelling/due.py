@@ -1,0 +1,61 @@
+"""What a project waits for: the next command on it, one that does not refuse."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from vaal_ext.labelling.images import ImageFiles
+from vaal_ext.labelling.learner import fingerprint, parts
+from vaal_ext.labelling.project import Project
+
+__all__ = ["due", "is_current", "labels_there", "lacking", "next_step"]
+
+
+def labels_there(project: Project, images: ImageFiles) -> dict[str, str]:
+    """The labels of the images that are there."""
+    there = set(images.names)
+    return {image: name for image, name in project.labels().items() if image in there}
+
+
+def is_current(project: Project, images: ImageFiles) -> bool:
+    """Whether the last training was on these labels and settings, and its weights are there."""
+    trainings = project.trainings()
+    return (
+        bool(trainings)
+        and trainings[-1].inputs_sha256
+        == fingerprint(project.config, labels_there(project, images))
+        and project.weights(trainings[-1].training).is_file()
+    )
+
+
+def due(project: Project, images: ImageFiles) -> tuple[str | Path, ...]:
+    """The name of the command that takes the project on, and its arguments but for the project."""
+    asked, answers = project.asked(), project.answers()
+    if not asked:
+        return ("query",)
+    can_train = bool(parts(project.config, labels_there(project, images))[0])
+    if can_train and not is_current(project, images):
+        return ("train",)
+    number = asked[-1].query
+    answered = [row.image in answers for row in asked if row.query == number]
+    nothing_left = all(name in answers for name in images.names)
+    if can_train and nothing_left:
+        return "predict", "--out", project.path / "predictions.csv"
+    # Where all answers so far were "skip", or are held out, another query may bring what lacks.
+    if not nothing_left and any(answered) and (can_train or all(answered)):
+        return ("query",)
+    return "label", project.path / f"query_{number}.csv"
+
+
+def next_step(project: Project, images: ImageFiles) -> str:
+    """A line with that command as a shell takes it, whatever characters the paths have."""
+    name, *arguments = map(str, due(project, images))
+    return f"next: {shlex.join(['vaal-ext', name, '--project', str(project.path), *arguments])}"
+
+
+def lacking(labels: Mapping[str, str]) -> str:
+    """Why there can be no training: of `labels`, none is left to train on."""
+    held_out = f", {len(labels)} of them held out to evaluate on" if labels else ""
+    return f"there must be a label to train on: the project has {len(labels)} labels{held_out}"
