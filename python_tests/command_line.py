@@ -92,15 +92,23 @@ def run_arguments(**changes: str) -> list[str]:
 
 
 def refuse(
-    place: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+    place: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+    *,
+    begun: bool = False,
 ) -> str:
-    """Runs a command that must be refused: status 2, one line on stderr, no file made or left."""
+    """Runs a command that must be refused: status 2, one line on stderr, no file made or left.
+
+    With `begun` it fails at its work, which it has announced in a line before.
+    """
     before = files(place)
     capfd.readouterr()
     status = main(arguments)
     stdout, stderr = capfd.readouterr()
     assert status == 2, stderr
-    assert stderr.count("\n") == 1, stderr
+    assert stderr.count("\n") == 1 + begun, stderr
     assert "Traceback" not in stderr
     assert stdout == ""
     assert message in stderr

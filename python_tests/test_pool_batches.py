@@ -85,7 +85,7 @@ class Stream(IterableDataset):
         ({"x": X}, TypeError, "got dict"),
         (Stream(), TypeError, "got Stream"),
         (DataLoader(Stream(), batch_size=2), TypeError, "got Stream"),
-        (DataLoader([{"x": x} for x in X]), TypeError, "batch of type dict"),
+        (DataLoader([{"x": x} for x in X]), TypeError, "a dict with the keys 'x'. Say which"),
         (["a", "b"], TypeError, "batch of type list"),
         (DataLoader(TensorDataset(X), batch_size=None), ValueError, "batch_size=None"),
         (OwnWay(TensorDataset(X)), ValueError, "OwnWay iterates in its own way"),

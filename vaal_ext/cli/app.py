@@ -14,7 +14,7 @@ import typer
 
 from vaal_ext.cli.exit_status import exit_status
 from vaal_ext.cli.labelling import label, query, train
-from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
+from vaal_ext.cli.options import batch_size_of, class_prior_of, eps_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
 from vaal_ext.cli.run import run
 from vaal_ext.cli.shared import (
@@ -22,13 +22,11 @@ from vaal_ext.cli.shared import (
     ClassPrior,
     DataRoot,
     Device,
-    Eps,
     Method,
     Order,
     Percentile,
     Preset,
     Sign,
-    Xi,
 )
 
 __all__ = ["app", "main"]
@@ -54,7 +52,12 @@ def info() -> None:
 @app.command()
 def score(
     model: Annotated[str, typer.Option(help="The network, as package.module:factory.")],
-    weights: Annotated[Path, typer.Option(help="Its state dict, saved by torch.save.")],
+    weights: Annotated[
+        Path,
+        typer.Option(
+            help="Its state dict, saved by torch.save or as .safetensors, or a checkpoint with one."
+        ),
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -70,8 +73,21 @@ def score(
         Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
     ] = "train",
     preset: Preset = None,
-    xi: Xi = None,
-    eps: Eps = None,
+    xi: Annotated[
+        float | None,
+        typer.Option(
+            help="Length of the finite-difference step, in the same units; by default a tenth of "
+            "eps."
+        ),
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Length of the perturbation, in units of the network's input; auto, the default "
+            "for data of your own: a fiftieth of the samples' length.",
+        ),
+    ] = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
     method: Method = "finite-difference",
     sign: Sign = "paper",
@@ -110,7 +126,7 @@ def score(
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext.cli import commands
 
-    (eps,) = fill(preset, eps=eps)
+    (radius,) = fill(preset, eps=eps_of(eps))
     (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
     print(
         commands.score(
@@ -121,7 +137,7 @@ def score(
             data_root=data_root,
             split=split,
             xi=xi,
-            eps=eps,
+            eps=radius,
             num_iters=num_iters,
             method=method,
             sign=sign,
