@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -76,8 +76,8 @@ def score(
     xi: Annotated[
         float | None,
         typer.Option(
-            help="Length of the finite-difference step, in the same units; by default a tenth of "
-            "eps."
+            help="Length of the finite-difference step, in the same units as eps; by default a "
+            "tenth of it."
         ),
     ] = None,
     eps: Annotated[
@@ -93,17 +93,21 @@ def score(
     sign: Sign = "paper",
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     batch_size: Annotated[
-        str, typer.Option(help="Samples at a time; auto tries several on the first samples.")
+        str,
+        typer.Option(
+            metavar="NUMBER|auto", help="Samples at a time; auto tries several on the first ones."
+        ),
     ] = "256",
     workers: Annotated[int, typer.Option(help="Processes that decode the images of folder:.")] = 0,
     mean: Annotated[
         str | None,
         typer.Option(
+            metavar="NUMBER[,...]",
             help="Of images in bytes: the network sees (x/255 - mean)/std. One number, or one a "
-            "channel with commas between."
+            "channel with commas between.",
         ),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="NUMBER[,...]", help="See --mean.")] = None,
     device: Device = None,
     amp: Annotated[
         Literal["bf16", "fp16", "auto"] | None,
@@ -227,4 +231,15 @@ def bench(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (by default the process's); returns the exit status."""
-    return exit_status(typer.main.get_command(app), arguments)
+    command = typer.main.get_command(app)
+    _name_no_type_of_flags(command)
+    return exit_status(command, arguments)
+
+
+def _name_no_type_of_flags(group: Any) -> None:
+    """--help shows --compile alone: "--compile <bool>", as typer has it, looks like one value."""
+    for command in (group, *group.commands.values()):
+        help_option = command.get_help_option(typer.Context(command))
+        for option in (*command.params, help_option):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
