@@ -118,6 +118,7 @@ def test_radius_that_cannot_be(
 def test_home_is_found_in_paths_of_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vaal_ext.datasets.load import load_dataset, load_pool
     from vaal_ext.experiment.config import RunConfig
+    from vaal_ext.labelling.config import ProjectConfig
 
     monkeypatch.setenv("HOME", str(place))
     assert main(arguments(data="npz:~/pool.npz")) == 0
@@ -127,6 +128,8 @@ def test_home_is_found_in_paths_of_data(place: Path, monkeypatch: pytest.MonkeyP
     assert load_dataset("npz:~/labelled.npz").num_classes == 2
     resolved = RunConfig(dataset="npz:~/labelled.npz", strategy="random").resolved()
     assert resolved.dataset == f"npz:{place.resolve() / 'labelled.npz'}"
+    project = ProjectConfig.from_settings({"images": "~", "classes": ["cat", "dog"]})
+    assert project.images == str(place.resolve())
     for load in (load_pool, load_dataset):
         with pytest.raises(FileNotFoundError, match=str(place / "none")):
             load("folder:~/none")
