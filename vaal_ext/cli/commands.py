@@ -125,7 +125,7 @@ def score(
             if sharded:
                 size = SHARD_SIZE if shard_size is None else shard_size
                 count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
-                left, _ = missing_shards(out)
+                left = missing_shards(out)
                 note = f"; {left} shards of the pool are still to be done" if left else "; complete"
             else:
                 with launched_group():
@@ -240,12 +240,12 @@ def _lengths(
 def _kept(folder: Path) -> str:
     """What an interrupted folder of shards holds, and how to go on."""
     try:
-        left, size = missing_shards(folder)
+        left = missing_shards(folder)
     except (OSError, ValueError):  # the manifest comes first, and is not there yet
         return f"no shard was written to {folder} yet"
-    return (
-        f"{size - left} of {size} shards are kept in {folder}: the same command goes on from there"
-    )
+    kept = len(list(folder.glob("shard_*.npz")))
+    how = "the same command goes on from there"
+    return f"{kept} of {kept + left} shards are kept in {folder}: {how}"
 
 
 def _encoded(text: str) -> bytes:

@@ -108,14 +108,15 @@ def spread_samples(pool: Any, count: int) -> Tensor:
 
 
 def _samples_at(pool: Any, positions: Sequence[int]) -> Tensor:
+    """The samples of the pool at these positions, at least one."""
     data = pool.dataset if isinstance(pool, DataLoader) else pool
-    count = len(positions)
     if isinstance(data, Tensor | np.ndarray):
-        some: Any = data[:count] if isinstance(positions, range) else data[positions]
+        view = isinstance(positions, range)
+        some: Any = data[positions[0] : positions[-1] + 1] if view else data[positions]
     else:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
-        some = DataLoader(Subset(data, positions), batch_size=count, collate_fn=collate)
-    return next(pool_batches(some, count))[0]
+        some = DataLoader(Subset(data, positions), batch_size=len(positions), collate_fn=collate)
+    return next(pool_batches(some, len(positions)))[0]
 
 
 def pool_part(pool: Any, start: int, stop: int) -> Any:

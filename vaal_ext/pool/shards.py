@@ -172,10 +172,9 @@ def begun_with(path: Path) -> dict[str, Any]:
     return identity
 
 
-def missing_shards(path: Path) -> tuple[int, int]:
-    """How many shards a begun folder lacks, and of how many. Errors: see :func:`read_shards`."""
-    folder = _folder(path, _read_manifest(path / _MANIFEST))
-    return len(folder.missing()), folder.num_shards
+def missing_shards(path: Path) -> int:
+    """How many shards a begun folder lacks. Errors: see :func:`read_shards`."""
+    return len(_folder(path, _read_manifest(path / _MANIFEST)).missing())
 
 
 def _folder(path: Path, found: dict[str, Any]) -> ShardFolder:
