@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -217,6 +218,7 @@ def test_interrupted_it_says_what_is_kept(place: Path, out: str) -> None:
     assert process.stderr.readline().startswith("scoring 40 samples")
     while out == "shards" and not Path("shards/shard_00000.npz").exists():
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -74,8 +74,8 @@ def test_a_terminal_gets_a_bar_after_two_seconds(monkeypatch, clock):
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_it_shows_while_the_first_step_takes_long(monkeypatch, stream):
     """By a real clock, a short one; the steps wait until something is shown."""
-    monkeypatch.setattr(progress._Bar, "every", 0.02)
-    monkeypatch.setattr(progress._Lines, "every", 0.02)
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_A_BAR", 0.02)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.02)
     monkeypatch.setattr(progress, "_PATIENCE", 0.01)
     shown = stream()
     monkeypatch.setattr(sys, "stderr", shown)

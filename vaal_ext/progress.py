@@ -20,7 +20,6 @@ _SECONDS_BETWEEN_LINES = 60.0
 # How much longer than that nothing may be drawn: where steps end, they draw, and know how many.
 _PATIENCE = 1.0
 
-
 # What is told when the work begins.
 _announcements: list[str] = []
 
@@ -43,16 +42,14 @@ def work_begins() -> None:
 
 
 class _Bar(tqdm):
-    """A bar that a thread draws where no step ends for `every` seconds: the first may take long."""
-
-    every = _SECONDS_BEFORE_A_BAR
+    """A bar that a thread draws where no step ends for long: for its delay, and each time again."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._closed = threading.Event()
         self._drawn = time.monotonic()
         super().__init__(*arguments, **settings)
         if not self.disable:
-            look_after = (weakref.ref(self), self._closed)
+            look_after = (weakref.ref(self), self._closed, self.delay + _PATIENCE)
             threading.Thread(target=_keep_drawing, args=look_after, daemon=True).start()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
@@ -69,25 +66,23 @@ class _Bar(tqdm):
         super().close()
 
 
-def _keep_drawing(reference: weakref.ref[_Bar], closed: threading.Event) -> None:
+def _keep_drawing(reference: weakref.ref[_Bar], closed: threading.Event, every: float) -> None:
     """Until the bar is closed, or nobody has it any more."""
     wait = 0.0
     while not closed.wait(wait):
         bar = reference()
         if bar is None:
             return
-        wait = bar._drawn + bar.every + _PATIENCE - time.monotonic()
+        wait = bar._drawn + every - time.monotonic()
         if wait <= 0:
             bar.delay = 0  # or tqdm would not clear, at the end, what it has not drawn itself
             bar.refresh()
-            wait = bar.every
+            wait = every
         del bar
 
 
 class _Lines(_Bar):
     """A bar that prints its state as a line now and then: nothing is drawn over in a file."""
-
-    every = _SECONDS_BETWEEN_LINES
 
     def _show(self, msg: str | None, pos: int | None) -> bool:
         if msg is None:  # "" would clear the bar
@@ -123,6 +118,6 @@ def progress_bar(
 
         return notebook_bar(**settings, delay=_SECONDS_BEFORE_A_BAR)
     if sys.stderr.isatty():
-        return _Bar(**settings, delay=_Bar.every)
-    every = _Lines.every
+        return _Bar(**settings, delay=_SECONDS_BEFORE_A_BAR)
+    every = _SECONDS_BETWEEN_LINES
     return _Lines(**settings, delay=every, mininterval=every, maxinterval=every)

@@ -55,7 +55,7 @@ def pool_size(pool: Any) -> int:
 
 
 def pool_names(pool: Any, start: int, stop: int) -> np.ndarray | None:
-    """The names of samples start to stop of the tensor, array or dataset: str [stop - start].
+    """What the pool calls samples start to stop: [stop - start], of dtype str.
 
     They are the dataset's attribute ``names``, a sequence of one str a sample; those of a Subset
     are its dataset's, those of a ConcatDataset its datasets', where all have some. None where there
@@ -100,8 +100,8 @@ def first_samples(pool: Any, count: int) -> Tensor:
 
 
 def spread_samples(pool: Any, count: int) -> Tensor:
-    """As `first_samples`, but evenly spread over the pool, from its first sample on; all of them
-    where it has no more than `count`."""
+    """`count` samples evenly spread over the pool, from its first on, or all where it has no more:
+    x [n, ...] in its dtype, read as by :func:`first_samples`, with its errors."""
     size = pool_size(pool)
     count = min(count, size)
     return _samples_at(pool, [i * size // count for i in range(count)])
