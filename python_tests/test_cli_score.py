@@ -92,7 +92,7 @@ def test_a_begun_folder_goes_on_with_its_own_lengths(
     assert main(arguments(**sizes, xi="0.02", eps="0.1")) == 0
     os.remove("shards/shard_00002.npz")
     assert main(arguments("xi", "eps", **sizes)) == 0
-    assert "eps 0.1, xi 0.02\n" in capsys.readouterr().err
+    assert "eps 0.1, xi 0.02; 1 shards are still to be done\n" in capsys.readouterr().err
     assert json.loads(Path("shards/manifest.json").read_text())["identity"]["eps"] == 0.1
     assert Path("shards/shard_00002.npz").exists()
 

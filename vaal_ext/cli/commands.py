@@ -117,6 +117,7 @@ def score(
     radius = f"eps {eps:g}" + (" (a fiftieth of the samples' length)" if measured else "")
     what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
     what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
+    what += f"; {missing_shards(out)} shards are still to be done" if begun else ""
     trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
     compiled = "; the first batch waits for torch.compile" if compile_model else ""
     started = time.perf_counter()
