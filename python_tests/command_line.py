@@ -106,18 +106,27 @@ def run_arguments(**changes: str) -> list[str]:
 
 
 def refuse(
-    place: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+    place: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+    *,
+    begun: bool = False,
 ) -> str:
-    """Runs a command that must be refused: status 2, one line on stderr, no file made or left."""
+    """Runs a command that must be refused: status 2, one line on stderr, no file made or left.
+
+    With `begun` it fails at its work, of which it has spoken before.
+    """
     before = files(place)
     capfd.readouterr()
     status = main(arguments)
     stdout, stderr = capfd.readouterr()
     assert status == 2, stderr
-    assert stderr.count("\n") == 1, stderr
+    *before_it, line = stderr.splitlines()
+    assert bool(before_it) == begun, stderr
     assert "Traceback" not in stderr
     assert stdout == ""
-    assert message in stderr
+    assert message in line
     assert files(place) == before, "something was left behind"
     return stderr
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import stat
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,38 @@ def test_a_file_that_cannot_be_opened_stays_an_oserror(tmp_path):
         PoolScores.load(tmp_path / "none.npz")
     with pytest.raises(IsADirectoryError):
         PoolScores.load(tmp_path)
+
+
+def test_they_show_in_a_line():
+    scores = some_scores()
+    assert repr(scores) == "PoolScores(5 samples, 3 classes, ldr 0 to 1, median 0.5)"
+    assert len(scores) == 5
+    ldr = np.array([np.nan, 1, 2, 0.25, np.nan], np.float32)
+    some = replace(scores, ldr=ldr, perturbation_norm=np.ones(5, np.float32))
+    assert repr(some) == (
+        "PoolScores(5 samples, 3 classes, ldr 0.25 to 2, median 1, 2 without ldr, "
+        "with perturbation_norm)"
+    )
+    assert repr(some_scores(0)) == "PoolScores(0 samples, 3 classes)"
+
+
+def test_the_columns_in_pandas(monkeypatch):
+    scores = replace(some_scores(), name=np.array(list("abcde")))
+    pandas = pytest.importorskip("pandas")
+    table = scores.to_pandas()
+    columns = ["index", "ldr", "pseudo_label", "entropy", "margin", "name"]
+    assert list(table.columns) == columns
+    for name in columns[:-1]:
+        assert table[name].to_numpy().dtype == getattr(scores, name).dtype
+    pandas.testing.assert_frame_equal(
+        table.sort_values("ldr", ascending=False).head(1),
+        pandas.DataFrame({name: getattr(scores, name)[[4]] for name in columns}, index=[4]),
+    )
+    table["ldr"] += 1
+    assert scores.ldr[0] == 0  # a copy
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas: pip install pandas"):
+        scores.to_pandas()
 
 
 # --- the table that fills ---------------------------------------------------------------------

@@ -85,7 +85,7 @@ class Stream(IterableDataset):
         ({"x": X}, TypeError, "got dict"),
         (Stream(), TypeError, "got Stream"),
         (DataLoader(Stream(), batch_size=2), TypeError, "got Stream"),
-        (DataLoader([{"x": x} for x in X]), TypeError, "batch of type dict"),
+        (DataLoader([{"x": x} for x in X]), TypeError, "a dict with the keys 'x'. Say which"),
         (["a", "b"], TypeError, "batch of type list"),
         (DataLoader(TensorDataset(X), batch_size=None), ValueError, "batch_size=None"),
         (OwnWay(TensorDataset(X)), ValueError, "OwnWay iterates in its own way"),
@@ -116,3 +116,51 @@ def test_an_array_is_copied_a_batch_at_a_time(tmp_path):
     for x, position in pool_batches(mapped, 4):
         x.add_(1)  # of its own: a read-only map would not let itself be written to
         assert torch.equal(x, X[position] + 1)
+
+
+class Rows(Dataset):
+    """As `datasets` and transformers have them: each sample a dict."""
+
+    def __init__(self, image):
+        self.image = image
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, position):
+        return {"label": torch.tensor(position), "id": "x", "pixel_values": self.image(position)}
+
+
+def as_tensor(i):
+    return torch.full((2, 3), float(i))
+
+
+def as_array(i):
+    return np.full((2, 3), float(i), np.float32)
+
+
+def as_lists(i):
+    return [[float(i)] * 3] * 2
+
+
+@pytest.mark.parametrize("image", [as_tensor, as_array, as_lists])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_dict_is_refused_with_a_way_that_goes(image, workers):
+    dataset = Rows(image)
+    with pytest.raises(TypeError, match="with the keys 'label', 'id', 'pixel_values'") as caught:
+        list(pool_batches(dataset, 2, workers))
+    way = str(caught.value).partition("the network gets: ")[2].partition(" is a pool")[0]
+    loader = eval(way.removeprefix("torch.utils.data."), {"dataset": dataset, **globals()})
+    ((x, position),) = pool_batches(loader, 256)
+    assert torch.equal(x, torch.arange(5.0)[:, None, None].expand(5, 2, 3))
+    assert position.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_dict_that_a_loader_makes_is_refused_too():
+    image_module = pytest.importorskip("PIL.Image")
+    dataset = Rows(lambda _: image_module.new("RGB", (4, 3)))  # which torch cannot put together
+    with pytest.raises(TypeError, match=r"a sample that is a dict .*row\['pixel_values'\]"):
+        first_samples(dataset, 2)
+    together = DataLoader(Rows(lambda _: 0), collate_fn=lambda rows: {"ids": torch.ones(len(rows))})
+    with pytest.raises(TypeError, match=r"a batch that is a dict with the keys 'ids'"):
+        first_samples(together, 2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 import types
 
 import pytest
 
 from vaal_ext import progress
-from vaal_ext.progress import progress_bar
+from vaal_ext.progress import announced, progress_bar, work_begins
 
 
 class Terminal(io.StringIO):
@@ -68,6 +69,51 @@ def test_a_terminal_gets_a_bar_after_two_seconds(monkeypatch, clock):
     assert shown.endswith("\r")  # and it is gone
     work(clock, steps=10, seconds=1.0, show=False)
     assert terminal.getvalue() == shown
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_it_shows_while_the_first_step_takes_long(monkeypatch, stream):
+    """By a real clock, a short one; the steps wait until something is shown."""
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_A_BAR", 0.02)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.02)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.01)
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+
+    def until(count: int) -> None:
+        deadline = time.monotonic() + 60
+        while shown.getvalue().count("working: ") < count:
+            assert time.monotonic() < deadline, shown.getvalue()
+            time.sleep(0.005)
+
+    with progress_bar(total=3, show=True, desc="working", unit="step") as bar:
+        until(2)
+        assert "| 0/3 [" in shown.getvalue()
+        bar.update()
+        # What a step draws may come before the thread's next line.
+        until(shown.getvalue().count("working: ") + 2)
+        assert "| 1/3 [" in shown.getvalue()
+    if stream is Terminal:
+        assert shown.getvalue().endswith("\r")  # it is gone
+    before = shown.getvalue()
+    with progress_bar(total=3, show=False, desc="working", unit="step"):
+        time.sleep(0.1)
+    assert shown.getvalue() == before
+
+
+def test_what_is_announced_is_told_once_with_the_first_bar(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with announced("counting to three"):
+        assert log.getvalue() == ""
+        list(progress_bar(range(3), show=False, desc="working", unit="step"))
+        assert log.getvalue() == ""
+        for _ in range(2):
+            list(progress_bar(range(3), show=True, desc="working", unit="step"))
+    with announced("never begun"):
+        pass
+    work_begins()
+    assert log.getvalue() == "counting to three\n"
 
 
 def test_a_notebook_gets_what_tqdm_has_for_it(monkeypatch):

@@ -151,3 +151,12 @@ def test_logits_fn_takes_the_logits_out(backend):
         ldr_scores(model, x, logits_fn=lambda out: out, **settings)
     scorer = LDRScorer(model, logits_fn=lambda out: out["logits"], **settings)
     np.testing.assert_array_equal(scorer.score(x, progress=False).ldr, expected.float())
+
+
+def test_a_scorer_shows_its_settings_in_a_line():
+    shown = repr(LDRScorer(network(), xi=0.1, eps=1.0, sign="max"))
+    assert shown.startswith("LDRScorer(Sequential, xi=0.1, eps=1.0, num_iters=5, ")
+    assert "sign='max'" in shown
+    assert "0x" not in shown
+    exact = repr(LDRScorer(torch.sin, eps=1.0, method="fisher"))
+    assert exact.startswith("LDRScorer(sin, eps=1.0, num_iters=5, ")

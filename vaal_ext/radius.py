@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vaal_ext.forward import check_input, flattened
+from vaal_ext.pool.batches import pool_size, spread_samples
+from vaal_ext.pool.pixels import PixelScale
 
 __all__ = ["rms_length", "small_radius"]
 
 # A fiftieth of the length of a sample. Up to a thirtieth LDR finds wrong pseudo labels as well as
 # it ever does, at a tenth it is worse, at two fifths it is chance (`vaal-ext reproduce radius`).
 _FRACTION = 0.02
+
+# Of a pool: the standard error of its length is a sixteenth of the spread of its samples' lengths.
+_MOST_SAMPLES = 256
 
 
 def rms_length(x: Tensor) -> float:
@@ -36,20 +43,36 @@ def rms_length(x: Tensor) -> float:
     return length
 
 
-def small_radius(x: Tensor) -> float:
+def small_radius(pool: Any, *, normalize: Any = None) -> float:
     """A radius eps for :func:`vaal_ext.ldr_scores` that is small beside the samples.
 
     0.02 times :func:`rms_length`; a tenth of it serves as xi. LDR with a large radius saturates: it
     is largest where the network is sure, and right. The paper's 2 (section III.A) is half the
     length of a sample of scikit-learn's digits and a fifth of one of MNIST, pixels in [0, 1].
 
-    Args, Raises:
-        as of :func:`rms_length`; some hundred samples will do. ValueError also if all are 0.
+    Args:
+        pool: what :meth:`vaal_ext.LDRScorer.score` takes: a tensor or an array [N, ...], a
+            map-style Dataset of x or (x, y, ...), or a DataLoader of one. 256 samples spread evenly
+            over it are read, or all where there are no more; the same ones in every call. A
+            loader's sampler is not asked.
+        normalize: as of :class:`vaal_ext.LDRScorer`, for pools of uint8 images.
 
     Returns:
         eps > 0, in the units of the network's input.
+
+    Raises:
+        TypeError: a pool of another kind, samples that are not floating, or not uint8 with
+            `normalize`. ValueError: no sample, one that is not finite, or all are 0.
     """
+    if pool_size(pool) == 0:
+        raise ValueError("the pool must hold at least one sample, got none")
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number whenever it is read
+        x = spread_samples(pool, _MOST_SAMPLES)
+    if normalize is not None:
+        pixels = PixelScale(normalize)
+        pixels.check(x)
+        x = pixels.input(x)
     length = rms_length(x)
     if length == 0:
-        raise ValueError("x must not be 0 throughout: it has no length to measure a radius by")
+        raise ValueError("the samples must not be 0 throughout: there is no length to measure by")
     return _FRACTION * length

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -199,6 +200,12 @@ class LDRScorer:
             on_nonfinite=on_nonfinite,
             backend=backend,
         )
+
+    def __repr__(self) -> str:
+        model, settings = self._run.model, asdict(cast(PowerIteration, self._run.probe))
+        name = getattr(model, "__name__", type(model).__name__)
+        shown = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
+        return f"LDRScorer({', '.join([name, *shown])})"
 
     @property
     def chosen(self) -> Execution | None:

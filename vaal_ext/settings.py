@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vaal_ext.datasets.load import DATASET_NAMES
+from vaal_ext.datasets.load import DATASET_NAMES, unknown_name
 
 __all__ = ["PRESETS", "SETTINGS", "Settings", "run_settings", "settings_for"]
 
@@ -173,7 +173,7 @@ def settings_for(dataset: str) -> Settings:
     """
     kind = dataset.split(":", 1)[0]
     if kind not in SETTINGS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {dataset!r}")
+        raise unknown_name(dataset, DATASET_NAMES)
     return SETTINGS[kind]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vaal_ext.cli.exit_status import exit_status
 from vaal_ext.cli.labelling import label, predict, query, train
-from vaal_ext.cli.options import batch_size_of, class_prior_of, fill, numbers
+from vaal_ext.cli.options import batch_size_of, class_prior_of, eps_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
 from vaal_ext.cli.run import run
 from vaal_ext.cli.shared import (
@@ -22,14 +22,12 @@ from vaal_ext.cli.shared import (
     ClassPrior,
     DataRoot,
     Device,
-    Eps,
     Method,
     OnUnreadable,
     Order,
     Percentile,
     Preset,
     Sign,
-    Xi,
 )
 
 __all__ = ["app", "main"]
@@ -55,7 +53,12 @@ def info() -> None:
 @app.command()
 def score(
     model: Annotated[str, typer.Option(help="The network, as package.module:factory.")],
-    weights: Annotated[Path, typer.Option(help="Its state dict, saved by torch.save.")],
+    weights: Annotated[
+        Path,
+        typer.Option(
+            help="Its state dict, saved by torch.save or as .safetensors, or a checkpoint with one."
+        ),
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -71,24 +74,41 @@ def score(
         Literal["train", "test"], typer.Option(help="The pool, or the test part of the data.")
     ] = "train",
     preset: Preset = None,
-    xi: Xi = None,
-    eps: Eps = None,
+    xi: Annotated[
+        float | None,
+        typer.Option(
+            help="Length of the finite-difference step, in the same units as eps; by default a "
+            "tenth of it."
+        ),
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Length of the perturbation, in units of the network's input; auto, the default "
+            "for data of your own: a fiftieth of the samples' length.",
+        ),
+    ] = None,
     num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
     method: Method = "finite-difference",
     sign: Sign = "paper",
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     batch_size: Annotated[
-        str, typer.Option(help="Samples at a time; auto tries several on the first samples.")
+        str,
+        typer.Option(
+            metavar="NUMBER|auto", help="Samples at a time; auto tries several on the first ones."
+        ),
     ] = "256",
     workers: Annotated[int, typer.Option(help="Processes that decode the images of folder:.")] = 0,
     mean: Annotated[
         str | None,
         typer.Option(
+            metavar="NUMBER[,...]",
             help="Of images in bytes: the network sees (x/255 - mean)/std. One number, or one a "
-            "channel with commas between."
+            "channel with commas between.",
         ),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="NUMBER[,...]", help="See --mean.")] = None,
     device: Device = None,
     amp: Annotated[
         Literal["bf16", "fp16", "auto"] | None,
@@ -112,7 +132,7 @@ def score(
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext.cli import commands
 
-    (eps,) = fill(preset, eps=eps)
+    (radius,) = fill(preset, eps=eps_of(eps))
     (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
     print(
         commands.score(
@@ -123,7 +143,7 @@ def score(
             data_root=data_root,
             split=split,
             xi=xi,
-            eps=eps,
+            eps=radius,
             num_iters=num_iters,
             method=method,
             sign=sign,
@@ -214,4 +234,15 @@ def bench(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (by default the process's); returns the exit status."""
-    return exit_status(typer.main.get_command(app), arguments)
+    command = typer.main.get_command(app)
+    _name_no_type_of_flags(command)
+    return exit_status(command, arguments)
+
+
+def _name_no_type_of_flags(group: Any) -> None:
+    """--help shows --compile alone: "--compile <bool>", as typer has it, looks like one value."""
+    for command in (group, *group.commands.values()):
+        help_option = command.get_help_option(typer.Context(command))
+        for option in (*command.params, help_option):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-import re
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,20 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.atomic import naming, write_atomically
+from vaal_ext.checks import require_positive
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
 from vaal_ext.datasets.folder import ImageFolderPool
 from vaal_ext.datasets.load import load_pool
 from vaal_ext.device.named import device_named
-from vaal_ext.pool.batches import first_samples
+from vaal_ext.pool.batches import first_samples, pool_size
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.pool.shards import SHARD_SIZE, missing_shards, read_shards
+from vaal_ext.pool.shards import SHARD_SIZE, begun_with, missing_shards, read_shards
+from vaal_ext.progress import announced
+from vaal_ext.radius import small_radius
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import Order, percentile_rank, select
 from vaal_ext.settings import settings_for
 
 __all__ = ["score", "select_query"]
+
+_ONE_FILE = "with a folder as --out (a name without .npz) what is done is kept, shard by shard"
 
 
 def score(
@@ -40,7 +47,7 @@ def score(
     data_root: Path | None,
     split: str,
     xi: float | None,
-    eps: float | None,
+    eps: float | Literal["auto"] | None,
     num_iters: int,
     method: str,
     sign: str,
@@ -62,8 +69,12 @@ def score(
 
     To an .npz file, or else to a folder of shards. Under torchrun the processes do it together: the
     file by way of a process group, the folder without. Everything that can be wrong with the
-    arguments is found before the work starts, the folder of `out` included. Images that cannot be
-    read, and are left out with ``on_unreadable="skip"``, have a line each at the end.
+    arguments is found before the work starts, the folder of `out` included. With `progress` stderr
+    is told then what will be done. Images that cannot be read, and are left out with
+    ``on_unreadable="skip"``, have a line each at the end.
+
+    Lengths that are None are those of the folder if it is begun, else those of a named data set's
+    settings, else measured on the pool, as with `eps` "auto", and a tenth of eps.
 
     Raises:
         TypeError, ValueError, OSError: what is wrong, in a line.
@@ -74,18 +85,17 @@ def score(
         if shard_size is not None:
             raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
     pool = load_pool(data, data_root, split, on_unreadable=on_unreadable)
-    if (xi is None and method == "finite-difference") or eps is None:
-        settings = settings_for(re.sub("^npy:", "npz:", data))
-        xi = settings.xi if xi is None and method == "finite-difference" else xi
-        eps = settings.eps if eps is None else eps
     place = _device(device)
-    network = load_model(model, weights).to(place)
+    network, done = load_model(model, weights)
+    network = network.to(place)
     sample = first_samples(pool, 1).to(place)
     if len(sample) == 0:
         raise ValueError(f"none of the {len(pool)} images of {data} can be read")
     normalize = None
     if sample.dtype == torch.uint8 or mean is not None or std is not None:
         normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
+    begun = begun_with(out) if sharded else {}
+    eps, xi, measured = _lengths(data, pool, normalize, method, xi, eps, begun)
     scorer = LDRScorer(
         network,
         xi=xi,
@@ -109,17 +119,29 @@ def score(
         sample = pixels.input(sample)
     _try(network, sample, model)
     progress = progress and rank() == 0
+    radius = f"eps {eps:g}" + (" (a fiftieth of the samples' length)" if measured else "")
+    what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
+    what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
+    what += f"; {missing_shards(out)} shards are still to be done" if begun else ""
+    trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
+    compiled = "; the first batch waits for torch.compile" if compile_model else ""
     started = time.perf_counter()
-    if sharded:
-        size = SHARD_SIZE if shard_size is None else shard_size
-        count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
-        left = missing_shards(out)
-        note = f"; {left} shards of the pool are still to be done" if left else "; complete"
-    else:
-        with launched_group():
-            scores = scorer.score(pool, progress=progress)
-        count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
-        note = f"; {left_out} could not be scored" if left_out else ""
+    try:
+        with announced(what + trials + compiled):
+            if sharded:
+                size = SHARD_SIZE if shard_size is None else shard_size
+                count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
+                left = missing_shards(out)
+                note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+            else:
+                with launched_group():
+                    scores = scorer.score(pool, progress=progress)
+                count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
+                note = f"; {left_out} could not be scored" if left_out else ""
+    except KeyboardInterrupt:
+        if rank() == 0:
+            _tell(_kept(out) if sharded else f"nothing was written to {out}: {_ONE_FILE}")
+        raise
     seconds = time.perf_counter() - started
     if on_unreadable == "skip" and rank() == 0 and not (sharded and left):
         if sharded:
@@ -151,8 +173,9 @@ def select_query(
 ) -> str:
     """Choose n samples from scores, a file or a folder, and write them as CSV; a line of which.
 
-    The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%] and
-    entropy [nats]; the rows stand in the order picked.
+    The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%], entropy
+    [nats], and name where the scores have names; the rows stand in the order picked. It is UTF-8,
+    but a file name that is not has its own bytes there, by which the file is found.
     """
     _require_writable(out)
     pool = read_shards(scores) if scores.is_dir() else PoolScores.load(scores)
@@ -168,14 +191,17 @@ def select_query(
         seed=seed,
     )
     ranks = percentile_rank(pool.ldr, picked)
-    with write_atomically(out, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("index", "pseudo_label", "ldr", "percentile_rank", "entropy"))
-        for i, rank in zip(picked.tolist(), ranks, strict=True):
-            numbers = (pool.ldr[i], rank, pool.entropy[i])
-            writer.writerow(
-                (pool.index[i], pool.pseudo_label[i], *(f"{number:.9g}" for number in numbers))
-            )
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    named = pool.name is not None
+    header = ("index", "pseudo_label", "ldr", "percentile_rank", "entropy")
+    writer.writerow((*header, "name") if named else header)
+    for i, percent in zip(picked.tolist(), ranks, strict=True):
+        numbers = (pool.ldr[i], percent, pool.entropy[i])
+        row = (pool.index[i], pool.pseudo_label[i], *(f"{number:.9g}" for number in numbers))
+        writer.writerow((*row, pool.name[i]) if pool.name is not None else row)
+    with write_atomically(out) as file:
+        file.write(_encoded(table.getvalue()))
     counts = np.bincount(pool.pseudo_label[picked], minlength=pool.num_classes)
     return (
         f"{out}: {n} of {pool.num_samples} samples, LDR {pool.ldr[picked].min():.3g} to "
@@ -191,6 +217,61 @@ def _unreadable(pool: Any, scores: PoolScores) -> str:
     lines = pool.unreadable(np.flatnonzero(scores.pseudo_label < 0))
     listed = "".join(f"\n{line}" for line in lines)
     return f"; {len(lines)} images could not be read:{listed}" if lines else ""
+
+
+def _lengths(
+    data: str,
+    pool: Any,
+    normalize: Any,
+    method: str,
+    xi: float | None,
+    eps: float | Literal["auto"] | None,
+    begun: Mapping[str, Any],
+) -> tuple[float, float | None, bool]:
+    """eps, xi (None where the method has no such step), and whether eps was measured on the pool.
+
+    `begun` is the identity of the scores that are to go on, or empty.
+    """
+    own = data.startswith(("npz:", "npy:", "folder:"))
+    measured = "eps" not in begun and (eps == "auto" or (eps is None and own))
+    if eps is not None and eps != "auto":
+        radius = eps
+    elif "eps" in begun:
+        radius = begun["eps"]
+    elif measured:
+        # Three digits: they can be given again, and are alike on every machine.
+        radius = float(f"{small_radius(pool, normalize=normalize):.3g}")
+    else:
+        radius = settings_for(data).eps
+    require_positive("eps", radius)
+    if xi is None and method == "finite-difference":
+        xi = begun.get("xi")
+        if xi is None:
+            xi = float(f"{radius / 10:.3g}") if own or measured else settings_for(data).xi
+    return radius, xi, measured
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted folder of shards holds, and how to go on."""
+    try:
+        left = missing_shards(folder)
+    except (OSError, ValueError):  # the manifest comes first, and is not there yet
+        return f"no shard was written to {folder} yet"
+    kept = len(list(folder.glob("shard_*.npz")))
+    how = "the same command goes on from there"
+    return f"{kept} of {kept + left} shards are kept in {folder}: {how}"
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8, but what os.fsdecode made of other bytes becomes those bytes again."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # lone surrogates of another kind, which no file name gives
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _require_writable(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 __all__ = [
     "batch_size_of",
     "class_prior_of",
+    "eps_of",
     "fill",
     "numbers",
     "percentile_of",
@@ -29,6 +30,14 @@ def batch_size_of(text: str) -> int | Literal["auto"]:
         return "auto" if text == "auto" else int(text)
     except ValueError:
         raise ValueError(f"batch-size must be auto or a whole number, got {text!r}") from None
+
+
+def eps_of(text: str | None) -> float | Literal["auto"] | None:
+    """A number, or "auto"; None for an option not given. ValueError on another text."""
+    try:
+        return None if text is None else "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise ValueError(f"eps must be auto or a number, got {text!r}") from None
 
 
 def numbers(name: str, text: str | None) -> list[float] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from vaal_ext.cli.checkpoint import misfits, read_checkpoint, state_for
 
 __all__ = ["load_factory", "load_model", "make_model"]
 
@@ -36,25 +35,32 @@ def load_factory(spec: str) -> Callable[[], nn.Module]:
     return factory
 
 
-def load_model(spec: str, weights: Path) -> nn.Module:
-    """The network that the factory `spec` makes, with the state dict in the file `weights`.
+def load_model(spec: str, weights: Path) -> tuple[nn.Module, str]:
+    """The network that the factory `spec` makes, with the weights in the file `weights`.
 
-    The file is read with ``torch.load(weights_only=True)``: nothing else in it is ever unpickled.
+    Returns:
+        the network, and what was done to find its weights in the file ("" where nothing was), see
+        :func:`vaal_ext.cli.checkpoint.state_for`.
 
     Raises:
         ValueError: see :func:`load_factory`; a factory that fails or makes no nn.Module; a file
-            that is no state dict, or does not fit the network key by key and shape by shape.
-        OSError: the file cannot be read.
+            without weights, or whose do not fit the network key by key and shape by shape.
+        ImportError: a .safetensors file without that library. OSError: the file cannot be read.
     """
     load_factory(spec)  # a wrong name is found before a large file is read
-    state = _read_state(weights)
+    content = read_checkpoint(weights)
     model = make_model(spec)
+    own = model.state_dict()
+    try:
+        state, done = state_for(own, content)
+    except ValueError as error:
+        raise ValueError(f"{weights} does not fit {spec}: {error}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        misfits = _misfits(model.state_dict(), state) or _reason(error)
-        raise ValueError(f"{weights} does not fit {spec}: {misfits}") from error
-    return model
+        reason = ": ".join(filter(None, (done, misfits(own, state) or _reason(error))))
+        raise ValueError(f"{weights} does not fit {spec}: {reason}") from error
+    return model, done
 
 
 def make_model(spec: str) -> nn.Module:
@@ -75,42 +81,3 @@ def make_model(spec: str) -> nn.Module:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about what a refused file looks like inside
-                state = torch.load(file, map_location="cpu", weights_only=True)
-        # A damaged file or one with other objects ends in many kinds of errors, all of them this.
-        except Exception as error:
-            raise ValueError(
-                f"{path} is not a readable state dict: it is damaged, or holds more than tensors "
-                "(save it with torch.save(model.state_dict(), path); nothing else is unpickled)"
-            ) from error
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError(f"{path} must hold a state dict, it holds {type(state).__name__}")
-    return state
-
-
-def _misfits(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What of a state dict does not fit, each kind with its first example; "" if keys and shapes
-    do."""
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    shapes = [
-        f"{key} is {_shape(state[key])} in the file and {_shape(own[key])} in the network"
-        for key in own
-        if key in state and _shape(state[key]) != _shape(own[key])
-    ]
-    kinds = (("the file lacks ", missing), ("the network has no ", unexpected), ("", shapes))
-    return "; ".join(
-        f"{text}{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
-        for text, found in kinds
-        if found
-    )
-
-
-def _shape(value: Any) -> list[int] | str:
-    return list(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -18,6 +18,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,7 @@ __all__ = [
     "content_key",
     "load_dataset",
     "load_pool",
+    "unknown_name",
 ]
 
 DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
@@ -111,9 +115,9 @@ def load_dataset(
     """
     _require_folder(name, on_unreadable)
     if name.startswith("npz:"):
-        return _npz(Path(name.removeprefix("npz:")), seed, name)
+        return _npz(_path(name), seed, name)
     if name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:"))
+        path = _path(name)
         parts = labelled_parts(path, progress, on_unreadable)
         return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
@@ -122,7 +126,45 @@ def load_dataset(
         return _digits()
     if name in IMAGE_DATASETS:
         return _images(name, data_root)
-    raise ValueError(f"dataset must be one of {', '.join(DATASET_NAMES)}, got {name!r}")
+    raise unknown_name(name, DATASET_NAMES)
+
+
+def unknown_name(name: str, names: Sequence[str]) -> ValueError:
+    """The error for a name that is none of `names`, and what was perhaps meant: a path that is
+    there without its kind, or a name with a slip."""
+    kind, _, path = name.partition(":")
+    own = _kind_of(Path(os.path.expanduser(name)))
+    kinds = [known.partition(":")[0] for known in names]
+    meant = ""
+    if own in kinds:
+        meant = f"{own}:{name}"
+    elif near := difflib.get_close_matches(kind.lower(), kinds, n=1):
+        meant = next(
+            f"{near[0]}:{path or 'PATH'}" if known.endswith(":PATH") else known
+            for known in names
+            if known.partition(":")[0] == near[0]
+        )
+    question = f"; did you mean {meant}?" if meant else ""
+    return ValueError(f"dataset must be one of {', '.join(names)}, got {name!r}{question}")
+
+
+def _kind_of(path: Path) -> str | None:
+    """Under which kind of name what lies at `path` can be read, if under any."""
+    if path.is_dir():
+        return "folder"
+    return {".npz": "npz", ".npy": "npy"}.get(path.suffix.lower()) if path.is_file() else None
+
+
+def _path(name: str) -> Path:
+    """The path of a name KIND:PATH, ~ being the user's home. ValueError where what is there is of
+    another kind."""
+    kind, _, text = name.partition(":")
+    path = Path(os.path.expanduser(text))
+    there = _kind_of(path)
+    if there not in (None, kind) and "folder" in (kind, there):
+        what = "folder" if there == "folder" else "file"
+        raise ValueError(f"{text} is a {what}, which is given as {there}:{text}, got {name!r}")
+    return path
 
 
 def load_pool(
@@ -148,17 +190,18 @@ def load_pool(
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     _require_folder(name, on_unreadable)
-    kind, _, path = name.partition(":")
+    kind = name.partition(":")[0]
     if kind in ("npy", "folder"):
         if split == "test":
             raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
         if kind == "npy":
-            return mapped_samples(Path(path))
-        return ImageFolderPool(Path(path), on_unreadable=on_unreadable)
+            return mapped_samples(_path(name))
+        return ImageFolderPool(_path(name), on_unreadable=on_unreadable)
     if kind == "npz":
-        return samples(read_npz(Path(path)), "x" if split == "train" else "x_test", Path(path))
+        path = _path(name)
+        return samples(read_npz(path), "x" if split == "train" else "x_test", path)
     if name not in DATASET_NAMES:
-        raise ValueError(f"dataset must be one of {', '.join(POOL_NAMES)}, got {name!r}")
+        raise unknown_name(name, POOL_NAMES)
     data = load_dataset(name, data_root)
     return data.train_x if split == "train" else data.test_x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ class RunConfig:
             full = replace(full, data_root=str(Path(full.data_root).resolve()))
         kind, colon, path = full.dataset.partition(":")
         if colon:  # absolute, so that `report` finds it from anywhere
-            full = replace(full, dataset=f"{kind}:{Path(path).resolve()}")
+            full = replace(full, dataset=f"{kind}:{Path(os.path.expanduser(path)).resolve()}")
         if not isinstance(full.warm_start, bool):
             raise TypeError(f"warm_start must be True or False, got {full.warm_start!r}")
         if not isinstance(full.class_prior, str | None):

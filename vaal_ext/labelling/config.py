@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class ProjectConfig:
 def _absolute(name: str, path: Any) -> str:
     if not isinstance(path, str | Path):
         raise TypeError(f"{name} must be the path of a folder, got {path!r}")
-    return str(Path(path).resolve())
+    return str(Path(os.path.expanduser(path)).resolve())
 
 
 def _checked_classes(classes: Any) -> tuple[str, ...]:

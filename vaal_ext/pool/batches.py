@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
+    default_collate,
 )
 
-__all__ = ["first_samples", "pool_batches", "pool_part", "pool_size"]
+__all__ = [
+    "first_samples",
+    "pool_batches",
+    "pool_names",
+    "pool_part",
+    "pool_size",
+    "spread_samples",
+]
 
 
 def pool_size(pool: Any) -> int:
@@ -43,6 +54,42 @@ def pool_size(pool: Any) -> int:
     return len(data)
 
 
+def pool_names(pool: Any, start: int, stop: int) -> np.ndarray | None:
+    """What the pool calls samples start to stop: [stop - start], of dtype str.
+
+    They are the dataset's attribute ``names``, a sequence of one str a sample; those of a Subset
+    are its dataset's, those of a ConcatDataset its datasets', where all have some. None where there
+    are none (or ``names`` is something else, those of the classes, say).
+    """
+    data = pool.dataset if isinstance(pool, DataLoader) else pool
+    name = None if isinstance(data, Tensor) else _name_of(data)
+    if name is None or start == stop:
+        return None
+    names = np.asarray([name(position) for position in range(start, stop)])
+    return names if names.dtype.kind == "U" and names.ndim == 1 else None
+
+
+def _name_of(data: Any) -> Callable[[int], Any] | None:
+    """Position -> name, or None. That names are texts is looked at where they are used."""
+    names: Any = getattr(data, "names", None)
+    listed = isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)
+    if listed and len(names) == len(data):
+        return lambda position: names[position]
+    if isinstance(data, Subset):
+        whole = _name_of(data.dataset)
+        return None if whole is None else lambda position: whole(data.indices[position])
+    if isinstance(data, ConcatDataset):
+        parts = [name for part in data.datasets if (name := _name_of(part)) is not None]
+        starts = [0, *data.cumulative_sizes]
+
+        def name_of(position: int) -> Any:
+            part = bisect_right(starts, position) - 1
+            return parts[part](position - starts[part])
+
+        return name_of if len(parts) == len(data.datasets) else None
+    return None
+
+
 def first_samples(pool: Any, count: int) -> Tensor:
     """The first `count` samples of the pool: x [count, ...] in its dtype, to try things on.
 
@@ -60,11 +107,21 @@ def first_samples(pool: Any, count: int) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _samples_at(pool: Any, positions: range) -> Tensor:
-    """The samples of the pool at these positions, without those that are None."""
+def spread_samples(pool: Any, count: int) -> Tensor:
+    """`count` samples evenly spread over the pool, from its first on, or all where it has no more:
+    x [n, ...] in its dtype, without those that are None. Read as by :func:`first_samples`, with its
+    errors."""
+    size = pool_size(pool)
+    count = min(count, size)
+    return _samples_at(pool, [i * size // count for i in range(count)])
+
+
+def _samples_at(pool: Any, positions: Sequence[int]) -> Tensor:
+    """The samples of the pool at these positions, at least one, without those that are None."""
     data = pool.dataset if isinstance(pool, DataLoader) else pool
     if isinstance(data, Tensor | np.ndarray):
-        some: Any = data[positions.start : positions.stop]
+        view = isinstance(positions, range)
+        some: Any = data[positions[0] : positions[-1] + 1] if view else data[positions]
     else:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
         some = DataLoader(Subset(data, positions), batch_size=len(positions), collate_fn=collate)
@@ -138,10 +195,7 @@ def pool_batches(
             continue
         x = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(x, Tensor):
-            raise TypeError(
-                "the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, "
-                f"got a batch of type {type(batch).__name__}"
-            )
+            raise TypeError(_no_tensor(batch, "a batch"))
         if x.ndim == 0 or len(x) != len(position):
             raise ValueError(
                 f"the loader's collate_fn made x of shape {tuple(x.shape)} from {len(position)} "
@@ -155,6 +209,31 @@ def pool_batches(
             )
         seen[rows] = True
         yield x, position
+
+
+def _no_tensor(found: Any, what: str) -> str:
+    """What to do where `what`, a sample or a batch, holds its x in another way, a text."""
+    if not isinstance(found, Mapping):
+        return (
+            "the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, got "
+            f"{what} of type {type(found).__name__}"
+        )
+    keys = {str(key): _extent(value) for key, value in found.items()}
+    key = max(keys, key=keys.__getitem__, default="x")  # the largest is the likeliest to be meant
+    return (
+        f"the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, got {what} "
+        f"that is a dict with the keys {', '.join(map(repr, keys))}. Say which of them the network "
+        "gets: torch.utils.data.DataLoader(dataset, batch_size=256, collate_fn=lambda rows: "
+        f"torch.stack([torch.as_tensor(row[{key!r}]) for row in rows])) is a pool"
+    )
+
+
+def _extent(value: Any) -> int:
+    """How many numbers a value of a dict holds, or pixels of an image; 0 for anything else."""
+    if isinstance(value, list):
+        return len(value)
+    sides = getattr(value, "shape", None) or getattr(value, "size", None)
+    return math.prod(sides) if isinstance(sides, tuple) else 0
 
 
 def _tensor(x: Tensor | np.ndarray) -> Tensor:
@@ -193,6 +272,9 @@ class _CollateIndexed:
         there = [(position, item) for position, item in batch if item is not None]
         positions = torch.tensor([position for position, _ in there], dtype=torch.int64)
         items = [item for _, item in there]
+        # Torch's own way with them would end in an error of its own where one holds an image.
+        if items and self.collate is default_collate and isinstance(items[0], Mapping):
+            raise TypeError(_no_tensor(items[0], "a sample"))
         return positions, self.collate(items) if items else None, absent
 
 

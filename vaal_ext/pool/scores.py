@@ -7,12 +7,15 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["PoolScores", "ScoreTable", "joined", "score_text"]
 
@@ -24,15 +27,15 @@ _DTYPES = {
     "margin": np.float32,
     "posterior_mean": np.float64,
 }
-_OPTIONAL = {"perturbation_norm": np.float32}
+_OPTIONAL = {"perturbation_norm": np.float32, "name": np.str_}
 _CLEAN = ("pseudo_label", "entropy", "margin")  # in the order of the scorer's rows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PoolScores:
     """What a model says about a pool of N samples and C classes, as NumPy arrays.
 
-    Row i of every array belongs to the i-th sample of the pool.
+    Row i of every array belongs to the i-th sample of the pool. ``len(scores)`` is N.
 
     Attributes:
         index: int64 [N], the dataset index of each sample (it keys the sample's start vector).
@@ -46,6 +49,10 @@ class PoolScores:
         perturbation_norm: float32 [N], of DeepFool's perturbation, in units of the network's input;
             inf where it reached no other class, NaN where logits were not finite. None where
             DeepFool did not run; then it is not in the file either.
+        name: str [N], what the pool calls each sample (its file, below the folder): the dataset's
+            attribute ``names``. "" where it is not known; None, and not in the file, where the pool
+            has no names. A file name that is not UTF-8 has its bytes as Python has them, as the
+            surrogates of os.fsdecode.
 
     Raises:
         TypeError: an array of another dtype. ValueError: not 1-D, lengths that differ, or a
@@ -59,15 +66,16 @@ class PoolScores:
     margin: np.ndarray
     posterior_mean: np.ndarray
     perturbation_norm: np.ndarray | None = None
+    name: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (_DTYPES | _OPTIONAL).items():
             array = getattr(self, name)
             if array is None and name in _OPTIONAL:
                 continue
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            if not isinstance(array, np.ndarray) or not _is_of(array.dtype, dtype):
                 came = getattr(array, "dtype", type(array).__name__)
-                raise TypeError(f"{name} must be a {np.dtype(dtype)} array, got {came}")
+                raise TypeError(f"{name} must be a {np.dtype(dtype).name} array, got {came}")
             if array.ndim != 1:
                 raise ValueError(f"{name} must be 1-D, got shape {array.shape}")
             if name != "posterior_mean" and len(array) != len(self.index):
@@ -81,6 +89,21 @@ class PoolScores:
                 f"{self.num_classes} classes), got {labels.min()}..{labels.max()}"
             )
 
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __repr__(self) -> str:
+        known = self.ldr[~np.isnan(self.ldr)]
+        parts = [f"{self.num_samples} samples", f"{self.num_classes} classes"]
+        if len(known):
+            parts.append(
+                f"ldr {known.min():.3g} to {known.max():.3g}, median {np.median(known):.3g}"
+            )
+        if len(known) < self.num_samples:
+            parts.append(f"{self.num_samples - len(known)} without ldr")
+        parts += [f"with {name}" for name in _OPTIONAL if getattr(self, name) is not None]
+        return f"PoolScores({', '.join(parts)})"
+
     @property
     def num_samples(self) -> int:
         """N."""
@@ -90,6 +113,21 @@ class PoolScores:
     def num_classes(self) -> int:
         """C; 0 for an empty pool."""
         return len(self.posterior_mean)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The arrays of N entries as the columns of a pandas.DataFrame, copied; its row i is the
+        i-th sample. (``posterior_mean`` has an entry a class, and is left out.)
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(f"to_pandas needs pandas: pip install pandas ({error})") from error
+        arrays = {name: getattr(self, name) for name in (*_DTYPES, *_OPTIONAL)}
+        del arrays["posterior_mean"]
+        return pd.DataFrame({k: array.copy() for k, array in arrays.items() if array is not None})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the arrays to `path` (an .npz without pickles), whole or not at all."""
@@ -122,6 +160,11 @@ def score_text(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart
 
 
+def _is_of(dtype: np.dtype[Any], wanted: Any) -> bool:
+    """Whether an array's dtype is the one wanted; texts are of any length."""
+    return dtype.kind == "U" if wanted is np.str_ else dtype == wanted
+
+
 def _read_npz(file: Any) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(file):
         raise ValueError("it is no .npz (zip) file, or it is truncated")
@@ -137,7 +180,8 @@ def _read_npz(file: Any) -> dict[str, np.ndarray]:
 def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
     """The scores of a pool of `size` samples from those of its parts, in their order.
 
-    The parts are asked for one after the other: in memory are the result and one of them.
+    The parts are asked for one after the other: in memory are the result and one of them. Names
+    that some of the parts have (shards of an older version have none) are "" in the others.
 
     Raises:
         ValueError: the parts have other numbers of samples together, of classes, or other columns.
@@ -150,6 +194,11 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
         arrays = {name: getattr(part, name) for name in (*_DTYPES, *_OPTIONAL)}
         mean = arrays.pop("posterior_mean")
         arrays = {name: array for name, array in arrays.items() if array is not None}
+        if "name" in columns or (start and "name" in arrays):
+            given = arrays.setdefault("name", np.zeros(part.num_samples, "U1"))
+            have = columns.setdefault("name", np.zeros(size, "U1"))
+            if given.dtype.itemsize > have.dtype.itemsize:  # or the longer names would be cut off
+                columns["name"] = have.astype(given.dtype)
         if start == 0:
             columns = {name: np.empty(size, array.dtype) for name, array in arrays.items()}
         if len(posterior) == 0:  # so far, and also of a part of which no sample was there
@@ -186,16 +235,19 @@ class ScoreTable:
     Args:
         index: int64 [N], the dataset index of each sample of the pool; kept, not copied.
         measure: the column of the fourth row, "ldr" or "perturbation_norm" (then ldr is all NaN).
+        name: str [N], the samples' names, if they have any; kept, not copied.
 
     Attributes:
         flat: how many of the samples so far were flat, see `enter`.
     """
 
-    def __init__(self, index: np.ndarray, measure: str = "ldr") -> None:
+    def __init__(
+        self, index: np.ndarray, measure: str = "ldr", name: np.ndarray | None = None
+    ) -> None:
         size = len(index)
         self._measured = (*_CLEAN, measure)
         self.flat = 0
-        self._index = index
+        self._given = {"index": index} | ({} if name is None else {"name": name})
         self._scored = np.zeros(size, dtype=bool)
         dtypes = _DTYPES | _OPTIONAL
         self._columns = {name: np.empty(size, dtype=dtypes[name]) for name in self._measured}
@@ -240,7 +292,7 @@ class ScoreTable:
 
     def scores(self) -> PoolScores:
         """What has come in, in the order of the pool. The table gives its columns away."""
-        columns = {"index": self._index} | self._columns
+        columns = self._given | self._columns
         self._columns = {}
         if not self._scored.all():
             for name in columns:  # one after the other: the memory of one column at a time

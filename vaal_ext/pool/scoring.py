@@ -22,13 +22,13 @@ from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device
-from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
+from vaal_ext.pool.batches import pool_batches, pool_names, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.pool.trial import Mode
-from vaal_ext.progress import progress_bar
+from vaal_ext.progress import progress_bar, work_begins
 
 __all__ = ["PoolRun", "index_array"]
 
@@ -110,6 +110,8 @@ class PoolRun:
         `index` is int64 [N], the identity of each sample of the pool.
         """
         device = self._place(pool)
+        if "auto" in (self.amp, self.batch_size):
+            work_begins()
         with self._lent(device):
             chosen = choose_execution(
                 self._batch_run(device),
@@ -152,7 +154,7 @@ class PoolRun:
                 part_index = index[start:stop]
                 if isinstance(part_index, range):
                     part_index = np.arange(start, stop)
-                table = ScoreTable(part_index, self.measure)
+                table = ScoreTable(part_index, self.measure, pool_names(pool, start, stop))
                 missing: list[int] = []
                 batches = pool_batches(part, chosen.batch_size or 1, self.num_workers, missing)
                 results = self._results(run, compute, device_batches(batches, device), part_index)

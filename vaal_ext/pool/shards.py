@@ -32,7 +32,14 @@ from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.pool.trial import Mode
 
-__all__ = ["SHARD_SIZE", "ShardFolder", "missing_shards", "read_shards", "score_shards"]
+__all__ = [
+    "SHARD_SIZE",
+    "ShardFolder",
+    "begun_with",
+    "missing_shards",
+    "read_shards",
+    "score_shards",
+]
 
 # Samples: 3.7 MB a file, seconds of a CPU or a GPU at the least, and a multiple of usual batches.
 SHARD_SIZE = 1 << 17
@@ -152,6 +159,17 @@ def read_shards(path: str | Path) -> PoolScores:
             yield scores
 
     return joined(shards(), folder.num_samples)
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """The identity of the scores that a folder was begun with; {} where none were begun.
+
+    Raises:
+        ValueError: its manifest is none. OSError: it cannot be read.
+    """
+    manifest = path / _MANIFEST
+    identity: dict[str, Any] = _read_manifest(manifest)["identity"] if manifest.exists() else {}
+    return identity
 
 
 def missing_shards(path: Path) -> int:
