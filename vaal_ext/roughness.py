@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vaal_ext.backend import load_backend
-from vaal_ext.forward import LogitsFn, check_input, forward_of
-from vaal_ext.model_state import Model, borrowed
+from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
+from vaal_ext.model_state import Model, borrowed, unwrapped
 from vaal_ext.pool.distributed import group_size, score_together
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.inner_point import Encode
@@ -75,8 +75,8 @@ def ldr_scores(
             JᵀFJu, the exact Hessian of the KL at r = 0 (J the Jacobian of the logits, F = diag(p) -
             ppᵀ), with no xi and no rounding of x + xi u. Between two classes that is the gradient
             of the difference of the logits, at once. The network's gradient is differentiated once
-            more: that goes with torch's own layers, fused attention excepted, and not with a
-            compiled model. Not with smoothing.
+            more: that goes with torch's own layers (scaled_dot_product_attention runs by its
+            kernel SDPBackend.MATH), and not with a compiled model. Not with smoothing.
         sign: r and -r are alike to the Hessian, not to J: "paper" takes J at x + r, with the sign
             that the start direction led to, "max" the larger of J at x + r and x - r, "mean" their
             mean (one more forward).
@@ -94,6 +94,7 @@ def ldr_scores(
     settings = PowerIteration(
         xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
     )
+    model = unwrapped(model)
     forward = forward_of(model, logits_fn)
     check_input(x)
     load_backend(backend)
@@ -104,7 +105,9 @@ def ldr_scores(
     if len(x) == 0:
         return x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
     with borrowed(model, x.device):
-        return settings.run(forward, x.detach(), index.to(x.device)).ldr
+        found = settings.run(forward, x.detach(), index.to(x.device))
+    warn_of_probabilities(model, found.logits)
+    return found.ldr
 
 
 class LDRScorer:

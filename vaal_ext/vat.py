@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, require_positive, require_sample_index
-from vaal_ext.forward import LogitsFn, check_input, forward_of
+from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, with_copied_buffers
 from vaal_ext.power_iteration import PowerIteration
 
@@ -84,7 +84,8 @@ def vat_loss(
     check_input(x)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample: the mean over none is not defined")
-    if torch.is_inference_mode_enabled():
+    # (Where torch.compile traces, it cannot be asked; the gradient would fail there all the same.)
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError("vat_loss cannot run under torch.inference_mode(): it differentiates")
     if sample_index is None:
         sample_index = torch.arange(len(x), device=x.device)
@@ -93,8 +94,13 @@ def vat_loss(
     recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
     searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
     x = x.detach()
-    # Every call gets its own copy of the input: a model may begin with an in-place layer.
-    clean = recorded(x.clone())
+    # Every call gets its own copy of the input: a model may begin with an in-place layer. And the
+    # logits are copied: a model may write the next ones to the same place.
+    clean = recorded(x.clone()).clone()
+    if (
+        clean.is_cpu and not torch.compiler.is_compiling()
+    ):  # where the answer need not be waited for
+        warn_of_probabilities(model, clean)
     found = settings.search(searching, x, sample_index, clean.detach())
     loss = settings.divergence_of(recorded, clean, x, found.moved).mean()
     if entropy_weight:
