@@ -232,9 +232,10 @@ def _differ(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
     atomic additions, or between threads): single roundings, of a relative eps each, that add up
     like a random walk. A quarter of sqrt(eps) would take (1/16)/eps of them: 500,000 in float32, 64
     in float16 and 8 in bfloat16, each as large as the logits. (Products in TF32 count as float32:
-    they are added up in float32, and rounded to TF32 before that, the same way each time.) Dropout
-    of 0.1 in the last hidden layer moves logits by a tenth or so of their size, and batch norm's
-    own statistics by about as much.
+    they are rounded to TF32 the same way each time, and added up in float32.) With a ResNet-18 on
+    CIFAR-10 in float32 and under autocast to bfloat16, 7 and 64 samples: still 0; with dropout of
+    0.1 before the last layer 0.13; with batch norm's own statistics 0.63 to 0.69. The threshold is
+    9e-5 in float32, 8e-3 in float16 and 0.022 in bfloat16.
     """
     finite = torch.isfinite(a) & torch.isfinite(b)
     a, b = (z.double().masked_fill(~finite, 0.0) for z in (a, b))
