@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext.deepfool import deepfool, deepfool_scores
+from vaal_ext.pool import first_batch
 from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.trial import rank_correlation
 from vaal_ext.power_iteration import PowerIteration
@@ -259,15 +260,21 @@ def test_a_look_that_fails_stops_nothing():
 # --- what the network gets --------------------------------------------------------------------
 
 
-def test_what_the_network_gets_is_told_where_a_bar_shows(capsys):
+def test_what_the_network_gets_is_told_where_a_bar_shows(capsys, monkeypatch):
     x = torch.zeros(80, 3, 2, 2, dtype=torch.uint8)
     x[::2] = 255
-    scorer = LDRScorer(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), **STEP, normalize=(0.5, 0.25))
+    monkeypatch.setattr(first_batch, "_told", set())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    scorer = LDRScorer(model, **STEP, normalize=(0.5, 0.25))
     scorer.score(x, progress=False)
     assert capsys.readouterr().err == ""
     scorer.score(x)
     said = "the network gets float32 [3, 2, 2]: -2 to 2, mean 0, standard deviation 2"
     assert f"{said} (the first 64 samples)\n" in capsys.readouterr().err
+    scorer.score(x[3:])  # the same kind of samples: the next round of a loop, say
+    assert capsys.readouterr().err == ""
+    LDRScorer(model, **STEP, normalize=(0.5, 0.5)).score(x)
+    assert "[3, 2, 2]: -1 to 1, mean 0, standard deviation 1" in capsys.readouterr().err
 
 
 def test_bytes_that_nobody_scaled_are_told():

@@ -48,9 +48,11 @@ def vat_loss(
     training mode batch norm normalises each pass by that pass's own statistics (a sample's r then
     serves the whole batch a little; all samples count alike in it), and every pass draws its own
     dropout mask from torch's global generator, so that J also measures the masks. Buffers (the
-    running statistics) stay as they are, bit for bit: every pass has copies of its own. No pass
+    running statistics) stay as they are, bit for bit: every pass has copies of its own, and what it
+    registers is gone after it. No pass
     touches `.grad`; those that search r record no gradient of the parameters. Nothing waits for the
-    device, so a step with this loss can be captured as a CUDA graph.
+    device, so a step with this loss can be captured as a CUDA graph; with
+    method="finite-difference" torch.compile(fullgraph=True) traces it.
 
     Args:
         model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
@@ -65,6 +67,9 @@ def vat_loss(
         seed, sample_index: key each sample's start direction; sample_index is int64 [B] on the
             device of x, by default arange(B). Change one of them from step to step.
         entropy_weight: of the mean conditional entropy, finite and >= 0. 0 leaves it out.
+
+    Warns (on the CPU, where nothing has to be waited for) if the model gives probabilities instead
+    of logits.
 
     Returns:
         A scalar in nats, float64 where the logits are, else float32; NaN where any logits are not

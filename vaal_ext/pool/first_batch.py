@@ -6,10 +6,11 @@ looked at, in pieces no larger than the pool's own batches.
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from vaal_ext.pool.execution import AMP, BatchRun
 from vaal_ext.pool.trial import Mode, rank_correlation
 from vaal_ext.power_iteration import PowerIteration
 
-__all__ = ["Batch", "ahead", "input_line", "look_at_input", "look_at_network"]
+__all__ = ["Looks"]
 
 T = TypeVar("T")
 Batch = tuple[Tensor, Tensor]  # samples [B, ...], and an int64 [B] for each
@@ -48,13 +49,66 @@ _RANK_CORRELATION = 0.7
 # Samples whose LDR is not 0, without which a correlation says little.
 _ENOUGH = 48
 
+# The kinds of input that have been told of in this process.
+_told: set[str] = set()
+
 # What a byte can hold, and what no image in [0, 1] or of zero mean and unit deviation comes near.
 _BYTE, _BEYOND_UNIT_SCALE = 255.0, 128.0
 
 
-def ahead(batches: Iterator[Batch]) -> tuple[list[Batch], Iterator[Batch]]:
+class Looks:
+    """The looks of one scorer: at the first samples of every pool, and at its network once."""
+
+    def __init__(self) -> None:
+        self._expected = False
+        self._network_seen = False
+
+    def expect(self) -> None:
+        """Has the next batches looked at; without this call there is no look."""
+        self._expected = True
+
+    def at(
+        self,
+        run: BatchRun,
+        batches: Iterator[Batch],
+        index: np.ndarray,
+        mode: Mode,
+        lent: Lent,
+        tell: bool,
+    ) -> Iterator[Batch]:
+        """The same batches, once the first samples in them have been looked at.
+
+        Args:
+            run: how batches are run, in the network's eval mode.
+            batches: samples with their positions in `index`, int64 [N], which has their identities.
+            mode: of the run.
+            lent: a context that gives the network back as it came, random states included.
+            tell: whether to print what the network gets.
+
+        Raises:
+            TypeError, ValueError: see :meth:`BatchRun.check`.
+        """
+        if not self._expected:
+            return batches
+        self._expected = False
+        first, batches = _ahead(batches)
+        for x, _ in first:
+            run.check(x)
+        if first and first[0][0].layout == torch.strided:
+            if tell:
+                _tell_input(run, first[0][0])
+            _look_at_input(run, first[0][0])
+        if first and not self._network_seen:
+            self._network_seen = True
+            keyed = [(x, torch.from_numpy(index[position.numpy()])) for x, position in first]
+            _look_at_network(run, keyed, mode, lent)
+        return batches
+
+
+def _ahead(batches: Iterator[Batch]) -> tuple[list[Batch], Iterator[Batch]]:
     """The first 64 samples, as the batches bring them; and all the batches, from the first on."""
-    read, count = [], 0
+    read: deque[Batch] = deque()
+    count = 0
     for batch in batches:
         read.append(batch)
         count += len(batch[0])
@@ -64,22 +118,41 @@ def ahead(batches: Iterator[Batch]) -> tuple[list[Batch], Iterator[Batch]]:
     for x, position in read:
         first.append((x[:left], position[:left]))
         left -= len(first[-1][0])
-    return first, chain(read, batches)
+
+    def from_the_first_on() -> Iterator[Batch]:
+        while read:
+            yield read.popleft()  # and let it go
+        yield from batches
+
+    return first, from_the_first_on()
 
 
-def input_line(run: BatchRun, x: Tensor) -> str:
-    """What the network gets of the samples x [B, ...]: shape, dtype, range, mean and deviation."""
-    seen = _seen(run, x)
+def _tell_input(run: BatchRun, x: Tensor) -> None:
+    """Prints on stderr what the network gets of the samples x [B, ...], one line.
+
+    Shape, dtype, range, mean and deviation; once for samples of one kind (shape, dtype and range to
+    a digit), so that the rounds of a loop do not repeat it.
+    """
+    seen = x.detach().to(run.device)
+    if run.pixels is not None:
+        seen = run.pixels.input(seen)
     values = seen.double()
+    low, high = values.min().item(), values.max().item()
     who = "the network" if run.encode is None else "encode"
-    return (
-        f"{who} gets {str(seen.dtype).removeprefix('torch.')} {list(seen.shape[1:])}: "
-        f"{values.min():.3g} to {values.max():.3g}, mean {values.mean():.3g}, standard deviation "
-        f"{values.std(correction=0):.3g} (the first {len(seen)} samples)"
+    what = f"{who} gets {str(seen.dtype).removeprefix('torch.')} {list(seen.shape[1:])}"
+    kind = f"{what}: {low:.0e} to {high:.0e}"
+    if kind in _told:
+        return
+    _told.add(kind)
+    deviation = values.std(correction=0).item()
+    print(
+        f"{what}: {low:.3g} to {high:.3g}, mean {values.mean().item():.3g}, standard deviation "
+        f"{deviation:.3g} (the first {len(seen)} samples)",
+        file=sys.stderr,
     )
 
 
-def look_at_input(run: BatchRun, x: Tensor) -> None:
+def _look_at_input(run: BatchRun, x: Tensor) -> None:
     """Warns of samples x [B, ...] that look like bytes which nobody has scaled."""
     if run.pixels is not None or run.encode is not None or x.ndim < 3:
         return
@@ -93,7 +166,7 @@ def look_at_input(run: BatchRun, x: Tensor) -> None:
         )
 
 
-def look_at_network(
+def _look_at_network(
     run: BatchRun,
     first: list[Batch],
     mode: Mode,
@@ -106,10 +179,8 @@ def look_at_network(
     program exported for one size of batch) the scoring itself tells, or goes on.
 
     Args:
-        run: how batches are run, in the network's eval mode.
         first: samples [B, ...] and their identities int64 [B], some 64 in all.
-        mode: of the run.
-        lent: a context that gives the network back as it came, random states included.
+        run, mode, lent: see :meth:`Looks.at`.
     """
     x, index = first[0]
     logits = _unless_it_fails(lambda: _three_forwards(run, x, index, mode, lent))
@@ -208,15 +279,9 @@ def _warn_of_noise(settings: PowerIteration, correlation: float) -> None:
     # One digit, so that the rounds of a loop say the same and Python shows it once.
     warn_caller(
         "LDR is mostly noise here: from other random starts the first samples of the pool rank "
-        f"otherwise (Spearman's correlation {correlation:.1f}). What steadies it: "
+        f"otherwise (Spearman's correlation {max(correlation, 0.0):.1f}). What steadies it: "
         + ", ".join(text for holds, text in advice if holds)
     )
-
-
-def _seen(run: BatchRun, x: Tensor) -> Tensor:
-    """What the network gets, of samples [B, ...] from the pool."""
-    x = x.detach().to(run.device)
-    return x if run.pixels is None else run.pixels.input(x)
 
 
 def _floating_parameters(model: Any) -> list[Tensor]:

@@ -24,13 +24,7 @@ from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device, unwrapped
 from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
-from vaal_ext.pool.first_batch import (
-    Batch,
-    ahead,
-    input_line,
-    look_at_input,
-    look_at_network,
-)
+from vaal_ext.pool.first_batch import Looks
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
@@ -100,9 +94,7 @@ class PoolRun:
         self._device = None if self.device is None else device_named(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
-        # Who settles how a pool is run looks at its first samples too: one process of several.
-        self._first_batch_due = False
-        self._network_seen = False
+        self._looks = Looks()
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
         """The scores of the pool, and how many samples are flat."""
@@ -133,7 +125,7 @@ class PoolRun:
                 memory_limit=self.memory_limit,
             )
         self.chosen = chosen
-        self._first_batch_due = True
+        self._looks.expect()  # who settles this looks at the first samples: one of all processes
         return chosen
 
     def parts(
@@ -168,38 +160,16 @@ class PoolRun:
                     part_index = np.arange(start, stop)
                 table = ScoreTable(part_index, self.measure)
                 batches = pool_batches(part, chosen.batch_size or 1, self.num_workers)
-                if self._first_batch_due:
-                    batches = self._looked_at(run, batches, part_index, chosen.mode, progress)
+                # Not as compiled: that would be compiled for these few samples.
+                eager = replace(run, model=self.model)
+                lent = partial(self._lent, device)
+                batches = self._looks.at(eager, batches, part_index, chosen.mode, lent, progress)
                 results = self._results(run, compute, device_batches(batches, device), part_index)
                 for position, columns, posterior in delayed(results, behind):
                     rows = self._checked(columns(), part_index[position])
                     table.enter(position, rows, posterior)
                     bar.update(len(position))
                 yield table.scores(), table.flat
-
-    def _looked_at(
-        self, run: BatchRun, batches: Iterator[Batch], index: np.ndarray, mode: Mode, tell: bool
-    ) -> Iterator[Batch]:
-        """The batches, once their first samples have been looked at: see `first_batch`.
-
-        The network itself is looked at once in the life of this run, the samples of every pool.
-        """
-        first, batches = ahead(batches)
-        if not first:
-            return batches
-        self._first_batch_due = False
-        for x, _ in first:
-            run.check(x)
-        x = first[0][0]
-        if tell:
-            print(input_line(run, x), file=sys.stderr)
-        look_at_input(run, x)
-        if not self._network_seen:
-            self._network_seen = True
-            keyed = [(x, torch.from_numpy(index[position.numpy()])) for x, position in first]
-            eager = replace(run, model=self.model)  # what is compiled here would serve once
-            look_at_network(eager, keyed, mode, partial(self._lent, run.device))
-        return batches
 
     def _batch_run(self, device: torch.device) -> BatchRun:
         load_backend(self.backend)
