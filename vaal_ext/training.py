@@ -146,16 +146,16 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     In eval mode and without gradients; the model is afterwards as it was. Its outputs are checked
     as those of :func:`vaal_ext.ldr_scores` are: probabilities get a warning, one column an error.
     """
-    model = unwrapped(model)
-    forward = forward_of(model, None)
+    network = unwrapped(model)
+    forward = forward_of(network, None)
     correct = torch.zeros((), dtype=torch.int64, device=x.device)
     loss = torch.zeros((), dtype=torch.float64, device=x.device)
-    with borrowed(model, x.device), torch.no_grad():
+    with borrowed(network, x.device), torch.no_grad():
         for start in range(0, len(y), _EVALUATION_BATCH):
             part, labels = (tensor[start : start + _EVALUATION_BATCH] for tensor in (x, y))
             logits = forward(part)
             if start == 0:
-                warn_of_probabilities(model, logits)
+                warn_of_probabilities(network, logits)
             correct += (logits.argmax(dim=1) == labels).sum()
             loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
     return correct.item() / len(y), loss.item() / len(y)

@@ -49,10 +49,9 @@ def vat_loss(
     serves the whole batch a little; all samples count alike in it), and every pass draws its own
     dropout mask from torch's global generator, so that J also measures the masks. Buffers (the
     running statistics) stay as they are, bit for bit: every pass has copies of its own, and what it
-    registers is gone after it. No pass
-    touches `.grad`; those that search r record no gradient of the parameters. Nothing waits for the
-    device, so a step with this loss can be captured as a CUDA graph; with
-    method="finite-difference" torch.compile(fullgraph=True) traces it.
+    registers is gone after it. No pass touches `.grad`; those that search r record no gradient of
+    the parameters. Nothing waits for the device, so a step with this loss can be captured as a CUDA
+    graph; with method="finite-difference" torch.compile(fullgraph=True) traces it.
 
     Args:
         model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
