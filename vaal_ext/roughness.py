@@ -58,8 +58,9 @@ def ldr_scores(
     may be called under torch.no_grad() and torch.inference_mode().
 
     Args:
-        model: an nn.Module or any callable that gives logits [B, C] for x, differentiable in x,
-            each sample's independent of the others. A callable that is no nn.Module runs as it is:
+        model: an nn.Module or any callable that gives logits [B, C] for x, C >= 2, differentiable
+            in x, each sample's independent of the others; or an output whose `.logits` or
+            ["logits"] these are. Of DistributedDataParallel and DataParallel the module within. A callable that is no nn.Module runs as it is:
             put the modules that it uses into eval mode yourself. A logit of -inf is a class ruled
             out.
         x: floating, [B, ...]; not modified.
@@ -88,8 +89,10 @@ def ldr_scores(
 
     Raises:
         TypeError: x, sample_index or the logits of a wrong type or dtype.
-        ValueError: a number out of range, wrong shapes, logits that do not depend on x through
-            autograd, a model with inference tensors.
+        ValueError: a number out of range, wrong shapes, one logit a sample, logits that do not
+            depend on x through autograd, a model with inference tensors.
+
+    Warns if the model gives probabilities instead of logits.
     """
     settings = PowerIteration(
         xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
@@ -152,6 +155,14 @@ class LDRScorer:
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.
+
+    Before its first pool is scored the scorer tries the network on at most 64 samples (those of the
+    first batch), and warns where it gives probabilities, is random in eval mode, lets a sample's
+    logits depend on its neighbours, or computes in half precision with finite differences; and
+    where another random start would rank the samples otherwise, so that a query is luck. That
+    costs three forwards of the 64 samples and scoring them twice; scores and random states are the
+    same without. Of every pool it warns if images look like unscaled bytes. In a group of
+    processes, or at shards, one process does all this.
 
     The network's products round as torch's own settings say. Where those allow TF32, as they do by
     default in convolutions on CUDA, a float32 network's logits are off by about 2^-11 of their
@@ -237,7 +248,8 @@ class LDRScorer:
             sample_index: int64 [N], the identity of each sample of the tensor or dataset, by
                 default arange(N). Give it when the pool is a part of a larger set, so that a
                 sample keeps its start direction (and its score) from pool to pool.
-            progress: show a bar with the samples per second.
+            progress: show a bar with the samples per second, and before it what the network gets:
+                shape, dtype, range, mean and deviation of the first samples.
             group: a torch.distributed process group, by default all processes where one is
                 initialised. A group of this process alone scores here, whatever the others do.
 
