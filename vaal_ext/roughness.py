@@ -60,9 +60,9 @@ def ldr_scores(
     Args:
         model: an nn.Module or any callable that gives logits [B, C] for x, C >= 2, differentiable
             in x, each sample's independent of the others; or an output whose `.logits` or
-            ["logits"] these are. Of DistributedDataParallel and DataParallel the module within. A callable that is no nn.Module runs as it is:
-            put the modules that it uses into eval mode yourself. A logit of -inf is a class ruled
-            out.
+            ["logits"] these are. Of DistributedDataParallel and DataParallel the module within is
+            run. A callable that is no nn.Module runs as it is: put the modules that it uses into
+            eval mode yourself. A logit of -inf is a class ruled out.
         x: floating, [B, ...]; not modified.
         xi, eps: finite and above 0; xi with method="finite-difference" only, and needed there.
         num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run, with
