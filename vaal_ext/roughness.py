@@ -68,8 +68,9 @@ def ldr_scores(
         num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run, with
             method="fisher" 2 forwards and 2·num_iters + 1 backwards.
         smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
-        seed, sample_index: key the start direction of each sample, so that its score moves by
-            rounding alone with the batch it is in. sample_index is int64 [B], by default arange(B).
+        seed, sample_index: key the start direction of each sample, so that what the batch it is in
+            changes of its score is what rounding changes (see `sign`). sample_index is int64 [B],
+            by default arange(B).
         backend: "fused", or "reference" for plain PyTorch.
         logits_fn: takes the logits out of the model's output.
         method: "finite-difference" as above, or "fisher": u is set to the unit vector along
@@ -80,7 +81,12 @@ def ldr_scores(
             kernel SDPBackend.MATH), and not with a compiled model. Not with smoothing.
         sign: r and -r are alike to the Hessian, not to J: "paper" takes J at x + r, with the sign
             that the start direction led to, "max" the larger of J at x + r and x - r, "mean" their
-            mean (one more forward).
+            mean (one more forward). A start nearly at right angles to the worst direction leaves
+            the sign to rounding. Measured on 2,000 MNIST images (the paper's CNN, 300 labels, xi
+            0.01, eps 1, 8 iterations, logits off by up to 2 ulps at random, twice): 5 and 6 came
+            out at the other side, where J is another by a factor of 440 at the median; 7 and 10
+            moved by more than 1 %, the median by 4e-6. With "max" 14 and 17 moved by more than 1 %,
+            none by more than 20 %.
 
     Returns:
         [B] on the device of the logits, float64 where they are, else float32; in nats, >= 0. It
@@ -137,7 +143,9 @@ class LDRScorer:
             least 0.999). At small xi bfloat16 does not: its logits do not resolve the step. The
             trial costs as much as some 1500 samples.
         batch_size: samples at a time from anything but a DataLoader, which has its own. "auto"
-            tries doubling sizes on the first samples. Scores move by rounding alone with the size.
+            tries doubling sizes on the first samples. With the size the network's products round
+            otherwise, and scores move by some 1e-6 of themselves; but with sign="paper" that may
+            turn r round, for some 3 samples in a thousand (see `sign` of :func:`ldr_scores`).
         memory_limit: bytes that a batch of the size "auto" may take, by default half of what is
             available.
         num_workers: processes that read a Dataset (a DataLoader has its own). Each holds up to two
