@@ -232,7 +232,7 @@ def test_no_space_left(refused: Callable[..., str], monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["score", "report"])
 def test_file_size_limit(place: Path, name: str) -> None:
-    """A real write that fails in the middle: nothing half written, one line."""
+    """A real write that fails in the middle: nothing half written, one line about it."""
     if name == "score":
         np.savez("pool.npz", x=np.zeros((2000, 12), np.float32) + np.arange(12, dtype=np.float32))
         arguments, made = score_arguments(), {"pool.npz", "net.pt", "factories.py"}
@@ -249,7 +249,9 @@ def test_file_size_limit(place: Path, name: str) -> None:
     )
     assert done.returncode == 2, done.stderr
     *before, error = done.stderr.splitlines()
-    assert all(line.startswith("scoring ") for line in before)  # which it says when it begins
+    # What is said when the scoring begins, and by the looks at the first batch.
+    expected = ("scoring ", "the network gets", "warning: LDR")
+    assert all(line.startswith(expected) for line in before)
     assert "File too large" in error
     if name == "score":
         assert {path.name for path in place.iterdir() if path.is_file()} == made

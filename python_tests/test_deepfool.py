@@ -156,7 +156,7 @@ def test_samples_that_do_not_cross():
     torch.testing.assert_close(one.perturbation, torch.tensor([[2 * 1.02, 0.0]]))
 
 
-def test_given_up_after_max_iter_and_one_class():
+def test_given_up_after_max_iter_and_where_it_is_flat():
     model, x = small_cnn(), images(20)
     whole = deepfool(model, x)
     few = int(whole.iterations.min())
@@ -167,9 +167,11 @@ def test_given_up_after_max_iter_and_one_class():
     assert (found.perturbation[late] == 0).all()
     assert (found.iterations == few).all()
     torch.testing.assert_close(found.norm[~late], whole.norm[~late])
-    single = deepfool(nn.Linear(3, 1), torch.rand(2, 3))
-    assert single.norm.tolist() == [torch.inf] * 2
-    assert single.iterations.tolist() == [0, 0]
+    flat = nn.Linear(3, 2)
+    flat.weight.data.zero_()
+    nowhere = deepfool(flat, torch.rand(2, 3))
+    assert nowhere.norm.tolist() == [torch.inf] * 2
+    assert nowhere.iterations.tolist() == [0, 0]
 
 
 def test_half_precision_crosses_too():

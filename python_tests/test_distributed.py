@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -179,6 +180,30 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     assert_same(PoolScores.load("scores.npz"), PoolScores.load("alone.npz"))
 
 
+def wrapped(rank):
+    """Batch norm has DistributedDataParallel send rank 0's buffers round in every forward: with 3
+    batches here and 2 there one of the two would wait for the other until the timeout."""
+    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).eval()
+    model = nn.parallel.DistributedDataParallel(inner)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = scorer(model, batch_size=4).score(normal(17), progress=False)
+    scores.save(f"wrapped{rank}.npz")
+    return [str(warning.message) for warning in caught]
+
+
+def test_a_network_in_distributed_data_parallel_is_scored_and_one_rank_warns(tmp_path):
+    codes, found = in_processes(2, wrapped, tmp_path)
+    assert codes == [0, 0]
+    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).eval()
+    with pytest.warns(RuntimeWarning, match="probabilities"):
+        alone = scorer(inner, batch_size=4).score(normal(17), progress=False)
+    for rank in range(2):
+        assert_alike(PoolScores.load(tmp_path / f"wrapped{rank}.npz"), alone)
+    assert [len(texts) for texts in found] == [1, 0]
+    assert "probabilities" in found[0][0]
+
+
 def three(rank):
     scores = scorer().score(normal(41), progress=False)
     scores.save(f"scores{rank}.npz")
@@ -214,11 +239,11 @@ RANK = os.environ["RANK"]
 class Killed(held.Held):
     '''Both begin together, and get into their second shards; there the second process ends.'''
     def forward(self, x):
-        if held.Held.forwards == 1:  # the first tried the network
+        if held.Held.forwards == 1:  # it tried the network
             pathlib.Path(f"started{RANK}").touch()
             while not pathlib.Path(f"started{1 - int(RANK)}").exists():
                 time.sleep(0.01)
-        if RANK == "1" and held.Held.forwards == 11:
+        if RANK == "1" and held.Held.forwards == 14:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 """
@@ -233,7 +258,7 @@ def test_torchrun_ends_when_a_process_dies_and_the_shards_go_on(tmp_path, monkey
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     port = ["--master-port", str(free_port())]
     # The first process stops there for longer than torchrun takes to end it.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOLD_AT": "12"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOLD_AT": "15"}
     ended = subprocess.run(
         [*torchrun, *port, "-m", "vaal_ext", *arguments],
         capture_output=True,

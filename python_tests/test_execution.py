@@ -97,6 +97,7 @@ def test_bytes_reach_the_network_in_its_units():
     torch.testing.assert_close(seen[0], by_hand(x, MEAN, STD), rtol=0, atol=3 * 5 * 2**-24)
     seen.clear()
     LDRScorer(model, xi=0.5, eps=2.0, normalize=(MEAN, STD)).score(x, progress=False)
+    del seen[:3]  # the looks at the first batch
     # xi and eps are lengths of what the network sees.
     for moved, radius in ((seen[0], 0.0), (seen[1], 0.5), (seen[-1], 2.0)):
         length = (moved - by_hand(x, MEAN, STD)).flatten(1).norm(dim=1)
@@ -106,8 +107,8 @@ def test_bytes_reach_the_network_in_its_units():
 def test_the_clean_pass_serves_ldr_and_posterior():
     model, calls = smooth_cnn(), []
     model.register_forward_hook(lambda *_: calls.append(1))
-    LDRScorer(model, **STEP).score(images(5).float(), progress=False)
-    assert len(calls) == STEP["num_iters"] + 2
+    LDRScorer(model, **STEP).score(images(5).float() / 255, progress=False)
+    assert len(calls) == 3 + STEP["num_iters"] + 2  # three looks at the first batch
 
 
 # --- memory formats ---------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def test_auto_says_what_it_chose_and_scores_alike(backend, kind, capsys):
 
 def test_too_few_samples_stay_in_float32():
     scorer = LDRScorer(smooth_cnn(), **STEP, amp="auto")
-    scorer.score(images(255).float(), progress=False)
+    scorer.score(images(255).float() / 255, progress=False)
     assert scorer.chosen.mode == Mode()
     assert "255 samples are too few" in scorer.chosen.report
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import power_iteration
+from vaal_ext import fisher, power_iteration
 from vaal_ext.device.graphs import Replayed
 from vaal_ext.forward import forward_of
 from vaal_ext.ops import _library
@@ -170,9 +170,7 @@ needs_cuda_ops = pytest.mark.skipif(not _library.HAS_CUDA, reason="the CUDA kern
 def test_a_batch_never_leaves_the_device(monkeypatch, backend):
     # On tensors that have a CUDA device but no memory; asking for a value would raise. The engine
     # of the backward pass wants a real device, so its result, like x in any case, is made here.
-    monkeypatch.setattr(
-        power_iteration, "input_gradient", lambda logits, x, slope: torch.empty_like(x)
-    )
+    monkeypatch.setattr(fisher, "input_gradient", lambda logits, x, slope: torch.empty_like(x))
     with FakeTensorMode():
         with torch.device("cuda"):
             model = nn.Sequential(nn.Linear(6, 3), nn.Tanh()).requires_grad_(False)

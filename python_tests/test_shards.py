@@ -116,7 +116,8 @@ def held(place):
 def test_a_kill_loses_and_doubles_nothing(place):
     network = held(place)
     command = [sys.executable, "-m", "vaal_ext", *arguments(**network)]
-    # One forward tries the network, and 14 are a shard: the third is not finished.
+    # One forward tries the network, three look at the first batch, and 14 are a shard: the third is
+    # not finished.
     process = subprocess.Popen(command, env=os.environ | {"HOLD_AT": "35"})
     deadline = time.monotonic() + 60
     while len(times()) < 2 and time.monotonic() < deadline:

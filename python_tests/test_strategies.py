@@ -163,11 +163,12 @@ def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
         assert (model.eval()(x).argmax(1) != found.logits[picked].argmax(1)).all()
     assert make_strategy("dfal", twins=False).make_twins(model, pool[picked], context) is None
     assert make_strategy("entropy").make_twins(model, pool[picked], context) is None
-    # One class alone: nothing to reach, so the pool's order decides, and there is no twin.
-    alone = nn.Linear(5, 1)
+    # A flat network: nothing to reach, so the pool's order decides, and there is no twin.
+    flat = nn.Linear(5, 2)
+    flat.weight.data.zero_()
     with pytest.warns(RuntimeWarning, match="no other class from 60 of 60"):
-        assert query(strategy, alone, pool, 2, context).tolist() == [0, 1]
-    x, of = strategy.make_twins(alone, pool[:2], context)
+        assert query(strategy, flat, pool, 2, context).tolist() == [0, 1]
+    x, of = strategy.make_twins(flat, pool[:2], context)
     assert (x.shape, of.shape) == ((0, 5), (0,))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,16 @@ __all__ = [
     "require_number",
     "require_positive",
     "require_sample_index",
+    "warn_caller",
 ]
+
+
+def warn_caller(message: str) -> None:
+    """A RuntimeWarning at the line, outside of this package, from which the call came."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vaal_ext"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def plain_number(value: Any) -> Any:

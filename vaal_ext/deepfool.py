@@ -13,8 +13,15 @@ from torch import Tensor
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int, require_positive
 from vaal_ext.fisher import input_gradient
-from vaal_ext.forward import LogitsFn, check_input, finite_rows, flattened, forward_of
-from vaal_ext.model_state import Model, borrowed
+from vaal_ext.forward import (
+    LogitsFn,
+    check_input,
+    finite_rows,
+    flattened,
+    forward_of,
+    warn_of_probabilities,
+)
+from vaal_ext.model_state import Model, borrowed, unwrapped
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.power_iteration import Roughness
@@ -80,7 +87,8 @@ class DeepFool:
         and runs the network forward on them to see which have crossed now: cheaper than gradients
         of samples that are done.
         """
-        clean = forward(x.clone())  # a model may begin with an in-place layer
+        # Copies: a model may begin with an in-place layer, or write all its logits to one place.
+        clean = forward(x.clone()).clone()
         own = clean.argmax(dim=1)
         count = min(clean.shape[1] - 1, self.num_candidates or clean.shape[1])
         candidates = _without(clean, own).topk(count, dim=1).indices
@@ -214,13 +222,16 @@ def deepfool(
         RuntimeError: a layer whose backward torch.vmap cannot vectorise (a recurrent one on CUDA).
     """
     settings = DeepFool(overshoot, max_iter, num_candidates, backend)
+    model = unwrapped(model)
     forward = forward_of(model, logits_fn)
     check_input(x)
     load_backend(backend)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample: without one the classes are not known")
     with borrowed(model, x.device):
-        return settings.search(forward, x.detach())
+        found = settings.search(forward, x.detach())
+    warn_of_probabilities(model, found.logits)
+    return found
 
 
 def deepfool_scores(

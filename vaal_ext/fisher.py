@@ -7,10 +7,15 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaal_ext.forward import flattened
 
-__all__ = ["Linearised", "input_gradient", "search"]
+__all__ = ["ATTENTION", "Linearised", "input_gradient", "recorded", "search"]
+
+
+# The one of torch's attention kernels whose gradient can be differentiated.
+ATTENTION = SDPBackend.MATH
 
 
 def input_gradient(
@@ -24,15 +29,43 @@ def input_gradient(
     """
     gradient = None
     if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            logits, x, slope, allow_unused=True, is_grads_batched=batched, **graph
-        )
+        try:
+            (gradient,) = torch.autograd.grad(
+                logits, x, slope, allow_unused=True, is_grads_batched=batched, **graph
+            )
+        except RuntimeError as error:
+            if "use_reentrant=True" not in str(error):
+                raise
+            raise ValueError(
+                "the network checkpoints activations in torch's reentrant way, which gives no "
+                "gradient by the input alone: call torch.utils.checkpoint.checkpoint(..., "
+                "use_reentrant=False), or switch checkpointing off"
+            ) from error
     if gradient is None:
         raise ValueError(
             "the logits do not depend on the input through autograd: the model must not detach, "
             "run under torch.no_grad, or turn its input into integers"
         )
     return gradient
+
+
+def recorded(
+    forward: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The logits at x [B, ...], and the call that makes of a slope like them their gradient by x.
+
+    x needs no gradient before, and does afterwards. The call raises what `input_gradient` does,
+    except where torch.compile traces: there torch.func does the work, because a graph may not
+    hold torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
+    """
+    if torch.compiler.is_compiling():
+        traced = torch.func.vjp(lambda point: forward(point.clone()), x)
+        logits, pull = traced[0], traced[1]
+        return logits, lambda slope: pull(slope)[0]
+    with torch.enable_grad():
+        x.requires_grad_()
+        logits = forward(x.clone())
+    return logits, lambda slope: input_gradient(logits, x, slope)
 
 
 class Linearised:
@@ -48,11 +81,12 @@ class Linearised:
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(ATTENTION):
             self._x = x.detach().clone().requires_grad_()
             # Its own copy of the input: a model may begin with an in-place layer.
             self._recorded = forward(self._x.clone())
-        self.logits = self._recorded.detach()
+        # A model may write its next logits to the same place.
+        self.logits = self._recorded.detach().clone()
         self._pulled: Tensor | None = None
 
     def pull(self, w: Tensor) -> Tensor:
@@ -69,7 +103,7 @@ class Linearised:
             if self._pulled is None:
                 with torch.enable_grad():
                     # Jᵀw is linear in w, so its derivative does not depend on where it is taken.
-                    self._w = torch.zeros_like(self.logits, requires_grad=True)
+                    self._w = torch.zeros_like(self.logits).requires_grad_()
                     self._pulled = input_gradient(
                         self._recorded, self._x, self._w, create_graph=True
                     )
@@ -80,17 +114,17 @@ class Linearised:
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 "method='fisher' differentiates the network's gradient once more, which this model "
-                f"does not allow ({reason}): take method='finite-difference', do not compile the "
-                "model, or, for attention, run it under "
-                "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+                f"does not allow ({reason}): take method='finite-difference', or do not compile "
+                "the model"
             ) from error
 
 
-@torch.no_grad()
 def search(
     ops: ModuleType, network: Linearised, x: Tensor, unit: Tensor, num_iters: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x + eps·u, u after num_iters steps u <- JᵀFJu / ‖·‖ per sample from the directions `unit`.
+
+    Called under torch.no_grad().
 
     F = diag(p) - ppᵀ is the Hessian of KL(p‖q) by q's logits at r = 0, so JᵀFJ is the one of
     section III-A of the paper. Between two classes it has rank one, and u is the gradient of the

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vaal_ext.checks import warn_caller
 from vaal_ext.model_state import Model
 
-__all__ = ["LogitsFn", "check_input", "finite_rows", "flattened", "forward_of"]
+__all__ = [
+    "LogitsFn",
+    "check_input",
+    "finite_rows",
+    "flattened",
+    "forward_of",
+    "warn_of_probabilities",
+]
 
 LogitsFn = Callable[[Any], Tensor]
+
+# Of the logit z of the second of two classes, with so many dimensions: the logits of both.
+_TWO_COLUMNS = {1: "torch.stack([0 * z, z], 1)", 2: "torch.cat([0 * z, z], 1)"}
 
 
 def forward_of(
     model: Model, logits_fn: LogitsFn | None, amp: torch.dtype | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """x [B, ...] -> logits [B, C], C >= 1: the model, under autocast to `amp` if given, checked.
+    """x [B, ...] -> logits [B, C], C >= 2: the model, under autocast to `amp` if given, checked.
 
-    What it returns raises TypeError where the logits are no floating tensor and ValueError where
-    they have another shape. TypeError also if `model` or `logits_fn` cannot be called.
+    Without `logits_fn` an output with `.logits`, or a dict with "logits" (transformers' models),
+    gives these. What the call returns raises TypeError where the logits are no floating tensor and
+    ValueError where they have another shape. TypeError also if `model` or `logits_fn` cannot be
+    called.
     """
     for name, function in (("model", model), ("logits_fn", logits_fn)):
         if not callable(function) and not (name == "logits_fn" and function is None):
@@ -31,7 +44,7 @@ def forward_of(
     def forward(x: Tensor) -> Tensor:
         with nullcontext() if amp is None else torch.autocast(x.device.type, dtype=amp):
             output = model(x)
-            logits = output if logits_fn is None else logits_fn(output)
+            logits = _logits_in(output) if logits_fn is None else logits_fn(output)
         if not isinstance(logits, Tensor):
             where = "the model" if logits_fn is None else "logits_fn"
             raise TypeError(
@@ -41,14 +54,50 @@ def forward_of(
             )
         if not logits.is_floating_point():
             raise TypeError(f"the logits must be floating point, got {logits.dtype}")
+        if logits.shape in ((len(x),), (len(x), 1)):
+            raise ValueError(
+                "the logits must have shape [B, C] with a column for each of C >= 2 classes, got "
+                f"{tuple(logits.shape)}, one number a sample. If it is the logit of a binary "
+                f"classifier pass logits_fn=lambda z: {_TWO_COLUMNS[logits.ndim]}"
+            )
         if logits.ndim != 2 or logits.shape[0] != x.shape[0] or logits.shape[1] == 0:
             raise ValueError(
-                f"the logits must have shape [B, C] with B = {x.shape[0]} and C >= 1, got "
+                f"the logits must have shape [B, C] with B = {x.shape[0]} and C >= 2, got "
                 f"{tuple(logits.shape)}"
             )
         return logits
 
     return forward
+
+
+def _logits_in(output: Any) -> Any:
+    """The output itself, or the "logits" that it holds under this name."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    return getattr(output, "logits", output)
+
+
+def warn_of_probabilities(model: Model, logits: Tensor) -> None:
+    """Warns where every row of `logits` [B, C] is a probability distribution. Waits for the device.
+
+    Of logits that can only be chance. Probabilities p rounded to a relative eps add up to 1 within
+    eps; the softmax's own sum of C terms adds about sqrt(C) of these.
+    """
+    rows = logits.detach()
+    tolerance = torch.finfo(rows.dtype).eps * (4 + rows.shape[1] ** 0.5)
+    off = (rows.sum(dim=1, dtype=torch.float64) - 1).abs()
+    if len(rows) == 0 or not bool((rows >= 0).all() & (off <= tolerance).all()):
+        return
+    modules = list(model.named_modules()) if isinstance(model, nn.Module) else []
+    names = [name or "itself" for name, m in modules if isinstance(m, nn.Softmax | nn.Softmax2d)]
+    where = f" (its module {names[-1]!r})" if names else ""
+    warn_caller(
+        f"the model gives probabilities, not logits: there is a softmax in it{where}, and a second "
+        "one is taken here, so LDR, entropy and margin come out wrong. Take the softmax off, or "
+        "pass logits_fn=torch.log"
+    )
 
 
 def flattened(x: Tensor) -> Tensor:

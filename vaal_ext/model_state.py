@@ -10,9 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Model", "borrowed", "home_device", "with_copied_buffers"]
+__all__ = ["Model", "borrowed", "home_device", "unwrapped", "with_copied_buffers"]
 
 Model = Callable[..., Any]
+
+
+def unwrapped(model: Model) -> Model:
+    """The network inside DistributedDataParallel or DataParallel; any other callable as it is.
+
+    Scoring needs neither: every process scores samples of its own on its own device, and the first
+    would wait in each forward (for the buffers of rank 0) for processes that have fewer batches.
+    """
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    return model
 
 
 def _tensors(model: Model) -> list[Tensor]:
@@ -77,7 +88,8 @@ def with_copied_buffers(model: Model, *, detached: bool) -> Model:
     updated. Putting saved ones back would count as an in-place change, which spoils a graph that
     the caller has recorded through them; it also needs no wait for the device. With `detached` the
     call sees the parameters detached: nothing is recorded for their gradients, and autocast keeps
-    no cast of them. A callable that is no nn.Module is returned as it is.
+    no cast of them. A buffer that the forward registers is gone again after it. A callable that is
+    no nn.Module is returned as it is.
 
     Raises:
         ValueError: see :func:`borrowed`.
@@ -85,17 +97,24 @@ def with_copied_buffers(model: Model, *, detached: bool) -> Model:
     if not isinstance(model, nn.Module):
         return model
     _check(_tensors(model))
+    before = [(module, dict(module._buffers.items())) for module in model.modules()]
 
     def call(x: Tensor) -> Any:
         state = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         if detached:
             state |= {name: parameter.detach() for name, parameter in model.named_parameters()}
-        return functional_call(model, state, (x,))
+        try:
+            return functional_call(model, state, (x,))
+        finally:
+            for module, buffers in before:  # functional_call puts back those that it was given
+                _put_back(module, buffers)
 
     return call
 
 
 def _check(tensors: list[Tensor]) -> None:
+    if torch.compiler.is_compiling():
+        return  # what traces this call cannot ask either question
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
         raise ValueError(
             "the model has uninitialised (lazy) parameters: call it once on a batch before scoring"
@@ -134,6 +153,15 @@ def _saved(module: nn.Module) -> dict[str, _Saved | None]:
     }
 
 
+def _put_back(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
+    """Makes `buffers` (by name, None for one registered as None) the module's own, no others."""
+    for name in set(module._buffers.keys()) - buffers.keys():
+        delattr(module, name)  # and out of the set of those that are not saved, too
+    for name, buffer in buffers.items():
+        if name not in module._buffers or module._buffers[name] is not buffer:
+            module._buffers[name] = buffer
+
+
 def _restore(
     flags: list[tuple[nn.Module, bool]],
     gradients: list[tuple[Tensor, bool, Tensor | None]],
@@ -146,11 +174,7 @@ def _restore(
         if tensor.grad is not grad:
             tensor.grad = grad
     for module, saved in buffers:
-        for name in set(module._buffers.keys()) - saved.keys():
-            del module._buffers[name]
-        for name, buffer in saved.items():
-            before = None if buffer is None else buffer.tensor
-            if name not in module._buffers or module._buffers[name] is not before:
-                module._buffers[name] = before
+        _put_back(module, {name: None if b is None else b.tensor for name, b in saved.items()})
+        for buffer in saved.values():
             if buffer is not None:
                 buffer.restore()

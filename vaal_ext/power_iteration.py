@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_divergence, require_int, require_positive
-from vaal_ext.fisher import Linearised, input_gradient, search
+from vaal_ext.fisher import ATTENTION, Linearised, recorded, search
 from vaal_ext.forward import finite_rows
 
 __all__ = ["Perturbed", "PowerIteration", "Roughness"]
@@ -119,7 +121,9 @@ class PowerIteration:
         gradient with respect to the logits comes from one op, scaled per row so that half types do
         not underflow (only its direction matters). Nothing in here waits for the device.
         """
-        with torch.no_grad():
+        # One kernel for both posteriors: what another one rounds otherwise would count as J.
+        exact = self.method == "fisher"
+        with torch.no_grad(), sdpa_kernel(ATTENTION) if exact else nullcontext():
             clean, moved, finite, flat = self.search(forward, x, index, mask=mask)
             ldr = self.divergence_of(forward, clean, x, moved)
             # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
@@ -127,7 +131,6 @@ class PowerIteration:
             ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
         return Roughness(clean, ldr, flat)
 
-    @torch.no_grad()
     def search(
         self,
         forward: Callable[[Tensor], Tensor],
@@ -141,20 +144,43 @@ class PowerIteration:
         `clean` [B, C] are the logits that the divergence is measured from, detached; without them
         they are those of `forward`. (method="fisher" is exact at the logits of its own forward.)
         """
-        ops = load_backend(self.backend)
+        # (Not a decorator, which torch.compile cannot trace on a method.)
+        with torch.no_grad():
+            if self.method == "fisher":
+                return self._search_by_fisher(forward, x, index, clean, mask)
+            return self._search_by_differences(forward, x, index, clean, mask)
+
+    def _search_by_fisher(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        index: Tensor,
+        clean: Tensor | None,
+        mask: Tensor | None,
+    ) -> Perturbed:
+        ops, eps = load_backend(self.backend), float(self.eps)
+        network = Linearised(forward, x)
+        clean = network.logits if clean is None else clean
+        unit = self._start(torch.zeros_like(x), 1.0, index, mask)
+        moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
+        finite, flat = finite.to(clean.device), flat.to(clean.device)
+        return Perturbed(clean, moved, finite & finite_rows(clean), flat)
+
+    def _search_by_differences(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        index: Tensor,
+        clean: Tensor | None,
+        mask: Tensor | None,
+    ) -> Perturbed:
         eps = float(self.eps)
-        if self.method == "fisher":
-            network = Linearised(forward, x)
-            clean = network.logits if clean is None else clean
-            unit = self._start(torch.zeros_like(x), 1.0, index, mask)
-            moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
-            finite, flat = finite.to(clean.device), flat.to(clean.device)
-            return Perturbed(clean, moved, finite & finite_rows(clean), flat)
         xi = float(cast(float, self.xi))  # a number with this method, see __post_init__
         moved = self._start(x, xi, index, mask)
         if clean is None:
             # Every call gets its own copy of the input: a model may begin with an in-place layer.
-            clean = forward(x.clone())
+            # And the logits are copied: a model may write the next ones to the same place.
+            clean = forward(x.clone()).clone()
         finite = finite_rows(clean)
         flat = torch.zeros_like(finite)
         for step in range(1, self.num_iters + 1):
@@ -208,13 +234,11 @@ class PowerIteration:
         would cost more than the copy.
         """
         ops = load_backend(self.backend)
-        with torch.enable_grad():
-            moved.requires_grad_()
-            logits = forward(moved.clone())
+        logits, gradient_for = recorded(forward, moved)
         _same_classes(clean, logits)
         value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **self.divergence_options)
         # The gradient takes the place of the point that it was taken at: a batch less is held.
-        moved.copy_(input_gradient(logits, moved, slope))
+        moved.copy_(gradient_for(slope))
         result, norm = ops.perturb(x, moved, radius, return_norm=True)
         moved.copy_(result)
         flat |= (norm == 0).to(flat.device)

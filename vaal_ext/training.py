@@ -15,7 +15,8 @@ from tqdm import tqdm
 from vaal_ext.checks import require_int, require_positive
 from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.transfers import to_device
-from vaal_ext.model_state import borrowed
+from vaal_ext.forward import forward_of, warn_of_probabilities
+from vaal_ext.model_state import borrowed, unwrapped
 from vaal_ext.progress import progress_bar
 from vaal_ext.streams import seeded
 from vaal_ext.vat import VatTerm
@@ -142,15 +143,19 @@ def _last_tenth(
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Accuracy in [0, 1] and mean cross-entropy (nats) on samples [N, ...] with labels int64 [N].
 
-    In eval mode and without gradients; the model is afterwards as it was.
+    In eval mode and without gradients; the model is afterwards as it was. Its outputs are checked
+    as those of :func:`vaal_ext.ldr_scores` are: probabilities get a warning, one column an error.
     """
+    network = unwrapped(model)
+    forward = forward_of(network, None)
     correct = torch.zeros((), dtype=torch.int64, device=x.device)
     loss = torch.zeros((), dtype=torch.float64, device=x.device)
-    with borrowed(model, x.device), torch.no_grad():
-        for part, labels in zip(
-            x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True
-        ):
-            logits = model(part)
+    with borrowed(network, x.device), torch.no_grad():
+        for start in range(0, len(y), _EVALUATION_BATCH):
+            part, labels = (tensor[start : start + _EVALUATION_BATCH] for tensor in (x, y))
+            logits = forward(part)
+            if start == 0:
+                warn_of_probabilities(network, logits)
             correct += (logits.argmax(dim=1) == labels).sum()
             loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
     return correct.item() / len(y), loss.item() / len(y)

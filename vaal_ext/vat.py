@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, require_positive, require_sample_index
-from vaal_ext.forward import LogitsFn, check_input, forward_of
+from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, with_copied_buffers
 from vaal_ext.power_iteration import PowerIteration
 
@@ -48,9 +48,10 @@ def vat_loss(
     training mode batch norm normalises each pass by that pass's own statistics (a sample's r then
     serves the whole batch a little; all samples count alike in it), and every pass draws its own
     dropout mask from torch's global generator, so that J also measures the masks. Buffers (the
-    running statistics) stay as they are, bit for bit: every pass has copies of its own. No pass
-    touches `.grad`; those that search r record no gradient of the parameters. Nothing waits for the
-    device, so a step with this loss can be captured as a CUDA graph.
+    running statistics) stay as they are, bit for bit: every pass has copies of its own, and what it
+    registers is gone after it. No pass touches `.grad`; those that search r record no gradient of
+    the parameters. Nothing waits for the device, so a step with this loss can be captured as a CUDA
+    graph; with method="finite-difference" torch.compile(fullgraph=True) traces it.
 
     Args:
         model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
@@ -65,6 +66,9 @@ def vat_loss(
         seed, sample_index: key each sample's start direction; sample_index is int64 [B] on the
             device of x, by default arange(B). Change one of them from step to step.
         entropy_weight: of the mean conditional entropy, finite and >= 0. 0 leaves it out.
+
+    Warns (on the CPU, where nothing has to be waited for) if the model gives probabilities instead
+    of logits.
 
     Returns:
         A scalar in nats, float64 where the logits are, else float32; NaN where any logits are not
@@ -84,7 +88,8 @@ def vat_loss(
     check_input(x)
     if len(x) == 0:
         raise ValueError("x must hold at least one sample: the mean over none is not defined")
-    if torch.is_inference_mode_enabled():
+    # (Where torch.compile traces, it cannot be asked; the gradient would fail there all the same.)
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError("vat_loss cannot run under torch.inference_mode(): it differentiates")
     if sample_index is None:
         sample_index = torch.arange(len(x), device=x.device)
@@ -93,8 +98,13 @@ def vat_loss(
     recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
     searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
     x = x.detach()
-    # Every call gets its own copy of the input: a model may begin with an in-place layer.
-    clean = recorded(x.clone())
+    # Every call gets its own copy of the input: a model may begin with an in-place layer. And the
+    # logits are copied: a model may write the next ones to the same place.
+    clean = recorded(x.clone()).clone()
+    if (
+        clean.is_cpu and not torch.compiler.is_compiling()
+    ):  # where the answer need not be waited for
+        warn_of_probabilities(model, clean)
     found = settings.search(searching, x, sample_index, clean.detach())
     loss = settings.divergence_of(recorded, clean, x, found.moved).mean()
     if entropy_weight:

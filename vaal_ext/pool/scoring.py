@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ from vaal_ext.device.graphs import BatchFn, replayed, require_cuda_graph
 from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
-from vaal_ext.model_state import Model, borrowed, home_device
+from vaal_ext.model_state import Model, borrowed, home_device, unwrapped
 from vaal_ext.pool.batches import pool_batches, pool_names, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
+from vaal_ext.pool.first_batch import Looks
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
@@ -66,6 +67,9 @@ class PoolRun:
     chosen: Execution | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.model = unwrapped(self.model)
+        if self.encode is not None:
+            self.encode = unwrapped(self.encode)
         if self.batch_size != "auto":
             require_int("batch_size", self.batch_size, 1)
         if self.memory_limit is not None:
@@ -90,6 +94,7 @@ class PoolRun:
         self._device = None if self.device is None else device_named(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
+        self._looks = Looks()
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
         """The scores of the pool, and how many samples are flat."""
@@ -122,6 +127,7 @@ class PoolRun:
                 memory_limit=self.memory_limit,
             )
         self.chosen = chosen
+        self._looks.expect()  # who settles this looks at the first samples: one of all processes
         return chosen
 
     def parts(
@@ -157,6 +163,10 @@ class PoolRun:
                 table = ScoreTable(part_index, self.measure, pool_names(pool, start, stop))
                 missing: list[int] = []
                 batches = pool_batches(part, chosen.batch_size or 1, self.num_workers, missing)
+                # Not as compiled: that would be compiled for these few samples.
+                eager = replace(run, model=self.model)
+                lent = partial(self._lent, device)
+                batches = self._looks.at(eager, batches, part_index, chosen.mode, lent, progress)
                 results = self._results(run, compute, device_batches(batches, device), part_index)
                 for position, columns, posterior in delayed(results, behind):
                     rows = self._checked(columns(), part_index[position])
