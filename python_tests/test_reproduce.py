@@ -23,7 +23,8 @@ from vaal_ext.experiment.config import RunConfig
 from vaal_ext.reproduce import figures
 from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
 from vaal_ext.reproduce.plan import EXHIBITS, exhibits_named
-from vaal_ext.reproduce.runner import Overrides, plan_runs, run_missing
+from vaal_ext.reproduce.planned import Overrides, plan_runs
+from vaal_ext.reproduce.runner import run_missing
 from vaal_ext.reproduce.tables import markdown_table, table_cells
 
 pytest.importorskip("matplotlib")

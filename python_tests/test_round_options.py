@@ -88,7 +88,7 @@ def test_the_options_change_the_query(tmp_path):
 
 
 def test_a_warm_start_trains_on_from_the_last_weights(tmp_path):
-    config = replace(SMALL, strategy="random", warm_start=True)
+    config = replace(SMALL, strategy="random", num_iters=None, percentile=None, warm_start=True)
     run(replace(config, rounds=1), tmp_path / "one", progress=False)
     run(replace(config, rounds=2), tmp_path / "two", progress=False)
     data = loop.load_dataset("moons", None, stream_seed(0, Stream.SPLIT))

@@ -19,6 +19,9 @@ __all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
 # With "vat_" in front, the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
+# Of the query, and read by the strategy vaal alone.
+_OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
+
 # Where the data lies is no part of a run: their content is compared instead.
 _NOT_COMPARED = ("data_root",)
 
@@ -136,6 +139,21 @@ class RunConfig:
         require_positive("learning_rate", full.learning_rate)
         full.make_vat()
         return full
+
+    def refuse_unread(self) -> None:
+        """ValueError where a setting of ``vaal`` is given with a strategy that does not read it.
+
+        Only for what a user wrote: a :class:`ResolvedConfig`, or a project's file, has them all.
+        """
+        name, _ = self._query_and_regulariser()
+        if name in STRATEGIES and name != "vaal":
+            for field in fields(RunConfig):
+                value = getattr(self, field.name)
+                if field.name in _OF_VAAL and value != field.default:
+                    raise ValueError(
+                        f"{field.name} is for the strategy vaal, got {value!r} with "
+                        f"{self.strategy!r}"
+                    )
 
     def make_strategy(self) -> Strategy:
         """The strategy with those of these settings that it has. ValueError if one is bad."""
