@@ -99,7 +99,7 @@ def run(
                 seconds.append(time.perf_counter() - started)
                 left = time_left(seconds, config.rounds)
                 bar.update()
-                bar.set_description(now(len(state.rounds), left, config))
+                bar.set_description_str(now(len(state.rounds), left, config))
                 if progress:
                     say(round_line(state.rounds[-1], config.rounds, left))
 

@@ -29,7 +29,7 @@ def standing_bar(desc: str, *, total: int, done: int, show: bool) -> tqdm:
     terminal it shows nothing: a log has the lines of :func:`say`.
 
     Args:
-        desc: what is going on; ``set_description`` changes it.
+        desc: what is going on; ``set_description_str`` changes it.
         total, done: the number of steps, and how many of them are finished.
         show: False makes a bar that shows nothing.
     """

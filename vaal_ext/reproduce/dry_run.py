@@ -47,7 +47,7 @@ def dry_run(
             yield f"data of {dataset}: there"
     left = time_left(planned)
     took = f"; {left} for the rest, as long as finished rounds took" if left else ""
-    together = "" if len(chosen) == 1 else "together (exhibits share what they have in common) "
+    together = "" if len(chosen) == 1 else "all of these, which share what they have in common: "
     yield f"{together}{_counts(planned)}{took}; nothing was run or written"
 
 

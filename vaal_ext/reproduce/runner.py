@@ -37,8 +37,8 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
         estimate = time_left(planned)
         rest = f", {estimate} for the rest" if estimate else ""
         say(f"{done} of {len(planned)} runs are finished{rest}")
-    waiting = False
-    with standing_bar("", total=len(planned), done=done, show=progress) as bar:
+    waiting, show = False, progress and bool(left)
+    with standing_bar(f"run {done + 1}", total=len(planned), done=done, show=show) as bar:
         while left:
             elsewhere = []
             for item in left:
@@ -49,7 +49,7 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
                     heading = f"run {done + 1} of {len(planned)}"
                     estimate = time_left(planned, pace.ratio) if progress else ""
                     heading += f", {estimate} left" if estimate else ""
-                    bar.set_description(heading)
+                    bar.set_description_str(heading)
                     if progress:
                         say(heading)
                     try:
