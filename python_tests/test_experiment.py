@@ -53,10 +53,10 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
     ]
     assert rounds[0]["score_seconds"] == rounds[0]["select_seconds"] == "0.0"
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4  # what is run, and the rounds
     accuracy = 100 * float(rounds[2]["test_accuracy"])
-    assert lines[2].startswith(f"round 2/2  16 labels  test accuracy {accuracy:.2f}%  loss ")
-    assert all(word in lines[2] for word in ("training", "scoring", "selecting"))
+    assert lines[3].startswith(f"round 2/2  16 labels  test accuracy {accuracy:.2f}%  loss ")
+    assert all(word in lines[3] for word in ("training", "scoring", "selecting"))
 
     config = json.loads((out / "config.json").read_text())
     assert set(config) == {"config", "data_sha256", "versions", "commit"}
@@ -206,6 +206,14 @@ def test_the_pool_may_be_used_up(tmp_path):
         ),
         ({"seed": -1}, ValueError, "seed must be in 0"),
         ({"xi": -1.0}, ValueError, "xi must be finite and above 0"),
+        # The command refuses the same options.
+        ({"strategy": "random", "eps": 0.3}, ValueError, "eps is for the strategy vaal, got 0.3"),
+        ({"strategy": "dfal+vat"}, ValueError, "num_iters is for the strategy vaal, got 1 with"),
+        (
+            {"strategy": "margin", "num_iters": None, "class_prior": None},
+            ValueError,
+            "class_prior is for the strategy vaal, got None with 'margin'",
+        ),
         ({"percentile": 100.0}, ValueError, "nothing ranks above it"),
         ({"class_prior": [1, 1, 1]}, ValueError, "each of the 2 classes, got 3"),
         (

@@ -104,7 +104,9 @@ def run(
             if data_root is not None and name in TRAINED:
                 command += ["--data-root", str(data_root.absolute())]
             search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-            status = _run(command, {**os.environ, "PYTHONPATH": search})
+            # Unbuffered: in a log, too, each line is there when it is printed.
+            own = {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
+            status = _run(command, os.environ | own)
             if status:
                 return status
             print(f"({name} took {duration(time.perf_counter() - started)})\n", flush=True)

@@ -143,17 +143,22 @@ class RunConfig:
     def refuse_unread(self) -> None:
         """ValueError where a setting of ``vaal`` is given with a strategy that does not read it.
 
-        Only for what a user wrote: a :class:`ResolvedConfig`, or a project's file, has them all.
+        What the data set's table has may be given: a ``config.json`` holds every setting.
         """
         name, _ = self._query_and_regulariser()
-        if name in STRATEGIES and name != "vaal":
-            for field in fields(RunConfig):
-                value = getattr(self, field.name)
-                if field.name in _OF_VAAL and value != field.default:
-                    raise ValueError(
-                        f"{field.name} is for the strategy vaal, got {value!r} with "
-                        f"{self.strategy!r}"
-                    )
+        if name not in STRATEGIES or name == "vaal":
+            return
+        defaults = {field.name: field.default for field in fields(RunConfig)}
+        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL}).resolved()
+        for setting in _OF_VAAL:
+            value = getattr(self, setting)
+            if not any(
+                isinstance(value, type(known)) and value == known
+                for known in (defaults[setting], getattr(usual, setting))
+            ):
+                raise ValueError(
+                    f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"
+                )
 
     def make_strategy(self) -> Strategy:
         """The strategy with those of these settings that it has. ValueError if one is bad."""

@@ -67,9 +67,9 @@ def run(
         ImportError: a TensorBoard log is asked for, and tensorboard is not installed.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
-    if not isinstance(config, ResolvedConfig):
-        config.refuse_unread()
-    config = config.resolved()
+    given, config = config, config.resolved()
+    if not (Path(out) / "config.json").exists():  # a run that was begun with them goes on
+        given.refuse_unread()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
