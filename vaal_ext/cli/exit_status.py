@@ -69,10 +69,10 @@ def exit_status(command: Any, arguments: Sequence[str] | None) -> int:
             given = sys.argv[1:] if arguments is None else arguments
             # Not by _say: a path in the command may hold two spaces in a row. Below a bar's line.
             below = "\n" if sys.stderr.isatty() else ""
-            text = (
+            line = (
                 f"{below}vaal-ext: interrupted; {interrupted}: {shlex.join(['vaal-ext', *given])}"
             )
-            print(text, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
             return _INTERRUPTED
         except BrokenPipeError:
             # The reader has what it wanted. Python flushes stdout at exit: into nothing, then.

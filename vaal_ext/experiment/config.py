@@ -148,7 +148,7 @@ class RunConfig:
         name, _ = self._query_and_regulariser()
         if name not in STRATEGIES or name == "vaal":
             return
-        defaults = {field.name: field.default for field in fields(RunConfig)}
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
         usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL}).resolved()
         for setting in _OF_VAAL:
             value = getattr(self, setting)

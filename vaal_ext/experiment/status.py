@@ -58,6 +58,10 @@ def queries(number: int) -> str:
     return f"{number} {'query' if number == 1 else 'queries'}"
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """So many seconds, rounded to what an estimate is good for: "5 s", "4 min", "2.5 h"."""
     if seconds < 57.5:
@@ -90,7 +94,8 @@ def beginning(config: ResolvedConfig, done: int, left: str) -> str:
         return f"going on after round {done - 1}, {left}"
     return (
         f"{config.strategy} on {config.dataset}, {queries(config.rounds)} of {config.query_size} "
-        f"samples after {config.initial} initial labels, {config.steps} steps a training"
+        f"samples after {_counted(config.initial, 'initial label')}, "
+        f"{_counted(config.steps, 'step')} a training"
     )
 
 

@@ -35,7 +35,7 @@ def dry_run(
                 config = mine[0].config
                 yield (
                     f"  {dataset}, {label!r}: {_counts(mine)}; {queries(config.rounds)} of "
-                    f"{config.query_size}, {config.steps} steps a training"
+                    f"{config.query_size}, {counted(config.steps, 'step')} a training"
                 )
     planned = list_runs(list(chosen.values()), overrides, out)
     for dataset in dict.fromkeys(item.config.dataset for item in planned):

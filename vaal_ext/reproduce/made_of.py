@@ -59,13 +59,14 @@ def caption(entries: Sequence[Mapping[str, Any]]) -> str:
     """Of what :func:`entry` gave, for a picture: "5 seeds, 10 queries of 100 from the whole pool,
     500 steps a training"; "1 to 5 seeds" where they differ."""
     queries = [number for one in entries for number in one["queries"].values()]
+    steps = {one["steps"] for one in entries}
     pools = sorted({one["pool_size"] or math.inf for one in entries})
     pool = "the whole pool" if pools == [math.inf] else f"{_several(pools)} samples of the pool"
     return (
         f"{seeds_text(len(one['queries']) for one in entries)}, "
         f"{_several(queries)} {'query' if max(queries) == 1 else 'queries'} of "
         f"{_several(one['query_size'] for one in entries)} from {pool}, "
-        f"{_several(one['steps'] for one in entries)} steps a training"
+        f"{_several(steps)} {'step' if steps == {1} else 'steps'} a training"
     )
 
 
