@@ -71,6 +71,8 @@ def test_a_run_is_ended_by_a_signal_and_goes_on(number, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "vaal_ext", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores the signal, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("round 0/2"):
