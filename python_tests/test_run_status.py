@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import replace
 
@@ -63,8 +64,8 @@ def test_a_log_is_told_before_the_first_round_and_after_each(monkeypatch, tmp_pa
         "3 steps a training\n"
     )
     assert before[1].startswith("round 0/2  6 labels")
-    assert before[1].endswith("  at least 5 s left\n")
-    assert before[2].endswith("  about 5 s left\n")
+    assert re.search(r"  at least \d+ (s|min) left\n$", before[1])
+    assert re.search(r"  about \d+ (s|min) left\n$", before[2])
     last = capfd.readouterr()
     assert last.out.startswith("round 2/2")
     assert "left" not in last.out
@@ -84,9 +85,8 @@ def test_a_run_taken_up_again_knows_from_its_folder_what_is_left(monkeypatch, tm
         with pytest.raises(Killed):
             run(config, tmp_path, progress=False)
     run(config, tmp_path)
-    assert capsys.readouterr().out.splitlines()[0] == (
-        f"{tmp_path}: going on after round 1, about 5 s left"
-    )
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(r".*: going on after round 1, about \d+ (s|min) left", first)
 
 
 def test_a_terminal_has_the_bar_at_once_and_lines_above_it(monkeypatch):
@@ -108,7 +108,7 @@ def test_the_bar_of_a_run_says_which_round_is_on(monkeypatch, tmp_path, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     run(SMALL, tmp_path)
-    for text in ("round 0 of 2:   0%", "round 1 of 2, at least 5 s left:", "round 2 of 2, about"):
+    for text in ("round 0 of 2:   0%", "round 1 of 2, at least ", "round 2 of 2, about "):
         assert text in terminal.getvalue()
     assert len(capsys.readouterr().out.splitlines()) == 4
 

@@ -35,6 +35,9 @@ def keeping(kept: str, again: str = "to go on") -> Iterator[None]:
     """Around a command's work: Ctrl-C, and SIGTERM alike, end it with status 130 and one line.
 
     The line says `kept`, and how to take the work up: `again`, with the command as it was given.
+
+    Raises:
+        _Interrupted: in place of the KeyboardInterrupt, for :func:`exit_status`.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None

@@ -85,7 +85,10 @@ class PlannedRun:
 
 
 def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> list[PlannedRun]:
-    """The runs of :func:`list_runs`, once :func:`check_data` has found nothing wrong."""
+    """The runs of :func:`list_runs`, once :func:`check_data` has found nothing wrong.
+
+    TypeError, ValueError, OSError: see there.
+    """
     planned = list_runs(exhibits, overrides, out)
     check_data(planned)
     return planned
