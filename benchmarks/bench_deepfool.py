@@ -128,6 +128,7 @@ def measure(network: str, model: nn.Module, x: Tensor, args: argparse.Namespace)
         f"\n{network}, batch {len(x)}, threads {torch.get_num_threads()}, "
         f"{mean_iterations:.2f} iterations a sample"
     )
+    print("x vaal_ext: so many times as long as vaal_ext (below 1: faster than it)")
     print(f"{'':20}{'ms a sample':>13}{'x vaal_ext':>12}{'off by':>10}")
     rows = []
     for name, values in seconds.items():

@@ -127,6 +127,10 @@ def measure(network: Trained, near: dict, args) -> list[dict[str, object]]:
     calls = {name: partial(search, network.model, x, index) for name, search in SEARCHES.items()}
     seconds = timed(calls, args.seconds, args.device)
     print(f"\n{network.name}, batch {len(x)}, threads {torch.get_num_threads()}")
+    print(
+        "x default: so many times as long as the default search; quotient: what it finds, as part "
+        "of what the exact direction finds; overlap: of its roughest tenth with the exact one's"
+    )
     print(f"{'':20}{'Ip':>4}{'median ms':>11}{'x default':>11}{'quotient':>10}{'overlap':>9}")
     rows = []
     for (method, number), values in seconds.items():

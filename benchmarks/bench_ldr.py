@@ -174,6 +174,10 @@ def measure(
     seconds = timed(calls, args.seconds, args.device)
     where = f"batch {args.batch_size}, threads {torch.get_num_threads()}, heap kept: {heap_kept}"
     print(f"\n{network}, {where}")
+    print(
+        "x bare: so many times as long as the network's own passes; x vaal_ext: so many times as "
+        "long as vaal_ext (below 1: faster than it)"
+    )
     print(f"{'':20}{'median ms':>11}{'x bare':>9}{'x vaal_ext':>12}{'scores off by':>16}")
     rows = []
     for name, values in seconds.items():

@@ -97,7 +97,7 @@ def main() -> None:
     where, rows = about(args.device), []
     for network in networks(args.device, args.samples, args.data_root, args.mnist_samples):
         found = correlations(network)
-        print(f"\n{network.name}, Spearman's correlation with float64")
+        print(f"\n{network.name}, Spearman's correlation with float64 (1: the same ranks)")
         print(f"{'':28}" + "".join(f"{f'xi = {xi:g}':>12}" for xi in XIS))
         for method, form in dict.fromkeys(key[:2] for key in found):
             mine = {key[2]: value for key, value in found.items() if key[:2] == (method, form)}

@@ -88,6 +88,10 @@ def main() -> None:
     parser.add_argument("--starts", type=options.several, default=4)
     args = parser.parse_args()
     where = about(args.device)
+    print(
+        "overlap: the share of the roughest tenth that two random starts agree on; correlation: "
+        "Spearman's, of their scores (1: the start has no say)"
+    )
     trained = networks(args.device, args.samples, args.data_root, args.mnist_samples)
     rows = [row for network in trained for row in measure(network, args.starts, where)]
     if args.csv:

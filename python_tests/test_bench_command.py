@@ -39,7 +39,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_benchmarks_run_in_turn(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--device", "cpu", "--threads", "1", "--threads", "3", "--out", "o"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("== ")] == [f"== {n}" for n in bench.NAMES]
+    heads = [line for line in lines if line.startswith("== ")]
+    assert heads[:-1] == [f"== benchmark {i} of 8: {n}" for i, n in enumerate(bench.NAMES, 1)]
+    assert heads[-1].startswith("== summary")
+    assert [line for line in lines if " took " in line] == [f"({n} took 5 s)" for n in bench.NAMES]
     started = [line.split() for line in lines if line.startswith("bench_")]
     assert [words[0] for words in started] == [f"bench_{name}" for name in bench.NAMES]
     for name, words in zip(bench.NAMES, started, strict=True):
@@ -59,6 +62,33 @@ def test_one_benchmark_quickly(place: Path, capfd: pytest.CaptureFixture[str]) -
     assert "bench_ldr" not in out
     assert not list(place.glob("**/*.csv"))
     assert not list(place.glob(".bench-*"))
+
+
+def test_the_end_sums_up_how_others_compare(place: Path, capfd) -> None:
+    tables = {
+        "ops": 'opponent,ratio_to_ours\nvaal_ext,1\n"vaal_ext, autograd",14\neager,3\neager,9\n'
+        "eager,0.5\nclone,0.56\n",
+        "ldr": "opponent,ratio_to_ours\nvat,1.25\n",
+        "accuracy": "method,worst\nvaal_ext,1e-7\n",
+    }
+    for name, table in tables.items():
+        path = place / "benchmarks" / f"bench_{name}.py"
+        path.write_text(f'"""About {name}.\n\nMore."""\n' + SCRIPT.replace('"table"', repr(table)))
+    for name in ("ops", "ldr", "accuracy"):
+        assert main(["bench", name, "--device", "cpu"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert "== benchmark 1 of 1: ops. About ops." in lines
+    start = (
+        "ops       eager                      3.00 x (0.50 to 9.00); vaal_ext is faster in 2 of 3"
+    )
+    assert [line for line in lines if " x (" in line] == [
+        f"{start} cases",
+        "ops       clone                      0.56 x (0.56 to 0.56); vaal_ext is faster in 0 of 1 "
+        "cases",
+        "ldr       vat                        1.25 x (1.25 to 1.25); vaal_ext is faster in 1 of 1 "
+        "cases",
+    ]
+    assert "no race, see above: accuracy" in lines
 
 
 def test_networks_are_trained_on_mnist_where_it_is(place: Path, capfd, monkeypatch) -> None:
@@ -104,7 +134,7 @@ def test_a_benchmark_that_fails_ends_it(place: Path, capfd: pytest.CaptureFixtur
     assert main(["bench", "--device", "cpu", "--out", "o"]) == 1
     out, err = capfd.readouterr()
     assert "an opponent is off" in err
-    assert "== ldr" not in out
+    assert "3 of 8: ldr" not in out
     assert not list(Path("o").iterdir())  # half a set of tables is none
 
 

@@ -217,12 +217,13 @@ def test_interrupted_run_says_so_and_goes_on(place: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("run: random on moons, 40 queries")
     assert process.stdout.readline().startswith("round")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert stderr.endswith("vaal-ext: interrupted\n")
+    assert "vaal-ext: interrupted; the finished rounds are kept in run; to go on: " in stderr
     assert Path("run/rounds.csv").exists()
     assert not list(Path("run").glob(".*.tmp"))
 

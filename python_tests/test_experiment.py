@@ -53,10 +53,10 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
     ]
     assert rounds[0]["score_seconds"] == rounds[0]["select_seconds"] == "0.0"
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4  # what is run, and the rounds
     accuracy = 100 * float(rounds[2]["test_accuracy"])
-    assert lines[2].startswith(f"round 2/2  16 labels  test accuracy {accuracy:.2f}%  loss ")
-    assert all(word in lines[2] for word in ("training", "scoring", "selecting"))
+    assert lines[3].startswith(f"round 2/2  16 labels  test accuracy {accuracy:.2f}%  loss ")
+    assert all(word in lines[3] for word in ("training", "scoring", "selecting"))
 
     config = json.loads((out / "config.json").read_text())
     assert set(config) == {"config", "data_sha256", "versions", "commit"}
@@ -98,7 +98,7 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
 def test_every_strategy_starts_from_the_same_labels_and_weights(strategy, tmp_path):
     config = replace(SMALL, rounds=1)
     run(config, tmp_path / "vaal", progress=False)
-    run(replace(config, strategy=strategy), tmp_path / strategy, progress=False)
+    run(replace(config, strategy=strategy, num_iters=None), tmp_path / strategy, progress=False)
     first, other = ((tmp_path / name) for name in ("vaal", strategy))
     assert (first / "query_000.csv").read_bytes() == (other / "query_000.csv").read_bytes()
     numbers = ("test_accuracy", "test_loss", "val_accuracy", "train_loss")
@@ -177,7 +177,7 @@ def test_pool_size_scores_a_fresh_part_in_every_round(tmp_path):
 
 
 def test_the_pool_may_be_used_up(tmp_path):
-    config = replace(SMALL, strategy="random", initial=796, query_size=2)
+    config = replace(SMALL, strategy="random", num_iters=None, initial=796, query_size=2)
     run(config, tmp_path / "run", progress=False)
     assert read(tmp_path / "run" / "rounds.csv")[-1]["labels"] == "800"
 
@@ -206,6 +206,14 @@ def test_the_pool_may_be_used_up(tmp_path):
         ),
         ({"seed": -1}, ValueError, "seed must be in 0"),
         ({"xi": -1.0}, ValueError, "xi must be finite and above 0"),
+        # The command refuses the same options.
+        ({"strategy": "random", "eps": 0.3}, ValueError, "eps is for the strategy vaal, got 0.3"),
+        ({"strategy": "dfal+vat"}, ValueError, "num_iters is for the strategy vaal, got 1 with"),
+        (
+            {"strategy": "margin", "num_iters": None, "class_prior": None},
+            ValueError,
+            "class_prior is for the strategy vaal, got None with 'margin'",
+        ),
         ({"percentile": 100.0}, ValueError, "nothing ranks above it"),
         ({"class_prior": [1, 1, 1]}, ValueError, "each of the 2 classes, got 3"),
         (
@@ -236,8 +244,9 @@ def test_bad_settings_are_refused_before_anything_is_made(change, error, message
 
 @pytest.mark.parametrize("strategy", ["random", "vaal"])
 def test_a_training_that_diverges_says_so_and_keeps_nothing(strategy, tmp_path):
+    config = replace(SMALL, strategy=strategy, num_iters=None, learning_rate=1e30)
     with pytest.raises(ValueError, match=r"training of round 0 diverged .* rate is 1e\+30, take"):
-        run(replace(SMALL, strategy=strategy, learning_rate=1e30), tmp_path / "run", progress=False)
+        run(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "state.pt").exists()
 
 

@@ -23,7 +23,8 @@ from vaal_ext.experiment.config import RunConfig
 from vaal_ext.reproduce import figures
 from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
 from vaal_ext.reproduce.plan import EXHIBITS, exhibits_named
-from vaal_ext.reproduce.runner import Overrides, plan_runs, run_missing
+from vaal_ext.reproduce.planned import Overrides, plan_runs
+from vaal_ext.reproduce.runner import run_missing
 from vaal_ext.reproduce.tables import markdown_table, table_cells
 
 pytest.importorskip("matplotlib")
@@ -216,7 +217,7 @@ def test_figures_of_whole_runs_leave_the_others_out(tmp_path, capsys):
     for dataset in ("circles", "moons"):
         cut_off = tmp_path / "runs" / dataset / "vaal,rounds=1,steps=3" / "seed_1" / "rounds.csv"
         cut_off.write_text("".join(cut_off.read_text().splitlines(keepends=True)[:2]))
-    assert main([*command, "--show-only"]) == 0
+    assert main([*command, "--show-only", "--replace"]) == 0  # there are fewer runs now
     assert "2 unfinished runs are left out" in capsys.readouterr().out
     after = read(tmp_path / "fig5" / "fig5.csv")
     assert after == [row for row in before if (row["strategy"], row["seed"]) != ("vaal", "1")]
@@ -234,7 +235,13 @@ def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
         (["table2", "--data", images], "are 1100 labels; the pool of npz:"),
         (["fig3", "--data", images], "data cannot replace it"),
         (["fig3", "--seeds", "0"], "seeds must be at least 1"),
-        (["fig3", "--variant", "margin"], "are random, vaal, got 'margin'"),
+        (["fig3", "--variant", "margin"], "are 'random'; 'vaal'; got 'margin'\n"),
+        (
+            ["digits", "--variant", "vaal rising"],
+            "'vaal, rising'; 'vaal, rising, no prior'; 'vaal (paper)'; 'vaal+vat (paper)'; got "
+            "'vaal rising', did you mean 'vaal, rising'?\n",
+        ),
+        (["tabel2"], "got 'tabel2', did you mean table2?\n"),
         (["table2", "--data", images, *SMALL[:-1], "50"], "query_size must be at most pool_size"),
     ):
         assert main(["reproduce", *arguments, "--out", str(out)]) == 2
@@ -337,7 +344,7 @@ def test_table_cells_by_hand():
     assert [c.paper for c in cells[:2]] == [91.16, 95.50]
     assert all(math.isnan(c.paper) for c in cells[2:])
     text = markdown_table(cells, "Table", ["a note"])
-    assert "| # annotations | seeds | 100 | 300 |" in text
+    assert "| labelled samples (queried) | seeds | 200 (100) | 400 (300) |" in text
     row = "| **92.00 [92.00, 92.00]** (91.16) | **96.00 [96.00, 96.00]** (95.50) |"
     assert f"| vaal | 3 {row}" in text
     assert "| margin | 1 | 80.00 | 95.00 |" in text

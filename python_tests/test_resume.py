@@ -150,7 +150,7 @@ def test_it_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
             run(SMALL, tmp_path / "run", progress=False)
     run(SMALL, tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path / 'run'}: going on after round 0"
+    assert lines[0].startswith(f"{tmp_path / 'run'}: going on after round 0, at least ")
     assert [line[:9] for line in lines[1:]] == ["round 1/2", "round 2/2"]
 
 
@@ -249,3 +249,20 @@ def test_another_networks_state_is_refused(whole, tmp_path):
 def test_config_json_is_what_was_asked(whole):
     saved = json.loads((whole / "config.json").read_text())["config"]
     assert ResolvedConfig(**saved) == SMALL.resolved()
+
+
+def test_a_run_with_settings_that_its_strategy_does_not_read_goes_on(tmp_path):
+    """Earlier versions began one; a new one is refused, unless they are the data set's own."""
+    config = replace(SMALL, strategy="random", num_iters=None, rounds=1)
+    run(config, tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    again = RunConfig(**content["config"])
+    run(again, tmp_path / "other", progress=False)  # everything is given, as the table has it
+    content["config"] |= {"eps": 0.7, "rounds": 2}
+    path.write_text(json.dumps(content))
+    run(RunConfig(**content["config"]), tmp_path / "run", progress=False)
+    assert len(without_seconds(tmp_path / "run" / "rounds.csv")) == 3
+    with pytest.raises(ValueError, match=r"eps is for the strategy vaal, got 0\.7 with 'random'"):
+        run(RunConfig(**content["config"]), tmp_path / "new", progress=False)
+    assert not (tmp_path / "new").exists()

@@ -119,7 +119,12 @@ def test_the_log_of_another_run_is_refused(tmp_path):
 
 
 def test_a_strategy_without_ldr(tmp_path):
-    run(replace(SMALL, strategy="entropy"), tmp_path / "run", progress=False, tensorboard=tmp_path)
+    run(
+        replace(SMALL, strategy="entropy", num_iters=None),
+        tmp_path / "run",
+        progress=False,
+        tensorboard=tmp_path,
+    )
     assert "log10 LDR" not in events(tmp_path).Tags()["histograms"]
     assert_all_there(tmp_path / "run", tmp_path)
 

@@ -25,7 +25,7 @@ from vaal_ext.vat import VatSettings, VatTerm, vat_loss
 
 VAT = VatSettings(weight=1.0, xi=0.01, eps=0.3, num_iters=1)
 SMALL = RunConfig(
-    "moons", "random", rounds=1, initial=6, query_size=5, steps=5, num_iters=1, device="cpu",
+    "moons", "random", rounds=1, initial=6, query_size=5, steps=5, device="cpu",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vaal_ext.cli.exit_status import exit_status
+from vaal_ext.cli.exit_status import exit_status, keeping
 from vaal_ext.cli.labelling import label, predict, query, train
 from vaal_ext.cli.options import batch_size_of, class_prior_of, eps_of, fill, numbers
 from vaal_ext.cli.reproduce import reproduce
@@ -196,8 +196,9 @@ def report(
     """Compare runs: learning curves, table, LDR histogram, the images queried."""
     from vaal_ext.report.write import write_report
 
-    for line in write_report(runs, out):
-        print(line, flush=True)
+    with keeping(f"what was written in {out} is whole, the rest is missing", "to write all"):
+        for line in write_report(runs, out):
+            print(line, flush=True)
 
 
 for _command in (reproduce, query, label, train, predict):
@@ -229,7 +230,10 @@ def bench(
     from vaal_ext.cli import bench
 
     names = bench.NAMES if name is None else (name,)
-    raise typer.Exit(bench.run(names, device, threads, out, data_root, quick=quick))
+    kept = "what was printed is all there is" + ("" if out is None else f", {out} got no table")
+    with keeping(kept, "to begin again"):
+        status = bench.run(names, device, threads, out, data_root, quick=quick)
+    raise typer.Exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

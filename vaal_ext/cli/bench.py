@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.device.named import device_named
+from vaal_ext.experiment.status import duration
 
 __all__ = ["NAMES", "TRAINED", "UNTIMED", "run"]
 
@@ -44,7 +51,7 @@ def run(
     *,
     quick: bool,
 ) -> int:
-    """Runs benchmarks one after another; what they print goes to stdout.
+    """Runs benchmarks one after another; what they print goes to stdout, and at last a summary.
 
     Args:
         names: of NAMES.
@@ -84,8 +91,11 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     # For results and working files that nobody asked for, and gone with them if we are killed.
     with tempfile.TemporaryDirectory(dir=out, prefix=".bench-") as temporary:
-        for name in names:
-            print(f"== {name}", flush=True)
+        for number, name in enumerate(names, 1):
+            about = ast.get_docstring(ast.parse((folder / f"bench_{name}.py").read_text()))
+            what = f". {about.splitlines()[0]}" if about else ""
+            print(f"== benchmark {number} of {len(names)}: {name}{what}", flush=True)
+            started = time.perf_counter()
             table = Path(temporary) / f"{name}_{where.type}.csv"
             command = [sys.executable, str(folder / f"bench_{name}.py"), "--device", str(where)]
             command += ["--csv", str(table), *(_QUICK[name] if quick else ())]
@@ -94,11 +104,55 @@ def run(
             if data_root is not None and name in TRAINED:
                 command += ["--data-root", str(data_root.absolute())]
             search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-            status = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}).returncode
+            # Unbuffered: in a log, too, each line is there when it is printed.
+            own = {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
+            status = _run(command, os.environ | own)
             if status:
                 return status
+            print(f"({name} took {duration(time.perf_counter() - started)})\n", flush=True)
+        for line in _summary(names, Path(temporary)):
+            print(line)
         if out is not None:
             for table in sorted(Path(temporary).glob("*.csv")):
                 os.replace(table, out / table.name)
                 print(f"written: {out / table.name}")
     return 0
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit status of a process; when this one is interrupted, it ends with all it has started.
+
+    In a session of its own, Ctrl-C does not reach it, and it prints no traceback below our line.
+    """
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _summary(names: Sequence[str], folder: Path) -> Iterator[str]:
+    """From the tables in the folder: how the opponents' times compare with ours, one a line."""
+    yield "== summary: what others take, as a multiple of vaal_ext's time (median, least to most)"
+    no_race = []
+    for name in names:
+        ratios: dict[str, list[float]] = {}
+        for table in folder.glob(f"{name}_*.csv"):
+            with table.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    opponent = row.get("opponent") or ""
+                    if row.get("ratio_to_ours") and not opponent.startswith("vaal_ext"):
+                        ratios.setdefault(opponent, []).append(float(row["ratio_to_ours"]))
+        for opponent, values in ratios.items():
+            slower = sum(value > 1 for value in values)
+            yield (
+                f"{name:10}{opponent:24}{statistics.median(values):7.2f} x "
+                f"({min(values):.2f} to {max(values):.2f}); vaal_ext is faster in {slower} of "
+                f"{len(values)} cases"
+            )
+        if not ratios:
+            no_race.append(name)
+    if no_race:
+        yield f"no race, see above: {', '.join(no_race)}"

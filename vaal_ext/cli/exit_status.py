@@ -6,29 +6,62 @@ every error does.
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
-__all__ = ["exit_status"]
+__all__ = ["exit_status", "keeping"]
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 _EXTRAS = ("matplotlib", "scipy", "sklearn", "torchvision")
 
 
+class _Interrupted(Exception):
+    """Ctrl-C or SIGTERM, with what is kept. No KeyboardInterrupt: typer would swallow its text."""
+
+
+@contextmanager
+def keeping(kept: str, again: str = "to go on") -> Iterator[None]:
+    """Around a command's work: Ctrl-C, and SIGTERM alike, end it with status 130 and one line.
+
+    The line says `kept`, and how to take the work up: `again`, with the command as it was given.
+
+    Raises:
+        _Interrupted: in place of the KeyboardInterrupt, for :func:`exit_status`.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Interrupted(f"{kept}; {again}") from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
 def exit_status(command: Any, arguments: Sequence[str] | None) -> int:
     """Runs a typer command on `arguments` (None: the process's) and says on stderr what went wrong.
+
+    What the encoding of stdout lacks (a path, under ``LANG=C``) is printed with backslash escapes.
 
     Returns:
         0; 2 when what the command was given is bad; 130 when it was interrupted; or what the
         command itself asked for.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python has stderr
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
         try:
@@ -36,6 +69,15 @@ def exit_status(command: Any, arguments: Sequence[str] | None) -> int:
             sys.stdout.flush()
         except (KeyboardInterrupt, typer.Abort):
             status = _INTERRUPTED
+        except _Interrupted as interrupted:
+            given = sys.argv[1:] if arguments is None else arguments
+            # Not by _say: a path in the command may hold two spaces in a row. Below a bar's line.
+            below = "\n" if sys.stderr.isatty() else ""
+            line = (
+                f"{below}vaal-ext: interrupted; {interrupted}: {shlex.join(['vaal-ext', *given])}"
+            )
+            print(line, file=sys.stderr, flush=True)
+            return _INTERRUPTED
         except BrokenPipeError:
             # The reader has what it wanted. Python flushes stdout at exit: into nothing, then.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

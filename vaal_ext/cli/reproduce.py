@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vaal_ext.cli.exit_status import keeping
 from vaal_ext.cli.shared import DataRoot, Device
 
 __all__ = ["reproduce"]
@@ -29,7 +30,9 @@ def reproduce(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Only this row or curve of the exhibit; may be given again."),
+        typer.Option(
+            help="Only this row or curve of the exhibit (--dry-run lists them); may be given again."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many.")] = None,
     pool_size: Annotated[
@@ -43,20 +46,40 @@ def reproduce(
     show_only: Annotated[
         bool, typer.Option("--show-only", help="Run nothing: draw what the runs have come to.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be run and written, and do nothing of it."),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put figures and tables in the place of those made of more (seeds, queries, "
+            "steps, pool, variants), not beside them.",
+        ),
+    ] = False,
 ) -> None:
     """Make figures and tables of the paper: run what is missing, go on where it was cut off.
 
     Started several times with the same options, the processes share the runs among them.
     """
+    from vaal_ext.reproduce import dry_run as rehearsal
     from vaal_ext.reproduce.plan import exhibits_named
-    from vaal_ext.reproduce.runner import Overrides, plan_runs, results, run_missing
+    from vaal_ext.reproduce.planned import Overrides, plan_runs
+    from vaal_ext.reproduce.runner import results, run_missing
     from vaal_ext.reproduce.show import show
 
     chosen = exhibits_named(exhibits)
     root = None if data_root is None else str(data_root)
     overrides = Overrides(root, data, tuple(variant or ()), seeds, rounds, pool_size, steps, device)
-    if not show_only:
-        run_missing(plan_runs(list(chosen.values()), overrides, out))
-    for name, exhibit in chosen.items():
-        for line in show(name, exhibit, results(exhibit, overrides, out), out / name):
+    if dry_run:
+        for line in rehearsal.dry_run(chosen, overrides, out, replace=replace):
             print(line, flush=True)
+        return
+    with keeping(f"the finished rounds of all runs are kept in {out / 'runs'}"):
+        if not show_only:
+            run_missing(plan_runs(list(chosen.values()), overrides, out))
+        for name, exhibit in chosen.items():
+            found = results(exhibit, overrides, out)
+            for line in show(name, exhibit, found, out / name, replace=replace):
+                print(line, flush=True)

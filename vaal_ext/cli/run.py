@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vaal_ext.cli.exit_status import keeping
 from vaal_ext.cli.options import class_prior_of, fill, percentile_of, refuse_options_of_vaal
 from vaal_ext.cli.shared import (
     Backend,
@@ -146,4 +147,5 @@ def run(
         backend=backend,
         on_unreadable=on_unreadable,
     )
-    loop.run(config, out, tensorboard=tensorboard)
+    with keeping(f"the finished rounds are kept in {out}"):
+        loop.run(config, out, tensorboard=tensorboard)

@@ -20,6 +20,9 @@ __all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
 # With "vat_" in front, the fields of VatSettings.
 _VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
+# Of the query, and read by the strategy vaal alone.
+_OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
+
 # Where the data lies and how it is read is no part of a run: their content is compared instead.
 _NOT_COMPARED = ("data_root", "on_unreadable")
 
@@ -140,6 +143,26 @@ class RunConfig:
         require_positive("learning_rate", full.learning_rate)
         full.make_vat()
         return full
+
+    def refuse_unread(self) -> None:
+        """ValueError where a setting of ``vaal`` is given with a strategy that does not read it.
+
+        What the data set's table has may be given: a ``config.json`` holds every setting.
+        """
+        name, _ = self._query_and_regulariser()
+        if name not in STRATEGIES or name == "vaal":
+            return
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
+        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL}).resolved()
+        for setting in _OF_VAAL:
+            value = getattr(self, setting)
+            if not any(
+                isinstance(value, type(known)) and value == known
+                for known in (defaults[setting], getattr(usual, setting))
+            ):
+                raise ValueError(
+                    f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"
+                )
 
     def make_strategy(self) -> Strategy:
         """The strategy with those of these settings that it has. ValueError if one is bad."""

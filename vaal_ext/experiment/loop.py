@@ -19,6 +19,15 @@ from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig
 from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
+from vaal_ext.experiment.status import (
+    beginning,
+    now,
+    queries,
+    round_line,
+    say,
+    standing_bar,
+    time_left,
+)
 from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
@@ -47,7 +56,8 @@ def run(
     Args:
         config: what to run.
         out: the run's own folder; it is made if need be.
-        progress: whether to print a line for every round, and to show bars.
+        progress: whether to print what is done at the start and after every round, with the time
+            left where it is known, and to show bars.
         tensorboard: a folder for what TensorBoard shows of the rounds, see
             :class:`~vaal_ext.experiment.tensorboard.RoundLog`; None writes none.
 
@@ -57,7 +67,9 @@ def run(
         ImportError: a TensorBoard log is asked for, and tensorboard is not installed.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
-    config = config.resolved()
+    given, config = config, config.resolved()
+    if not (Path(out) / "config.json").exists():  # a run that was begun with them goes on
+        given.refuse_unread()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
@@ -73,19 +85,29 @@ def run(
     experiment = Experiment(config, data, bars=progress)
     with RunFolder.of(Path(out), asdict(config), sha256) as folder, _deterministic_cudnn():
         state = folder.load_state()
-        if state is not None and progress:
-            last = state.rounds[-1].round
-            done = f"finished before, all {last} rounds"
-            print(f"{out}: {done if last == config.rounds else f'going on after round {last}'}")
+        finished = () if state is None else state.rounds
+        seconds = [row.train_seconds + row.score_seconds + row.select_seconds for row in finished]
+        left = time_left(seconds, config.rounds)
+        if progress:
+            say(f"{out}: {beginning(config, len(finished), left)}")
         log = nullcontext() if tensorboard is None else _round_log(tensorboard, folder, state)
-        with log as rounds_logged:
+        total, done = config.rounds + 1, len(finished)
+        with (
+            log as rounds_logged,
+            standing_bar(now(done, left, config), total=total, done=done, show=progress) as bar,
+        ):
             while state is None or len(state.rounds) <= config.rounds:
+                started = time.perf_counter()
                 state, scores = experiment.next_round(state)
                 folder.commit(state, scores)
                 if rounds_logged is not None:
                     rounds_logged.add(state.rounds[-1], scores)
+                seconds.append(time.perf_counter() - started)
+                left = time_left(seconds, config.rounds)
+                bar.update()
+                bar.set_description_str(now(len(state.rounds), left, config))
                 if progress:
-                    print(_line(state.rounds[-1], config.rounds), flush=True)
+                    say(round_line(state.rounds[-1], config.rounds, left))
 
 
 def _round_log(
@@ -278,7 +300,7 @@ def check_fits(config: ResolvedConfig, data: DataSplit) -> None:
     budget = config.initial + config.rounds * config.query_size
     if budget > pool:
         raise ValueError(
-            f"{config.initial} initial labels and {config.rounds} queries of {config.query_size} "
+            f"{config.initial} initial labels and {queries(config.rounds)} of {config.query_size} "
             f"are {budget} labels; the pool of {config.dataset} has {pool} samples"
         )
     if isinstance(config.class_prior, list) and len(config.class_prior) != data.num_classes:
@@ -298,12 +320,3 @@ def _deterministic_cudnn() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-
-
-def _line(row: Round, last: int) -> str:
-    return (
-        f"round {row.round:>{len(str(last))}}/{last}  {row.labels} labels  "
-        f"test accuracy {100 * row.test_accuracy:.2f}%  loss {row.test_loss:.4f}  "
-        f"training {row.train_seconds:.1f} s  scoring {row.score_seconds:.1f} s  "
-        f"selecting {row.select_seconds:.2f} s"
-    )

@@ -97,13 +97,15 @@ def styles(names: Sequence[str]) -> list[Style]:
 _CURVES_BESIDE_A_LEGEND = 5
 
 
-def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
+def draw_learning_curves(
+    path: Path, curves: Sequence[Curve], dataset: str, *, made_of: str = ""
+) -> None:
     """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
 
     The band is the 95% confidence interval of the mean over seeds, of curves with three or more (of
     two it is wider than all that was measured), where the curves are so few that their bands do
     not hide each other. The vertical axis follows the measured accuracies, not the bands, which
-    it may cut off.
+    it may cut off. `made_of` goes below the title: of what runs the curves are.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -141,7 +143,8 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
     axes.set_ylabel("test accuracy [%]")
     over = ": mean over seeds" if max(numbers) > 1 else ""
     band = ", 95% band" if banded else ""
-    axes.set_title(f"Active learning on {dataset}{over}{band}")
+    below = f"\n{made_of}" if made_of else ""
+    axes.set_title(f"Active learning on {dataset}{over}{band}{below}", fontsize=10)
     if crowded:
         figure.legend(loc="outside right center", frameon=False)
     else:

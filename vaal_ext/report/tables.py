@@ -88,7 +88,8 @@ def caveats(comparison: Comparison) -> list[str]:
         )
     elif untested:
         notes.append(
-            f"no p-value for {', '.join(untested)}: they differ on fewer than {MIN_PAIRS} seeds, "
+            # The names may hold commas.
+            f"no p-value for {'; '.join(untested)}: they differ on fewer than {MIN_PAIRS} seeds, "
             "with which Wilcoxon's test cannot reach p < 0.05"
         )
     if len(comparison.seeds) == 1:

@@ -8,6 +8,7 @@ accuracy, and "no prior" a query that is not balanced over the classes (the best
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,5 +193,9 @@ def exhibits_named(names: Sequence[str]) -> dict[str, Exhibit]:
         elif name in EXHIBITS:
             chosen[name] = EXHIBITS[name]
         else:
-            raise ValueError(f"exhibit must be one of all, {', '.join(EXHIBITS)}, got {name!r}")
+            near = difflib.get_close_matches(name, EXHIBITS, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"exhibit must be one of all, {', '.join(EXHIBITS)}; got {name!r}{hint}"
+            )
     return chosen

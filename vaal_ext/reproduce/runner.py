@@ -1,177 +1,24 @@
-"""The runs behind an exhibit: which they are, which are missing, and running those."""
+"""Running the runs of a plan that are not finished, and reading what they have come to."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
 from pathlib import Path
 
-from vaal_ext.checks import require_int
-from vaal_ext.datasets.load import content_key, load_dataset
-from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
-from vaal_ext.experiment.loop import check_fits, run
-from vaal_ext.experiment.provenance import fingerprint
+from vaal_ext.experiment.loop import run
+from vaal_ext.experiment.status import say, standing_bar
 from vaal_ext.locked import FolderInUseError, is_locked
-from vaal_ext.report.runs import Run, load_run, require_same_data
-from vaal_ext.report.wording import counted
+from vaal_ext.report.runs import Run, require_same_data
+from vaal_ext.reproduce.estimate import recorded_seconds, time_left
 from vaal_ext.reproduce.plan import Exhibit
-from vaal_ext.settings import run_settings
-from vaal_ext.streams import Stream, stream_seed
+from vaal_ext.reproduce.planned import Overrides, PlannedRun, runs_of
 
-__all__ = ["Overrides", "PlannedRun", "plan_runs", "results", "run_missing"]
+__all__ = ["results", "run_missing"]
 
 # How often to look whether a run that another process is at has ended.
 _POLL_SECONDS = 5.0
-
-# What the name of a run's folder does not tell: it stands elsewhere in the path, or is no part of
-# what is run.
-_NOT_IN_NAME = ("dataset", "data_root", "strategy", "seed", "device")
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the user asked for in place of an exhibit's own numbers; None: as the exhibit has it.
-
-    Attributes:
-        data_root: see :func:`vaal_ext.datasets.load.load_dataset`.
-        data: a data set to run on instead, with the settings of the exhibit's (CIFAR-10 saved as
-            images: ``folder:PATH``); not for the exhibits that are about one query.
-        seeds: how many, from the exhibit's first upward.
-        rounds: queries of a run; not for the exhibits that are about one query.
-        variants: the labels of those to run; none: all.
-        pool_size, steps, device: see :class:`~vaal_ext.experiment.config.RunConfig`.
-    """
-
-    data_root: str | None = None
-    data: str | None = None
-    variants: tuple[str, ...] = ()
-    seeds: int | None = None
-    rounds: int | None = None
-    pool_size: int | None = None
-    steps: int | None = None
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "rounds", "pool_size", "steps"):
-            if getattr(self, name) is not None:
-                require_int(name, getattr(self, name), 1)
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run: the data set and the variant it belongs to, its settings, its folder."""
-
-    dataset: str
-    label: str
-    config: ResolvedConfig
-    folder: Path
-
-    def load(self) -> Run | None:
-        """What the folder holds; None before the first round.
-
-        ValueError if it is another run's, or damaged.
-        """
-        if not (self.folder / "rounds.csv").is_file():
-            return None
-        found = load_run(self.folder)
-        wanted = json.loads(json.dumps(asdict(self.config)))  # as config.json would have it
-        differences = config_differences(found.config, wanted)
-        if differences:
-            raise ValueError(f"{self.folder} holds a different run: {'; '.join(differences)}")
-        return found
-
-    @property
-    def finished(self) -> bool:
-        """Whether the folder holds all rounds. ValueError: see :meth:`load`."""
-        found = self.load()
-        return found is not None and found.finished
-
-
-def plan_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> list[PlannedRun]:
-    """The runs that the exhibits need, each once, seed by seed; everything is checked first.
-
-    The folder of a run is named after what differs from its data set's settings, so exhibits
-    share the runs that they have in common.
-
-    Raises:
-        TypeError, ValueError, OSError: a bad setting, or data that are missing or do not suffice;
-            see :func:`vaal_ext.experiment.loop.run`.
-    """
-    planned: dict[Path, PlannedRun] = {}
-    for exhibit in exhibits:
-        for item in _runs_of(exhibit, overrides, out):
-            planned.setdefault(item.folder, item)
-    checked: set[tuple[str, str]] = set()
-    loaded: tuple[str, int | None] | None = None
-    for item in sorted(planned.values(), key=lambda item: (item.config.dataset, item.config.seed)):
-        config, found = item.config, item.load()
-        if (item.dataset, item.label) in checked and found is None:
-            continue
-        if loaded != content_key(config.dataset, config.seed):
-            loaded = content_key(config.dataset, config.seed)
-            split_seed = stream_seed(config.seed, Stream.SPLIT)
-            data = load_dataset(config.dataset, config.data_root, split_seed)
-            sha256 = None
-        if (item.dataset, item.label) not in checked:
-            checked.add((item.dataset, item.label))
-            config.make_strategy()
-            check_fits(config, data)
-        if found is not None:
-            sha256 = sha256 or fingerprint(data)
-            if found.data_sha256 != sha256:
-                raise ValueError(
-                    f"{item.folder} holds a run that was made from other data than those of "
-                    f"{config.dataset} here"
-                )
-    return sorted(planned.values(), key=lambda item: item.config.seed)
-
-
-def _runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[PlannedRun]:
-    given = {
-        name: getattr(overrides, name)
-        for name in ("data_root", "pool_size", "steps", "device")
-        if getattr(overrides, name) is not None
-    }
-    if overrides.data is not None and exhibit.one_query:
-        raise ValueError(
-            f"{exhibit.title!r} is about {exhibit.datasets[0]}: data cannot replace it"
-        )
-    seeds = overrides.seeds or exhibit.seeds
-    rounds = exhibit.rounds
-    if overrides.rounds is not None and not exhibit.one_query:
-        rounds = overrides.rounds
-    for dataset in exhibit.datasets:
-        for label in overrides.variants or exhibit.variants:
-            if label not in exhibit.variants:
-                known = ", ".join(exhibit.variants)
-                raise ValueError(f"variants of {exhibit.title!r} are {known}, got {label!r}")
-            variant = exhibit.variants[label]
-            own = run_settings(dataset, regularised="+" in variant["strategy"])
-            plain = RunConfig(
-                dataset=overrides.data or dataset, strategy=variant["strategy"], **own, rounds=10
-            ).resolved()
-            config = replace(plain, rounds=rounds, **given, **variant).resolved()
-            name = _folder_name(config, plain)
-            where = dataset
-            if overrides.data is not None:
-                kind, _, path = overrides.data.partition(":")
-                where += f"={kind}-{Path(path).name}"
-            for seed in range(exhibit.first_seed, exhibit.first_seed + seeds):
-                folder = out / "runs" / where / name / f"seed_{seed}"
-                yield PlannedRun(dataset, label, replace(config, seed=seed), folder)
-
-
-def _folder_name(config: ResolvedConfig, plain: ResolvedConfig) -> str:
-    """The strategy and the settings in which `config` is not the `plain` run of its data set."""
-    usual = asdict(plain)
-    different = [
-        f"{key}={value}"
-        for key, value in asdict(config).items()
-        if key not in _NOT_IN_NAME and value != usual[key]
-    ]
-    return ",".join([config.strategy, *different])
 
 
 def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None:
@@ -185,27 +32,59 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
         OSError: a file that cannot be read or written.
     """
     left = [item for item in planned if not item.finished]
-    if progress and len(left) < len(planned):
-        print(f"{len(planned) - len(left)} of {len(planned)} runs are finished", flush=True)
-    while left:
-        elsewhere = []
-        for item in left:
-            if item.finished:
-                continue
-            if is_locked(item.folder):  # asked first: run() would read the data before it knows
-                elsewhere.append(item)
-                continue
-            if progress:
-                print(
-                    f"{item.folder}: {counted(item.config.rounds, 'query', 'queries')}", flush=True
-                )
-            try:
-                run(item.config, item.folder, progress=progress)
-            except FolderInUseError:
-                elsewhere.append(item)
-        if len(elsewhere) == len(left):
-            time.sleep(_POLL_SECONDS)
-        left = elsewhere
+    done, pace = len(planned) - len(left), _Pace()
+    if progress:
+        estimate = time_left(planned)
+        rest = f", {estimate} for the rest" if estimate else ""
+        say(f"{done} of {len(planned)} runs are finished{rest}")
+    waiting, show = False, progress and bool(left)
+    with standing_bar(f"run {done + 1}", total=len(planned), done=done, show=show) as bar:
+        while left:
+            elsewhere = []
+            for item in left:
+                if not item.finished:
+                    if is_locked(item.folder):  # first: run() would read the data before it knows
+                        elsewhere.append(item)
+                        continue
+                    heading = f"run {done + 1} of {len(planned)}"
+                    estimate = time_left(planned, pace.ratio) if progress else ""
+                    heading += f", {estimate} left" if estimate else ""
+                    bar.set_description_str(heading)
+                    if progress:
+                        say(heading)
+                    try:
+                        with pace.measured(item):
+                            run(item.config, item.folder, progress=progress)
+                    except FolderInUseError:
+                        elsewhere.append(item)
+                        continue
+                done += 1
+                bar.update()
+            if len(elsewhere) == len(left):
+                if progress and not waiting:
+                    waiting = True
+                    say(f"waiting for another process, which is at {elsewhere[0].folder}")
+                time.sleep(_POLL_SECONDS)
+            left = elsewhere
+
+
+class _Pace:
+    """How much longer the runs of this process take than their folders record: they record neither
+    reading the data nor evaluating, and may have been begun on another machine."""
+
+    def __init__(self) -> None:
+        self._recorded = self._taken = 0.0
+
+    @property
+    def ratio(self) -> float:
+        return self._taken / self._recorded if self._recorded else 1.0
+
+    @contextmanager
+    def measured(self, item: PlannedRun) -> Iterator[None]:
+        before, started = sum(recorded_seconds(item)), time.perf_counter()
+        yield
+        self._taken += time.perf_counter() - started
+        self._recorded += sum(recorded_seconds(item)) - before
 
 
 def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict[str, list[Run]]]:
@@ -215,7 +94,7 @@ def results(exhibit: Exhibit, overrides: Overrides, out: Path) -> dict[str, dict
     data, or there is no run at all.
     """
     groups: dict[str, dict[str, list[Run]]] = {}
-    for item in _runs_of(exhibit, overrides, out):
+    for item in runs_of(exhibit, overrides, out):
         found = item.load()
         if found is not None:
             groups.setdefault(item.dataset, {}).setdefault(item.label, []).append(found)

@@ -12,9 +12,15 @@ from vaal_ext.progress import progress_bar
 from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
 from vaal_ext.report.figures import draw_learning_curves
 from vaal_ext.report.runs import Run
-from vaal_ext.report.wording import counted
 from vaal_ext.report.write import write_comparison
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
+from vaal_ext.reproduce.made_of import (
+    caption,
+    destination,
+    of_results,
+    seeds_text,
+    write_made_of,
+)
 from vaal_ext.reproduce.plan import Exhibit
 from vaal_ext.reproduce.radius import FRACTIONS, draw_radius, error_ranking
 from vaal_ext.reproduce.sweeps import draw_sweep, sweep_rows, write_sweep
@@ -27,11 +33,16 @@ __all__ = ["show"]
 Results = dict[str, dict[str, list[Run]]]  # data set -> variant -> a run for each seed
 
 
-def show(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
+def show(
+    name: str, exhibit: Exhibit, results: Results, out: Path, *, replace: bool = False
+) -> Iterator[str]:
     """Write the files of an exhibit into the folder `out`; lines to print.
 
-    Files of an earlier call are replaced, each whole. Unfinished runs stand in curves and tables,
-    which end where they end; whatever else there is shows finished runs alone.
+    Files of an earlier call are replaced, each whole, unless they were made of more (seeds,
+    queries, steps, pool, variants): then, without `replace`, the new ones go beside them, into
+    `out`-smaller. Either folder gets a made_of.json, see :mod:`vaal_ext.reproduce.made_of`.
+    Unfinished runs stand in curves and tables, which end where they end; whatever else there is
+    shows finished runs alone.
 
     Raises:
         ValueError: there is no finished run for what needs one.
@@ -42,7 +53,12 @@ def show(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[s
             yield f"{len(left_out)} unfinished runs are left out ({left_out[0].folder})"
         if not results:
             raise ValueError(f"there is no finished run of {exhibit.title!r} yet")
+    made = of_results(results)
+    out, why = destination(out, made, replace=replace)
+    if why is not None:
+        yield why
     out.mkdir(parents=True, exist_ok=True)
+    write_made_of(out, made)
     yield from _SHOW[exhibit.shows](name, exhibit, results, out)
 
 
@@ -64,7 +80,7 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
     for groups in results.values():
         rows = [before_and_after(runs[0], label) for label, runs in groups.items()]
         path = out / f"{name}.png"
-        draw_contours(path, rows, exhibit.title)
+        draw_contours(path, rows, f"{exhibit.title}\n{_caption(_first_runs(groups))}")
         yield f"{path}: p(y = 1 | x) before and after a query, {_seeds_shown(groups)}"
         points = [
             (
@@ -96,11 +112,14 @@ def _seeds_shown(groups: dict[str, list[Run]]) -> str:
     )
 
 
-def _number_of_seeds(groups: dict[str, list[Run]]) -> str:
-    """ "3 seeds"; "1 to 3 seeds" where some variants have been run with more than others."""
-    numbers = sorted({len(runs) for runs in groups.values()})
-    fewest = f"{numbers[0]} to " if len(numbers) > 1 else ""
-    return fewest + counted(numbers[-1], "seed")
+def _caption(*shown: dict[str, list[Run]]) -> str:
+    """What a picture was made of, of the groups of one data set or of several."""
+    made = of_results({str(number): groups for number, groups in enumerate(shown)})
+    return caption([entry for variants in made.values() for entry in variants.values()])
+
+
+def _first_runs(groups: dict[str, list[Run]]) -> dict[str, list[Run]]:
+    return {label: runs[:1] for label, runs in groups.items()}
 
 
 def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
@@ -115,7 +134,7 @@ def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterat
         for dataset, groups in results.items()
     }
     path = out / f"{name}.png"
-    draw_updates(path, curves, exhibit.title)
+    draw_updates(path, curves, f"{exhibit.title}\n{_caption(*results.values())}")
     yield f"{path}: test error against updates"
     rows = [
         (dataset, label, group[seed].config["seed"], update + 1, round(float(error), 6))
@@ -135,7 +154,8 @@ def _curves(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         path = out / f"{name}.png"
         curves = learning_curves(groups)
         shown = dataset + _instead(groups, dataset)
-        draw_learning_curves(path, curves, f"{shown}, {exhibit.title}")
+        title = f"{shown}, {exhibit.title}"
+        draw_learning_curves(path, curves, title, made_of=_caption(groups))
         yield f"{path}: accuracy against labels"
         write_tables(curves, out)
         yield f"{out / 'accuracy.csv'}, {out / 'area.csv'}: the same in numbers"
@@ -155,7 +175,7 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         }
         path = out / f"{name}.png"
         shown = dataset + _instead(groups, dataset)
-        title = f"{shown}: {exhibit.title} ({_number_of_seeds(groups)})"
+        title = f"{shown}: {exhibit.title}\n{_caption(groups)}"
         draw_losses(path, panels, labels, title)
         yield f"{path}: losses and accuracy against labels"
         rows = [
@@ -173,7 +193,8 @@ def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
     for dataset, groups in results.items():
         stem = name if len(results) == 1 else f"{name}_{dataset}"
         curves = learning_curves(groups)
-        draw_learning_curves(out / f"{stem}.png", curves, dataset + _instead(groups, dataset))
+        shown = dataset + _instead(groups, dataset)
+        draw_learning_curves(out / f"{stem}.png", curves, shown, made_of=_caption(groups))
         yield f"{out / stem}.png: accuracy against labels, as in the paper's Fig. 8"
         cells = table_cells(groups, dataset)
         title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
@@ -190,7 +211,8 @@ def _sweep(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
         rows = sweep_rows(groups)
         stem = out / f"{name}_{dataset}"
         write_sweep(stem.with_suffix(".csv"), rows)
-        draw_sweep(stem.with_suffix(".png"), rows, f"{dataset}: {exhibit.title}")
+        title = f"{dataset}: {exhibit.title}\n{_caption(groups)}"
+        draw_sweep(stem.with_suffix(".png"), rows, title)
         for row in rows:
             interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
             yield f"{dataset}  {row.variant:<34} {row.val:.2f}{interval}  (test {row.test:.2f})"
@@ -201,7 +223,7 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
     for dataset, groups in results.items():
         pools = {label: scored_pool(runs[0]) for label, runs in groups.items()}
         stem = out / f"{name}_{dataset}"
-        title = f"{dataset}: {exhibit.title}"
+        title = f"{dataset}: {exhibit.title}\n{_caption(_first_runs(groups))}"
         draw_roughness(stem.with_suffix(".png"), pools, title)
         yield (
             f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, "
@@ -237,7 +259,8 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         areas[dataset] = np.array(found)
     header = ("dataset", "seed", "rms_length", "fraction", "eps", "roc_area")
     write_csv(out / f"{name}.csv", header, rows)
-    draw_radius(out / f"{name}.png", areas, exhibit.title)
+    title = f"{exhibit.title}\n{_caption(*results.values())}"
+    draw_radius(out / f"{name}.png", areas, title)
     yield f"{out / name}.csv, {out / name}.png: how well LDR finds wrong pseudo labels"
 
 
@@ -246,13 +269,25 @@ def _notes(groups: dict[str, list[Run]], dataset: str, printed: bool) -> list[st
     config = next(iter(groups.values()))[0].config
     pool = config["pool_size"]
     scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
+    finished = {len(run.labels) - 1 for runs in groups.values() for run in runs}
+    number = " to ".join(map(str, sorted({min(finished), max(finished)})))
+    made = "query" if finished == {1} else "queries"
+    initial = config["initial"]
+    paper = (
+        f'; the paper\'s "# annotations" are the queried ones alone, without the initial {initial}'
+        if printed
+        else ""
+    )
+    seeds = seeds_text(len(runs) for runs in groups.values())
     itself = f", on {dataset} itself" if _instead(groups, dataset) else ""
     beside = f"; in parentheses the paper's{itself}, bold where ours is above" if printed else ""
     return [
-        f"Test accuracy in percent, mean over {_number_of_seeds(groups)} "
+        f"Test accuracy in percent, mean over {seeds} "
         f"[95% bootstrap interval]{beside}. Data: "
-        f"{config['dataset'].partition(':')[0]}; {config['initial']} initial labels, queries of "
-        f"{config['query_size']} from {scored}; {_steps(groups)}."
+        f"{config['dataset'].partition(':')[0]}; {initial} initial labels, {number} {made} of "
+        f"{config['query_size']} from {scored}; {_steps(groups)}.",
+        "A column says how many labelled samples the network was trained on, as the picture's axis "
+        f"does, and in parentheses how many of them were queried{paper}.",
     ]
 
 
@@ -263,7 +298,8 @@ def _steps(groups: dict[str, list[Run]]) -> str:
         taken.setdefault(runs[0].config["steps"], []).append(label)
     if len(taken) == 1:
         return f"{next(iter(taken))} steps a training"
-    each = (f"{steps:,} ({', '.join(labels)})" for steps, labels in sorted(taken.items()))
+    # The names of variants may hold commas.
+    each = (f"{steps:,} ({'; '.join(labels)})" for steps, labels in sorted(taken.items()))
     return "steps a training: " + ", ".join(each)
 
 

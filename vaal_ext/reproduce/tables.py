@@ -21,10 +21,12 @@ __all__ = ["Cell", "markdown_table", "table_cells", "write_table"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Test accuracy in percent after `annotations` queried samples: mean over `seeds` seeds, its
-    95% bootstrap interval (NaN for one seed), and what the paper printed (NaN where nothing)."""
+    """Test accuracy in percent with `labels` labelled samples, of which `annotations` were queried:
+    mean over `seeds` seeds, its 95% bootstrap interval (NaN for one seed), and what the paper
+    printed (NaN where nothing)."""
 
     variant: str
+    labels: int
     annotations: int
     mean: float
     low: float
@@ -52,20 +54,23 @@ def table_cells(groups: dict[str, list[Run]], dataset: str) -> list[Cell]:
             ]
             mean, low, high = (100 * float(v) for v in mean_and_interval(np.array(values)))
             paper = printed.get(column, math.nan)
-            cells.append(Cell(variant, column, mean, low, high, len(runs), paper))
+            labels = column + int(runs[0].labels[0])
+            cells.append(Cell(variant, labels, column, mean, low, high, len(runs), paper))
     return cells
 
 
 def markdown_table(cells: Sequence[Cell], title: str, notes: Sequence[str]) -> str:
-    """Rows are variants, columns annotations; a cell is ours, and in parentheses the paper's.
+    """Rows are variants; a column is a number of labels, and in parentheses how many of them were
+    queried (the paper's annotations); a cell is ours, and in parentheses the paper's.
 
     Where the variants have not all been run with as many seeds, a column says with how many.
     """
-    columns = sorted({cell.annotations for cell in cells})
-    found = {(cell.variant, cell.annotations): cell for cell in cells}
+    columns = sorted({(cell.labels, cell.annotations) for cell in cells})
+    found = {(cell.variant, (cell.labels, cell.annotations)): cell for cell in cells}
     seeds = {cell.variant: cell.seeds for cell in cells}
     ragged = len(set(seeds.values())) > 1
-    header = ["# annotations", *(["seeds"] if ragged else []), *(f"{n:,}" for n in columns)]
+    numbers = (f"{labels:,} ({queried:,})" for labels, queried in columns)
+    header = ["labelled samples (queried)", *(["seeds"] if ragged else []), *numbers]
     lines = [header]
     for variant in seeds:
         row = [variant, *([str(seeds[variant])] if ragged else [])]
@@ -89,7 +94,7 @@ def _text(cell: Cell) -> str:
 
 def write_table(cells: Sequence[Cell], text: str, stem: Path) -> None:
     """`stem`.csv, a row for each cell, and `stem`.md, which is `text`; each whole or not at all."""
-    header = ("strategy", "annotations", "mean", "low", "high", "seeds", "paper")
+    header = ("strategy", "annotations", "mean", "low", "high", "seeds", "paper", "labels")
     rows = [
         (
             c.variant,
@@ -97,6 +102,7 @@ def write_table(cells: Sequence[Cell], text: str, stem: Path) -> None:
             *(round(v, 3) for v in (c.mean, c.low, c.high)),
             c.seeds,
             c.paper,
+            c.labels,
         )
         for c in cells
     ]

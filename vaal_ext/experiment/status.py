@@ -1,0 +1,115 @@
+"""What a run shows of itself while it works: a bar that stands, lines above it, the time left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from vaal_ext.experiment.config import ResolvedConfig
+from vaal_ext.experiment.folder import Round
+
+__all__ = [
+    "beginning",
+    "duration",
+    "now",
+    "queries",
+    "round_line",
+    "say",
+    "standing_bar",
+    "time_left",
+]
+
+
+def standing_bar(desc: str, *, total: int, done: int, show: bool) -> tqdm:
+    """A bar at the foot of a terminal, there from the start until it is closed.
+
+    Bars that come and go meanwhile (of a training, say) are drawn below it. Where stderr is no
+    terminal it shows nothing: a log has the lines of :func:`say`.
+
+    Args:
+        desc: what is going on; ``set_description_str`` changes it.
+        total, done: the number of steps, and how many of them are finished.
+        show: False makes a bar that shows nothing.
+    """
+    return tqdm(
+        desc=desc,
+        total=total,
+        initial=done,
+        leave=False,
+        disable=not (show and sys.stderr.isatty()),
+        # Without tqdm's own estimate, which knows nothing of steps of other calls.
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}",
+    )
+
+
+def say(text: str) -> None:
+    """A line on stdout at once, above the bars where a terminal has some."""
+    if sys.stderr.isatty():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    else:
+        print(text, flush=True)
+
+
+def queries(number: int) -> str:
+    """ "1 query", "10 queries"."""
+    return f"{number} {'query' if number == 1 else 'queries'}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """So many seconds, rounded to what an estimate is good for: "5 s", "4 min", "2.5 h"."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    hours = seconds / 3600
+    return f"{round(2 * hours) / 2:g} h" if hours < 10 else f"{round(hours)} h"
+
+
+def time_left(seconds: Sequence[float], rounds: int) -> str:
+    """ "about 4 min left" in a run of `rounds` queries whose finished rounds took `seconds`.
+
+    Round 0 has no query: by itself it tells how long the others take at least. "" where no round
+    is finished, or none is left.
+    """
+    left = rounds + 1 - len(seconds)
+    if not seconds or not left:
+        return ""
+    if len(seconds) == 1:
+        return f"at least {duration(left * seconds[0])} left"
+    return f"about {duration(left * sum(seconds[1:]) / (len(seconds) - 1))} left"
+
+
+def beginning(config: ResolvedConfig, done: int, left: str) -> str:
+    """What a run will do, of which so many rounds are `done`."""
+    if done > config.rounds:
+        return f"finished before, all {config.rounds} rounds"
+    if done:
+        return f"going on after round {done - 1}, {left}"
+    return (
+        f"{config.strategy} on {config.dataset}, {queries(config.rounds)} of {config.query_size} "
+        f"samples after {_counted(config.initial, 'initial label')}, "
+        f"{_counted(config.steps, 'step')} a training"
+    )
+
+
+def now(done: int, left: str, config: ResolvedConfig) -> str:
+    """The round that is going on, for the bar, with the time left where that is known."""
+    number = min(done, config.rounds)  # after the last one the bar is there for a moment more
+    return f"round {number} of {config.rounds}" + (left and f", {left}")
+
+
+def round_line(row: Round, last: int, left: str) -> str:
+    """What came of a round of a run with `last` queries, and the time `left` where it is known."""
+    return (
+        f"round {row.round:>{len(str(last))}}/{last}  {row.labels} labels  "
+        f"test accuracy {100 * row.test_accuracy:.2f}%  loss {row.test_loss:.4f}  "
+        f"training {row.train_seconds:.1f} s  scoring {row.score_seconds:.1f} s  "
+        f"selecting {row.select_seconds:.2f} s" + (left and f"  {left}")
+    )
