@@ -7,15 +7,14 @@ from pathlib import Path
 from cells import Row, distinct
 from readme import contends, shape_of
 
-from vaal_ext.report.canvas import COLOURS, new_figure, set_caption, write_figure
+from vaal_ext.report.canvas import new_figure, styles, write_figure
 
 __all__ = ["draw_speed"]
 
-_MARKERS = "soD^"
 _LINE = 0.21  # inches of a shape
 
 
-def draw_speed(path: Path, rows: list[Row]) -> None:
+def draw_speed(path: Path, rows: list[Row], title: str) -> None:
     """How many times as long each opponent takes: float32, one thread, a line for every op and
     shape, to the PNG file `path`."""
     rows = [
@@ -27,16 +26,16 @@ def draw_speed(path: Path, rows: list[Row]) -> None:
         ops.setdefault(op, []).append(height)
         heights[op, shape] = height
     figure = new_figure(9.0, _LINE * (height + 1.6) + 1.4)
-    figure.suptitle("How many times as long as vaal_ext each opponent takes")
+    figure.suptitle(title)
     axes = figure.subplots()
-    looks = zip((COLOURS[1], COLOURS[4], COLOURS[0], COLOURS[2]), _MARKERS, strict=True)
-    for (opponent,), (colour, marker) in zip(distinct(rows, "opponent"), looks, strict=True):
+    opponents = [opponent for (opponent,) in distinct(rows, "opponent")]
+    for opponent, style in zip(opponents, styles(opponents), strict=True):
         mine = [row for row in rows if row["opponent"] == opponent]
         axes.plot(
             [float(row["ratio_to_ours"]) for row in mine],
             [heights[row["op"], row["shape"]] for row in mine],
-            marker,
-            color=colour,
+            style.marker,
+            color=style.colour,
             label=opponent,
         )
     ratios = [float(row["ratio_to_ours"]) for row in rows]
@@ -60,5 +59,4 @@ def draw_speed(path: Path, rows: list[Row]) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    set_caption(figure, "float32, one thread; a line for every op and shape of its input.")
     write_figure(figure, path)

@@ -49,22 +49,23 @@ def squeezed_from(lowest: np.ndarray, highest: float) -> float | None:
     return None
 
 
-def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> None:
+def draw_learning_curves(
+    path: Path, curves: Sequence[Curve], dataset: str, *, made_of: str = ""
+) -> None:
     """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
 
     The band is the 95% bootstrap interval of the mean over seeds, where the curves are so few that
     their bands do not hide each other; the caption says what it is. The axis holds all that is
     drawn. Where a few curves lie far below the others (:func:`squeezed_from`), what is below the
-    others stands in a panel of its own, with another scale.
+    others stands in a panel of its own, with another scale. `made_of` goes below the title: of
+    what runs the curves are.
     """
     seeds = sorted({int(curve.runs.max()) for curve in curves})
     banded = len(curves) <= _MOST_BANDS and seeds[-1] > 1
     lows = [curve.low if banded else curve.mean for curve in curves]
     highs = [curve.high if banded else curve.mean for curve in curves]
     # fmin: where one run alone has come that far there is no band.
-    lowest = np.array(
-        [np.fmin(low, c.mean).min() for low, c in zip(lows, curves, strict=True)]
-    )
+    lowest = np.array([np.fmin(low, c.mean).min() for low, c in zip(lows, curves, strict=True)])
     highest = max(np.fmax(high, c.mean).max() for high, c in zip(highs, curves, strict=True))
 
     figure = new_figure(8.6, 4.8)
@@ -78,7 +79,8 @@ def draw_learning_curves(path: Path, curves: Sequence[Curve], dataset: str) -> N
         bottom.set_xticks(labels)
     bottom.set_xlabel("labelled samples")
     panels[0].set_ylabel("test accuracy [%]")
-    panels[0].set_title(f"Active learning on {dataset}")
+    figure.suptitle(f"Active learning on {dataset}")
+    panels[0].set_title(made_of, fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, handlelength=3.2)
     set_caption(figure, _caption(seeds, banded))
@@ -96,7 +98,7 @@ def _panels(figure: Figure, lowest: np.ndarray, highest: float) -> list[Axes]:
     else:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         panels = [upper, lower]
-        figure.get_layout_engine().set(h_pad=0.03, hspace=0.0)
+        figure.set_layout_engine("constrained", h_pad=0.03, hspace=0.0)
         edge = 100 * cut - margin
         upper.set_ylim(edge, top)
         lower.set_ylim(max(0.0, least - 0.1 * (edge - least)), edge)
@@ -113,7 +115,10 @@ def _mark_break(upper: Axes, lower: Axes) -> None:
     upper.tick_params(bottom=False)
     lower.set_facecolor("#F1F1F1")
     lower.set_ylabel("other\nscale", color=_GREY)
-    lower.locator_params(axis="y", nbins=4, prune="upper")
+    bottom, edge = lower.get_ylim()
+    lower.locator_params(axis="y", nbins=4)
+    free = edge - 0.15 * (edge - bottom)  # below the stroke
+    lower.set_yticks([tick for tick in lower.get_yticks() if bottom <= tick <= free])
     for axes, height in ((upper, 0), (lower, 1)):
         axes.plot(
             (0, 1), (height, height), transform=axes.transAxes, linestyle="none", color="black",

@@ -114,7 +114,7 @@ def draw_contact_sheet(
     """
     columns = max(len(images) for _, images in rows)
     side = 0.58  # of an image, in inches
-    gutter = 1.6 if any(name for name, _ in rows) else 0.0  # for the names, in images
+    gutter = 1.3 if any(name for name, _ in rows) else 0.0  # for the names, in images
     width = 1.08 * columns - 0.08
     figure = new_figure(max(side * (width + gutter) + 0.3, 5.0), side * 1.4 * len(rows) + 0.6)
     figure.suptitle(title, fontsize=11)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,19 +59,15 @@ class Panel:
 def save_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
     """What :func:`draw_contours` takes, as an npz file; the panels have as many points each."""
     panels = [panel for row in rows for panel in row]
-    masks = {
-        name: np.array([np.isin(np.arange(len(p.x)), getattr(p, name)) for p in panels])
-        for name in ("labelled", "queried")
+    arrays: dict[str, Any] = {
+        name: np.array([getattr(panel, name) for panel in panels])
+        for name in ("title", "axes", "x", "y")
     }
+    arrays["probability"] = np.array([panel.probability for panel in panels], dtype=np.float16)
+    for name in ("labelled", "queried"):  # as masks, which are all of one length
+        arrays[name] = np.array([np.isin(np.arange(len(p.x)), getattr(p, name)) for p in panels])
     with write_atomically(path, "wb") as file:
-        np.savez_compressed(
-            file,
-            rows=len(rows),
-            title=[panel.title for panel in panels],
-            probability=np.array([panel.probability for panel in panels], dtype=np.float16),
-            **{name: np.array([getattr(p, name) for p in panels]) for name in ("axes", "x", "y")},
-            **masks,
-        )
+        np.savez_compressed(file, rows=len(rows), **arrays)
 
 
 def load_panels(path: Path) -> list[list[Panel]]:

@@ -87,7 +87,7 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         ]
         header = ("strategy", "index", "x_1", "x_2", "label", "labelled_before", "queried")
         write_csv(out / f"{name}.csv", header, points)
-        yield f"{out / name}.csv: its points; .npz: all that it is drawn from"
+        yield f"{out / name}.csv: its points; .npz: all that the picture is drawn from"
 
 
 def _instead(groups: dict[str, list[Run]], dataset: str) -> str:
@@ -228,7 +228,8 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
         header = ("variant", "score", "rank_above", "rank_to", "wrong_pseudo_labels")
         write_csv(stem.with_suffix(".csv"), header, rows)
         yield (
-            f"{stem}.csv: wrong pseudo labels in each percentile band; .npz: all that it is drawn from"
+            f"{stem}.csv: wrong pseudo labels in each percentile band; .npz: all that the picture "
+            "is drawn from"
         )
 
 

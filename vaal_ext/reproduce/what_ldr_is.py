@@ -27,7 +27,7 @@ __all__ = [
 # Percentile bands, closed above as the paper's threshold is open below: rank > PRT.
 BANDS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
 
-_RIGHT, _WRONG = "#B8C7D6", "#D55E00"
+_RIGHT, _WRONG = "#7A9CBF", "#D55E00"
 _FLOOR = 1e-12  # LDR spans many orders of magnitude; what is below is drawn there
 
 
@@ -120,7 +120,11 @@ def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> N
         line[2].set_xlabel("percentile rank in the pool")
         line[2].set_ylabel("wrong pseudo labels [%]")
     handles = [
-        handle for axes in (grid[0, 0], grid[0, 2]) for handle in axes.get_legend_handles_labels()[0]
+        handle
+        for axes in (grid[0, 0], grid[0, 2])
+        for handle in axes.get_legend_handles_labels()[0]
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, markerscale=2)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=5, frameon=False, markerscale=2
+    )
     write_figure(figure, path)
