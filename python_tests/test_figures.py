@@ -28,7 +28,7 @@ def drawn(monkeypatch):
     found = []
 
     def keep(figure, _):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         found.append(figure)
 
     for module in (curve_figure, report_figures, figures, radius, what_ldr_is, speed_plot):
