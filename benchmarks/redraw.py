@@ -233,7 +233,7 @@ def pictures(results: Path) -> Iterator[Picture]:
         if dataset:
             stem, title = f"{stem}_{dataset}", f"{dataset}: {title}"
         if folder == "fig9":
-            title = f"mnist: {title} (1 seed; {_SMALL_POOL})"
+            title = f"mnist: {title}\n1 seed, {_SMALL_POOL}"
         yield Picture(f"{stem}.png", f"{stem}.{ending}", title, draw, code)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cells import Row, distinct
 from readme import contends, shape_of
 
-from vaal_ext.report.canvas import new_figure, styles, write_figure
+from vaal_ext.report.canvas import new_figure, set_title, styles, write_figure
 
 __all__ = ["draw_speed"]
 
@@ -26,7 +26,7 @@ def draw_speed(path: Path, rows: list[Row], title: str) -> None:
         ops.setdefault(op, []).append(height)
         heights[op, shape] = height
     figure = new_figure(9.0, _LINE * (height + 1.6) + 1.4)
-    figure.suptitle(title)
+    set_title(figure, title)
     axes = figure.subplots()
     opponents = [opponent for (opponent,) in distinct(rows, "opponent")]
     for opponent, style in zip(opponents, styles(opponents), strict=True):

@@ -17,7 +17,7 @@ from vaal_ext.report.canvas import COLOURS, styles
 from vaal_ext.report.curve_figure import draw_learning_curves, squeezed_from
 from vaal_ext.report.curves import learning_curves
 from vaal_ext.report.runs import group_runs
-from vaal_ext.reproduce import figures, radius, what_ldr_is
+from vaal_ext.reproduce import figures, radius, sweeps, what_ldr_is
 
 LABELS = [20, 30, 40]
 
@@ -31,7 +31,7 @@ def drawn(monkeypatch):
         figure.draw_without_rendering()
         found.append(figure)
 
-    for module in (curve_figure, report_figures, figures, radius, what_ldr_is, speed_plot):
+    for module in (curve_figure, report_figures, figures, radius, sweeps, what_ldr_is, speed_plot):
         monkeypatch.setattr(module, "write_figure", keep)
     return found
 
@@ -63,25 +63,25 @@ def panels_of(rng, span):
     )
 
 
-def draw_all(tmp_path, rng) -> None:
+def draw_all(tmp_path, rng, title) -> None:
     """Every picture that has a legend."""
     path = tmp_path / "picture.png"
     seeds = [[0.5, 0.7, 0.9], [0.6, 0.8, 0.9], [0.7, 0.8, 0.95]]
-    draw_learning_curves(path, curves_of(vaal=seeds, random=seeds), "digits")
+    draw_learning_curves(path, curves_of(vaal=seeds, random=seeds), title)
     bad = [[0.1, 0.2, 0.3]]
-    draw_learning_curves(path, curves_of(vaal=seeds, random=seeds, mine=bad), "digits")
+    draw_learning_curves(path, curves_of(vaal=seeds, random=seeds, mine=bad), title)
     ldr = np.exp(rng.normal(size=50)).astype(np.float32)
-    report_figures.draw_ldr_histogram(path, ldr, np.arange(50) < 3, 90.0, "title")
-    figures.draw_contours(path, [[panels_of(rng, 1.0)] * 2] * 2, "title")
-    figures.draw_updates(path, {"moons": {"vaal": rng.random((3, 20))}}, "title")
+    report_figures.draw_ldr_histogram(path, ldr, np.arange(50) < 3, 90.0, title)
+    figures.draw_contours(path, [[panels_of(rng, 1.0)] * 2] * 2, title)
+    figures.draw_updates(path, {"moons": {"vaal": rng.random((3, 20))}}, title)
     names = ("test loss", "training loss", "test accuracy")
     figures.draw_losses(
         path, {"without": {name: rng.random(3) for name in names}}, np.array(LABELS), "title"
     )
-    radius.draw_radius(path, {"moons": rng.random((2, len(radius.FRACTIONS)))}, "title")
+    radius.draw_radius(path, {"moons": rng.random((2, len(radius.FRACTIONS)))}, title)
     pool = what_ldr_is.ScoredPool(*rng.random((3, 50)), wrong=np.arange(50) % 3 == 0)
-    what_ldr_is.draw_roughness(path, {"vaal": pool}, "title")
-    speed_plot.draw_speed(path, speeds(), "title")
+    what_ldr_is.draw_roughness(path, {"vaal": pool}, title)
+    speed_plot.draw_speed(path, speeds(), title)
 
 
 def speeds():
@@ -94,7 +94,7 @@ def speeds():
 
 
 def test_no_legend_lies_over_data(tmp_path, drawn):
-    draw_all(tmp_path, np.random.default_rng(0))
+    draw_all(tmp_path, np.random.default_rng(0), "title")
     assert len(drawn) == 9
     for figure in drawn:
         (legend,) = figure.legends
@@ -102,8 +102,29 @@ def test_no_legend_lies_over_data(tmp_path, drawn):
         box = legend.get_window_extent()
         for axes in figure.axes:
             assert not box.overlaps(axes.get_window_extent())
-        below = figure._supxlabel
+        below = figure._supxlabel  # the caption
         assert below is None or not box.overlaps(below.get_window_extent())
+
+
+def test_no_text_runs_off_the_picture(tmp_path, drawn):
+    """A title is as long as what it tells, and the foot of a learning curve longer still."""
+    title = "cifar10, on folder:cifar10-jpeg, losses and accuracy without and with sampling; " * 2
+    rng = np.random.default_rng(0)
+    draw_all(tmp_path, rng, title)
+    draw_learning_curves(tmp_path / "c.png", curves_of(vaal=[[0.5] * 3]), "x", made_of=title * 2)
+    report_figures.draw_win_matrix(
+        tmp_path / "w.png", ["vaal", "random"], rng.random((2, 2)), title
+    )
+    sweeps.draw_sweep(
+        tmp_path / "s.png", [sweeps.SweepRow("vaal", 80.0, 79.0, 81.0, 80.0, 3)], title
+    )
+    assert len(drawn) == 12
+    for figure in drawn:
+        for text in (figure._suptitle, figure._supxlabel):
+            if text is not None:
+                box = text.get_window_extent()
+                assert box.x0 >= 0, text
+                assert box.x1 <= figure.bbox.width, text
 
 
 def test_a_dash_means_the_regulariser_alone():

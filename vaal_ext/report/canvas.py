@@ -17,7 +17,7 @@ from vaal_ext.atomic import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "Style", "new_figure", "set_caption", "styles", "write_figure"]
+__all__ = ["COLOURS", "Style", "new_figure", "set_caption", "set_title", "styles", "write_figure"]
 
 # Seven of Okabe and Ito's palette and Tol's wine: told apart also by readers with a colour vision
 # deficiency. As many markers as have no factor in common with the colours, so that a colour comes
@@ -30,8 +30,8 @@ _MARKERS = "osD^vPX<*"
 _OWN = {"vaal": 0, "random": 1, "entropy": 2, "margin": 3, "dfal": 4}
 
 _REGULARISED = "+vat"
-_CAPTION_SIZE = 8  # points
-_CAPTION_LETTERS = 15  # of that size in an inch
+_TITLE, _CAPTION = 11, 8  # points
+_LETTERS = 118  # of one point in an inch, as DejaVu Sans has them on average
 
 
 class Style(NamedTuple):
@@ -53,10 +53,19 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def set_title(figure: Figure, text: str) -> None:
+    """The title of a figure, broken into lines that fit its width."""
+    figure.suptitle(_wrapped(figure, text, _TITLE), fontsize=_TITLE)
+
+
 def set_caption(figure: Figure, text: str) -> None:
     """Small print at the foot of a figure, broken into lines that fit its width; "": none."""
-    lines = textwrap.wrap(text, int(_CAPTION_LETTERS * figure.get_size_inches()[0]))
-    figure.supxlabel("\n".join(lines), fontsize=_CAPTION_SIZE, color="#404040")
+    figure.supxlabel(_wrapped(figure, text, _CAPTION), fontsize=_CAPTION, color="#404040")
+
+
+def _wrapped(figure: Figure, text: str, size: int) -> str:
+    width = int(_LETTERS / size * figure.get_size_inches()[0])
+    return "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, width))
 
 
 def write_figure(figure: Figure, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaal_ext.report.canvas import Style, new_figure, set_caption, styles, write_figure
+from vaal_ext.report.canvas import Style, new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def draw_learning_curves(
     The band is the 95% bootstrap interval of the mean over seeds, where the curves are so few that
     their bands do not hide each other; the caption says what it is. The axis holds all that is
     drawn. Where a few curves lie far below the others (:func:`squeezed_from`), what is below the
-    others stands in a panel of its own, with another scale. `made_of` goes below the title: of
-    what runs the curves are.
+    others stands in a panel of its own, with another scale. `made_of` opens the caption: of what
+    runs the curves are.
     """
     seeds = sorted({int(curve.runs.max()) for curve in curves})
     banded = len(curves) <= _MOST_BANDS and seeds[-1] > 1
@@ -79,11 +79,11 @@ def draw_learning_curves(
         bottom.set_xticks(labels)
     bottom.set_xlabel("labelled samples")
     panels[0].set_ylabel("test accuracy [%]")
-    figure.suptitle(f"Active learning on {dataset}")
-    panels[0].set_title(made_of, fontsize=9)
+    set_title(figure, f"Active learning on {dataset}")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, handlelength=3.2)
-    set_caption(figure, _caption(seeds, banded))
+    said = _caption(seeds, banded)
+    set_caption(figure, f"{made_of[0].upper()}{made_of[1:]}. {said}" if made_of else said)
     write_figure(figure, path)
 
 

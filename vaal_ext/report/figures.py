@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.report.canvas import new_figure, set_caption, write_figure
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 
 __all__ = ["Thumbnail", "draw_contact_sheet", "draw_ldr_histogram", "draw_win_matrix"]
 
@@ -48,7 +48,7 @@ def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: s
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("… this one")
     axes.set_ylabel("how often this one beats …")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="seeds and rounds [%]")
     write_figure(figure, path)
@@ -98,7 +98,7 @@ def draw_ldr_histogram(
     axes.set_xscale("log")
     axes.set_xlabel("Local Distributional Roughness [nats]")
     axes.set_ylabel("samples of the pool per bin")
-    axes.set_title(title)
+    set_title(figure, title)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)  # over no bar
     write_figure(figure, path)
@@ -117,7 +117,7 @@ def draw_contact_sheet(
     gutter = 1.3 if any(name for name, _ in rows) else 0.0  # for the names, in images
     width = 1.08 * columns - 0.08
     figure = new_figure(max(side * (width + gutter) + 0.3, 5.0), side * 1.4 * len(rows) + 0.6)
-    figure.suptitle(title, fontsize=11)
+    set_title(figure, title)
     set_caption(figure, note)
     axes = figure.subplots()
     axes.set_axis_off()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.report.canvas import new_figure, set_caption, styles, write_figure
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def draw_contours(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> No
     width = 3.9
     height = width * float(span[1] / span[0])  # as the plane is, so that nothing is left white
     figure = new_figure(width * columns + 2.2, (height + 0.4) * len(rows) + 1.3)
-    figure.suptitle(title)
+    set_title(figure, title)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     for line, panels in zip(grid, rows, strict=True):
         for axes, panel in zip(line, panels, strict=True):
@@ -144,7 +144,7 @@ def draw_updates(path: Path, errors: Mapping[str, Mapping[str, np.ndarray]], tit
     band is the 95% confidence interval of the mean (normal approximation).
     """
     figure = new_figure(4.8 * len(errors), 4.3)
-    figure.suptitle(title)
+    set_title(figure, title)
     panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
     names = list(dict.fromkeys(name for strategies in errors.values() for name in strategies))
     looks = dict(zip(names, styles(names), strict=True))
@@ -183,7 +183,7 @@ def draw_losses(
     seeds, at `labels` int [L]; losses in nats on the left axis, accuracy (0..1) on the right.
     """
     figure = new_figure(5.0 * len(panels), 4.2)
-    figure.suptitle(title)
+    set_title(figure, title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     highest = max(curves[name].max() for curves in panels.values() for name in curves)
     least = 100 * min(curves["test accuracy"].min() for curves in panels.values())

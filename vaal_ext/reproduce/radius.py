@@ -12,7 +12,7 @@ from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.models import model_for
 from vaal_ext.radius import rms_length
-from vaal_ext.report.canvas import new_figure, set_caption, styles, write_figure
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.report.wording import counted
 from vaal_ext.roughness import LDRScorer
@@ -73,7 +73,7 @@ def draw_radius(path: Path, areas: Mapping[str, np.ndarray], title: str) -> None
     axes.set_xscale("log")
     axes.set_xlabel("radius eps over the root mean square of |x|")
     axes.set_ylabel("area under the ROC curve:\nLDR finds wrong pseudo labels")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right center", frameon=False)
     missing = [name for name in areas if name not in shown]

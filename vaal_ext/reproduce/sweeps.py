@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.report.canvas import new_figure, set_caption, write_figure
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 from vaal_ext.report.curves import write_csv
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import area_under_curve, mean_and_interval
@@ -65,7 +65,7 @@ def draw_sweep(path: Path, rows: Sequence[SweepRow], title: str) -> None:
     axes.errorbar(val, height, xerr=np.nan_to_num(spread), fmt="o", color="#0072B2", capsize=3)
     axes.set_yticks(height, [row.variant for row in rows])
     axes.set_xlabel("area under the budget curve, validation set [%]")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     seeds = max(row.seeds for row in rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.atomic import write_atomically
-from vaal_ext.report.canvas import new_figure, write_figure
+from vaal_ext.report.canvas import new_figure, set_title, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.selection import percentile_rank
 
@@ -91,7 +91,7 @@ def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> N
     """A row for each variant, to the PNG file `path`: LDR against entropy, LDR against margin, and
     the share of wrong pseudo labels by percentile of LDR, entropy and (downward) margin."""
     figure = new_figure(12.0, 3.5 * len(pools) + 0.8)
-    figure.suptitle(title)
+    set_title(figure, title)
     grid = figure.subplots(len(pools), 3, squeeze=False)
     for line, (variant, pool) in zip(grid, pools.items(), strict=True):
         ldr = np.maximum(pool.ldr.astype(np.float64), _FLOOR)
