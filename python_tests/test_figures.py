@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import matplotlib
 import numpy as np
 import pytest
@@ -292,29 +290,3 @@ def test_the_speeds_have_a_title_and_level_labels(tmp_path, drawn):
     assert {label.get_rotation() for label in labels} == {0}
     assert [text.get_text() for text in axes.texts] == ["perturb", "symmetric_kl"]
     assert legend_names(figure) == ["eager", "torch.compile"]
-
-
-def test_what_is_drawn_from_a_file_is_what_was_saved(tmp_path):
-    rows = [[panels_of(np.random.default_rng(i), 2.0) for i in (0, 1)]] * 3
-    figures.save_panels(tmp_path / "p.npz", rows)
-    again = figures.load_panels(tmp_path / "p.npz")
-    assert [len(row) for row in again] == [2, 2, 2]
-    chain = itertools.chain.from_iterable
-    for panel, read in zip(chain(rows), chain(again), strict=True):
-        assert read.title == panel.title
-        for name in ("axes", "x", "y", "labelled", "queried"):
-            np.testing.assert_array_equal(getattr(read, name), getattr(panel, name))
-        # Half precision: 11 bits of numbers up to 1.
-        np.testing.assert_allclose(read.probability, panel.probability, atol=2**-12)
-    pools = {
-        name: what_ldr_is.ScoredPool(
-            *np.random.default_rng(i).random((3, 5)), wrong=np.eye(5)[i] > 0
-        )
-        for i, name in enumerate(("vaal, eps 0.1", "vaal, eps 2 (paper)"))
-    }
-    what_ldr_is.save_pools(tmp_path / "s.npz", pools)
-    read = what_ldr_is.load_pools(tmp_path / "s.npz")
-    assert list(read) == list(pools)
-    for name, pool in pools.items():
-        for field in ("ldr", "entropy", "margin", "wrong"):
-            np.testing.assert_array_equal(getattr(read[name], field), getattr(pool, field))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redraw
+
+from vaal_ext.reproduce import figures, what_ldr_is
 
 
 def test_no_picture_is_older_than_its_data_or_its_code():
@@ -66,3 +70,44 @@ def test_other_code_makes_every_picture_old(results, tmp_path, monkeypatch, chan
     monkeypatch.setattr(redraw, "_code_sum", redraw._code_sum.__wrapped__)
     everything = {picture.png for picture in redraw.pictures(results)}
     assert old_in(results) == (everything if noticed else set())
+
+
+def test_what_is_drawn_from_a_file_is_what_was_saved(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        [
+            figures.Panel(
+                f"{row}, {column}",
+                probability=rng.random((9, 9)),
+                axes=rng.random((2, 9)),
+                x=rng.random((40, 2)),
+                y=np.arange(40) % 2,
+                labelled=np.arange(4 + row),
+                queried=np.arange(10, 12 + column),
+            )
+            for column in range(2)
+        ]
+        for row in range(3)
+    ]
+    figures.save_panels(tmp_path / "p.npz", rows)
+    again = figures.load_panels(tmp_path / "p.npz")
+    assert [len(row) for row in again] == [2, 2, 2]
+    chain = itertools.chain.from_iterable
+    for panel, read in zip(chain(rows), chain(again), strict=True):
+        assert read.title == panel.title
+        for name in ("axes", "x", "y", "labelled", "queried"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(panel, name))
+        # Half precision: 11 bits of numbers up to 1.
+        np.testing.assert_allclose(read.probability, panel.probability, atol=2**-12)
+    pools = {
+        name: what_ldr_is.ScoredPool(
+            *np.random.default_rng(i).random((3, 5)), wrong=np.eye(5)[i] > 0
+        )
+        for i, name in enumerate(("vaal, eps 0.1", "vaal, eps 2 (paper)"))
+    }
+    what_ldr_is.save_pools(tmp_path / "s.npz", pools)
+    read = what_ldr_is.load_pools(tmp_path / "s.npz")
+    assert list(read) == list(pools)
+    for name, pool in pools.items():
+        for field in ("ldr", "entropy", "margin", "wrong"):
+            np.testing.assert_array_equal(getattr(read[name], field), getattr(pool, field))
