@@ -2,8 +2,8 @@
 # make test   environment, build, lint, all tests (those of the wheel too)
 # make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
 # make bench  environment, build, the README's tables as this machine measures them (minutes)
-# make figures  the same with more turns, into benchmarks/results and the README; with
-#             DATA_ROOT=FOLDER, because its tables have rows of MNIST (FOLDER/MNIST/raw)
+# make figures  the same with more turns, into benchmarks/results, the README and its pictures;
+#             with DATA_ROOT=FOLDER, because its tables have rows of MNIST (FOLDER/MNIST/raw)
 # make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings (STEPS="build
 #             tests": these alone; REHEARSE=1: what of it needs no GPU)
 PYTHON ?= python3
@@ -33,6 +33,7 @@ figures: build opponents
 	@test -n "$(DATA_ROOT)" || { echo "type: make figures DATA_ROOT=FOLDER, which holds MNIST/raw"; exit 2; }
 	$(BIN)/vaal-ext bench --device cpu --out benchmarks/results $(DATA)
 	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/redraw.py
 
 # Opponents of the benchmarks that nothing else needs.
 opponents: $(READY)

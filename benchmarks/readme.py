@@ -1,10 +1,10 @@
-"""Redraws the README's tables and its plot from the benchmarks' CSV files.
+"""Redraws the README's tables from the benchmarks' CSV files (its pictures: redraw.py).
 
     python benchmarks/readme.py [--results benchmarks/results] [--print]
 
 A table stands in README.md between `<!-- table: NAME -->` and `<!-- end -->`; nothing else of the
-README is touched. The plot is RESULTS/speed.png. With --print the tables go to stdout instead, so
-that a machine's own figures can be held against the README's, and no file is written.
+README is touched. With --print the tables go to stdout instead, so that a machine's own figures can
+be held against the README's, and no file is written.
 """
 
 from __future__ import annotations
@@ -212,43 +212,6 @@ def mebibytes(size: str) -> str:
     return f"{int(size) / 2**20:.0f}"
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """How many times faster than each opponent: float32, one thread, a group for every op."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [
-        row for row in rows if row["dtype"] == "float32" and row["threads"] == "1" and contends(row)
-    ]
-    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    places = {place: x for x, place in enumerate(distinct(rows, "op", "shape"))}
-    # Okabe and Ito's palette: told apart also by readers with a colour vision deficiency.
-    looks = zip(("#D55E00", "#E69F00", "#0072B2", "#009E73"), "soD^", strict=True)
-    for (opponent,), (colour, marker) in zip(distinct(rows, "opponent"), looks, strict=False):
-        mine = [row for row in rows if row["opponent"] == opponent]
-        axes.plot(
-            [places[row["op"], row["shape"]] for row in mine],
-            [float(row["ratio_to_ours"]) for row in mine],
-            marker,
-            color=colour,
-            label=opponent,
-        )
-    axes.axhline(1, color="#707070", linewidth=1)
-    axes.set_yscale("log")
-    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ratios = [float(row["ratio_to_ours"]) for row in rows]
-    axes.set_ylim(min(0.7, min(ratios) / 1.2), max(ratios) * 1.2)
-    axes.set_ylabel("time, in that of vaal_ext")
-    names = [f"{op}\n{shape_of(shape)}" for op, shape in places]
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
@@ -263,7 +226,6 @@ def main() -> None:
         return
     readme = ROOT / "README.md"
     text = redrawn(readme.read_text(encoding="utf-8"), drawn)
-    plot(read(args.results, "ops"), args.results / "speed.png")
     with write_atomically(readme, "w") as file:
         file.write(text)
 

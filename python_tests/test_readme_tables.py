@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import readme
 
@@ -75,13 +73,3 @@ def test_tables_and_their_places_belong_together():
     for drawn in ({}, {"b": "new"}, {"a": "new", "b": "new"}):
         with pytest.raises(ValueError, match="the README has places for"):
             readme.redrawn(place, drawn)
-
-
-def test_plot_is_written(tmp_path: Path):
-    rows = [
-        row(opponent=name, shape=shape, ratio_to_ours=ratio)
-        for shape in ("5x3", "6x3")
-        for name, ratio in (("vaal_ext", 1), ("eager", 0.5), ("torch.compile", 3))
-    ]
-    readme.plot(rows, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")

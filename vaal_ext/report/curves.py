@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.report.runs import Run
-from vaal_ext.report.statistics import area_under_curve
+from vaal_ext.report.statistics import area_under_curve, mean_and_interval
 
 __all__ = ["Curve", "accuracy_table", "learning_curves", "write_csv", "write_runs", "write_tables"]
 
@@ -27,8 +26,8 @@ class Curve:
         name: of the group.
         labels, runs: int64 [L], each number of labels and how many runs have come that far.
         mean, std: float64 [L], over those runs; std is NaN for one run.
-        low, high: float64 [L], the 95% confidence interval of the mean (Student's t), or NaN.
-        accuracies: float64, all that was measured, in no order.
+        low, high: float64 [L], the 95% bootstrap interval of the mean
+            (:func:`vaal_ext.report.statistics.mean_and_interval`), or NaN.
         area: the mean accuracy over the budget that all compared runs share, as mean and standard
             deviation over the runs; NaN where they share fewer than two numbers of labels.
     """
@@ -40,7 +39,6 @@ class Curve:
     std: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    accuracies: np.ndarray
     area: tuple[float, float]
 
 
@@ -57,22 +55,17 @@ def learning_curves(groups: dict[str, list[Run]]) -> list[Curve]:
     for name, runs in groups.items():
         labels = np.unique(np.concatenate([run.labels for run in runs]))
         count = np.zeros(len(labels), dtype=np.int64)
-        mean, std, half = (np.full(len(labels), math.nan) for _ in range(3))
+        mean, std, low, high = (np.full(len(labels), math.nan) for _ in range(4))
         for position, budget_so_far in enumerate(labels):
             values = np.concatenate([run.accuracy[run.labels == budget_so_far] for run in runs])
             count[position] = len(values)
             mean[position], std[position] = _mean_and_std(values)
-            if len(values) > 1:
-                quantile = stats.t.ppf(0.975, df=len(values) - 1)
-                half[position] = quantile * std[position] / len(values) ** 0.5
+            _, low[position], high[position] = mean_and_interval(values)
         area = (math.nan, math.nan)
         if len(budget) > 1:
             on_budget = np.array([run.accuracy[np.isin(run.labels, budget)] for run in runs])
             area = _mean_and_std(area_under_curve(budget, on_budget))
-        every_accuracy = np.concatenate([run.accuracy for run in runs])
-        curves.append(
-            Curve(name, labels, count, mean, std, mean - half, mean + half, every_accuracy, area)
-        )
+        curves.append(Curve(name, labels, count, mean, std, low, high, area))
     return curves
 
 

@@ -1,7 +1,6 @@
-"""The pictures of a report: learning curves, win matrix, LDR histogram, contact sheets.
+"""The pictures of a report beside the curves: win matrix, LDR histogram, contact sheets.
 
-Every function takes plain arrays and the path of the PNG it writes. matplotlib is imported when a
-picture is drawn, not before, and always with the Agg canvas: no display is needed.
+Every function takes plain arrays and the path of the PNG it writes.
 """
 
 from __future__ import annotations
@@ -10,44 +9,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vaal_ext.atomic import write_atomically
-from vaal_ext.report.wording import counted
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Thumbnail", "draw_contact_sheet", "draw_ldr_histogram", "draw_win_matrix"]
 
-    from vaal_ext.report.curves import Curve
-
-__all__ = [
-    "Style",
-    "Thumbnail",
-    "draw_contact_sheet",
-    "draw_ldr_histogram",
-    "draw_learning_curves",
-    "draw_win_matrix",
-    "new_figure",
-    "styles",
-    "write_figure",
-]
-
-# Okabe and Ito's palette: told apart also by readers with a colour vision deficiency. A strategy
-# of ours has the same colour in every report; the others take what is left.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_OWN_COLOUR = {"vaal": 0, "random": 1, "entropy": 2, "margin": 3, "dfal": 4}
-_MARKERS = "osD^vPX"
 _GREY = "#707070"
-
-
-class Style(NamedTuple):
-    """How matplotlib draws a curve."""
-
-    colour: str
-    marker: str
-    line: str
 
 
 @dataclass(frozen=True)
@@ -57,101 +26,6 @@ class Thumbnail:
     pixels: np.ndarray
     caption: str
     marked: bool
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """A figure as a PNG file, whole or not at all."""
-    with write_atomically(path, "wb") as handle:
-        figure.savefig(handle, format="png")
-
-
-def styles(names: Sequence[str]) -> list[Style]:
-    """A style for each name, all distinct for up to fourteen names.
-
-    A strategy that trains with the regulariser has the colour of the one without, dashed.
-    """
-    base = [name.removesuffix("+vat") for name in names]
-    numbers = {}
-    for name, plain in zip(names, base, strict=True):
-        if plain in _OWN_COLOUR:
-            numbers[name] = _OWN_COLOUR[plain] + len(_COLOURS) * (name != plain)
-    rest = (n for n in itertools.count() if n not in numbers.values())
-    chosen = [numbers[name] if name in numbers else next(rest) for name in names]
-    return [
-        Style(_COLOURS[n % len(_COLOURS)], _MARKERS[n % len(_MARKERS)], "--" if n >= 7 else "-")
-        for n in chosen
-    ]
-
-
-# With more the legend would hide some, and goes outside, and bands would hide each other.
-_CURVES_BESIDE_A_LEGEND = 5
-
-
-def draw_learning_curves(
-    path: Path, curves: Sequence[Curve], dataset: str, *, made_of: str = ""
-) -> None:
-    """Test accuracy against the number of labels, one line per curve, to the PNG file `path`.
-
-    The band is the 95% confidence interval of the mean over seeds, of curves with three or more (of
-    two it is wider than all that was measured), where the curves are so few that their bands do
-    not hide each other. The vertical axis follows the measured accuracies, not the bands, which
-    it may cut off. `made_of` goes below the title: of what runs the curves are.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    crowded = len(curves) > _CURVES_BESIDE_A_LEGEND
-    numbers = {int(curve.runs.max()) for curve in curves}
-    banded = {n for n in numbers if n >= 3 and not crowded}
-    figure = new_figure(9.6 if crowded else 7.2, 4.6)
-    axes = figure.subplots()
-    for curve, style in zip(curves, styles([curve.name for curve in curves]), strict=True):
-        colour, runs = style.colour, int(curve.runs.max())
-        if runs in banded:
-            low, high = 100 * curve.low, 100 * curve.high
-            axes.fill_between(curve.labels, low, high, color=colour, alpha=0.12, linewidth=0)
-            for edge in (low, high):
-                axes.plot(curve.labels, edge, color=colour, linewidth=0.6, alpha=0.5)
-        axes.plot(
-            curve.labels,
-            100 * curve.mean,
-            color=colour,
-            marker=style.marker,
-            linestyle=style.line,
-            markersize=4.5,
-            linewidth=2.0,
-            label=f"{curve.name} ({counted(runs, 'seed')})",
-        )
-    every = np.concatenate([100 * curve.accuracies for curve in curves])
-    margin = max(1.0, 0.06 * float(np.ptp(every)))
-    axes.set_ylim(max(0.0, every.min() - margin), min(100.5, every.max() + margin))
-    labels = np.unique(np.concatenate([curve.labels for curve in curves]))
-    if len(labels) <= 12:
-        axes.set_xticks(labels)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("labelled samples")
-    axes.set_ylabel("test accuracy [%]")
-    over = ": mean over seeds" if max(numbers) > 1 else ""
-    band = ", 95% band" if banded else ""
-    below = f"\n{made_of}" if made_of else ""
-    axes.set_title(f"Active learning on {dataset}{over}{band}{below}", fontsize=10)
-    if crowded:
-        figure.legend(loc="outside right center", frameon=False)
-    else:
-        axes.legend(loc="lower right", framealpha=0.9)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    write_figure(figure, path)
 
 
 def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: str) -> None:
@@ -174,7 +48,7 @@ def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: s
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("… this one")
     axes.set_ylabel("how often this one beats …")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="seeds and rounds [%]")
     write_figure(figure, path)
@@ -224,9 +98,9 @@ def draw_ldr_histogram(
     axes.set_xscale("log")
     axes.set_xlabel("Local Distributional Roughness [nats]")
     axes.set_ylabel("samples of the pool per bin")
-    axes.set_title(title)
-    axes.legend(loc="best", framealpha=0.9)
+    set_title(figure, title)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)  # over no bar
     write_figure(figure, path)
 
 
@@ -240,9 +114,11 @@ def draw_contact_sheet(
     """
     columns = max(len(images) for _, images in rows)
     side = 0.58  # of an image, in inches
-    figure = new_figure(max(side * (1.08 * columns + 1.6), 5.0), side * 1.4 * len(rows) + 0.6)
-    figure.suptitle(title, fontsize=11)
-    figure.supxlabel(note, fontsize=8, color="#404040")
+    gutter = 1.3 if any(name for name, _ in rows) else 0.0  # for the names, in images
+    width = 1.08 * columns - 0.08
+    figure = new_figure(max(side * (width + gutter) + 0.3, 5.0), side * 1.4 * len(rows) + 0.6)
+    set_title(figure, title)
+    set_caption(figure, note)
     axes = figure.subplots()
     axes.set_axis_off()
     # Every image fills the unit square of its cell, which is 1.08 wide and 1.4 high: an axes for
@@ -262,6 +138,6 @@ def draw_contact_sheet(
             )
             colour = "#C00000" if image.marked else _GREY
             axes.text(left + 0.5, top - 0.06, image.caption, ha="center", fontsize=7, color=colour)
-    axes.set_xlim(-1.6, 1.08 * columns)
+    axes.set_xlim(-gutter, width)
     axes.set_ylim(1.4 * len(rows) - 0.3, -0.4)
     write_figure(figure, path)

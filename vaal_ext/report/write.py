@@ -10,12 +10,12 @@ import numpy as np
 
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report.comparison import compare
+from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
 from vaal_ext.report.figures import (
     Thumbnail,
     draw_contact_sheet,
     draw_ldr_histogram,
-    draw_learning_curves,
     draw_win_matrix,
 )
 from vaal_ext.report.runs import Run, group_runs, load_run

@@ -12,7 +12,7 @@ from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.folder import read_state
 from vaal_ext.models import model_for
 from vaal_ext.radius import rms_length
-from vaal_ext.report.figures import new_figure, styles, write_figure
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.report.wording import counted
 from vaal_ext.roughness import LDRScorer
@@ -57,9 +57,10 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
 def draw_radius(path: Path, areas: Mapping[str, np.ndarray], title: str) -> None:
     """The mean over seeds against eps/|x|, a curve for each data set, to the PNG file `path`.
 
-    `areas` is data set -> float [S, len(FRACTIONS)]; a seed with NaN is left out.
+    `areas` is data set -> float [S, len(FRACTIONS)]; a seed with NaN is left out, and a data set
+    without any other is named in the caption alone.
     """
-    figure = new_figure(6.4, 4.0)
+    figure = new_figure(7.6, 4.2)
     axes = figure.subplots()
     defined = {name: values[np.isfinite(values).all(axis=1)] for name, values in areas.items()}
     shown = {name: values for name, values in defined.items() if len(values)}
@@ -68,11 +69,14 @@ def draw_radius(path: Path, areas: Mapping[str, np.ndarray], title: str) -> None
             FRACTIONS, values.mean(axis=0), color=style.colour, marker=style.marker,
             label=f"{dataset} ({counted(len(values), 'seed')})",
         )  # fmt: skip
-    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":", label="finds nothing")
     axes.set_xscale("log")
     axes.set_xlabel("radius eps over the root mean square of |x|")
     axes.set_ylabel("area under the ROC curve:\nLDR finds wrong pseudo labels")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.grid(alpha=0.25)
-    axes.legend()
+    figure.legend(loc="outside right center", frameon=False)
+    missing = [name for name in areas if name not in shown]
+    why = "in no seed are there both right and wrong pseudo labels"
+    set_caption(figure, f"Not shown: {', '.join(missing)} ({why})." if missing else "")
     write_figure(figure, path)

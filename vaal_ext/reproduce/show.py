@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.progress import progress_bar
+from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
-from vaal_ext.report.figures import draw_learning_curves
 from vaal_ext.report.runs import Run
 from vaal_ext.report.write import write_comparison
-from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates
+from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates, save_panels
 from vaal_ext.reproduce.made_of import (
     caption,
     destination,
@@ -26,7 +26,13 @@ from vaal_ext.reproduce.radius import FRACTIONS, draw_radius, error_ranking
 from vaal_ext.reproduce.sweeps import draw_sweep, sweep_rows, write_sweep
 from vaal_ext.reproduce.tables import markdown_table, table_cells, write_table
 from vaal_ext.reproduce.toys import before_and_after, error_after_updates
-from vaal_ext.reproduce.what_ldr_is import BANDS, draw_roughness, scored_pool, wrong_per_band
+from vaal_ext.reproduce.what_ldr_is import (
+    BANDS,
+    draw_roughness,
+    save_pools,
+    scored_pool,
+    wrong_per_band,
+)
 
 __all__ = ["show"]
 
@@ -81,6 +87,7 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         rows = [before_and_after(runs[0], label) for label, runs in groups.items()]
         path = out / f"{name}.png"
         draw_contours(path, rows, f"{exhibit.title}\n{_caption(_first_runs(groups))}")
+        save_panels(path.with_suffix(".npz"), rows)
         yield f"{path}: p(y = 1 | x) before and after a query, {_seeds_shown(groups)}"
         points = [
             (
@@ -96,7 +103,7 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         ]
         header = ("strategy", "index", "x_1", "x_2", "label", "labelled_before", "queried")
         write_csv(out / f"{name}.csv", header, points)
-        yield f"{out / name}.csv: its points"
+        yield f"{out / name}.csv: its points; .npz: all that the picture is drawn from"
 
 
 def _instead(groups: dict[str, list[Run]], dataset: str) -> str:
@@ -225,6 +232,7 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
         stem = out / f"{name}_{dataset}"
         title = f"{dataset}: {exhibit.title}\n{_caption(_first_runs(groups))}"
         draw_roughness(stem.with_suffix(".png"), pools, title)
+        save_pools(stem.with_suffix(".npz"), pools)
         yield (
             f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, "
             f"{_seeds_shown(groups)}"
@@ -241,7 +249,10 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
         ]  # fmt: skip
         header = ("variant", "score", "rank_above", "rank_to", "wrong_pseudo_labels")
         write_csv(stem.with_suffix(".csv"), header, rows)
-        yield f"{stem}.csv: wrong pseudo labels in each percentile band"
+        yield (
+            f"{stem}.csv: wrong pseudo labels in each percentile band; .npz: all that the picture "
+            "is drawn from"
+        )
 
 
 def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:

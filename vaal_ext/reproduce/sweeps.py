@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 from vaal_ext.report.curves import write_csv
-from vaal_ext.report.figures import new_figure, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import area_under_curve, mean_and_interval
+from vaal_ext.report.wording import counted
 
 __all__ = ["SweepRow", "draw_sweep", "sweep_rows", "write_sweep"]
 
@@ -56,7 +57,7 @@ def write_sweep(path: Path, rows: Sequence[SweepRow]) -> None:
 
 def draw_sweep(path: Path, rows: Sequence[SweepRow], title: str) -> None:
     """The areas on the validation set with their intervals, a line for each variant."""
-    figure = new_figure(7.2, 0.32 * len(rows) + 1.4)
+    figure = new_figure(7.2, 0.32 * len(rows) + 1.6)
     axes = figure.subplots()
     height = np.arange(len(rows))[::-1]
     val = np.array([row.val for row in rows])
@@ -64,7 +65,10 @@ def draw_sweep(path: Path, rows: Sequence[SweepRow], title: str) -> None:
     axes.errorbar(val, height, xerr=np.nan_to_num(spread), fmt="o", color="#0072B2", capsize=3)
     axes.set_yticks(height, [row.variant for row in rows])
     axes.set_xlabel("area under the budget curve, validation set [%]")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    seeds = max(row.seeds for row in rows)
+    bars = "; bar: its 95% bootstrap interval" if seeds > 1 else ""
+    set_caption(figure, f"Mean over {counted(seeds, 'seed')}{bars}.")
     write_figure(figure, path)

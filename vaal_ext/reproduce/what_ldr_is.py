@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.report.figures import new_figure, write_figure
+from vaal_ext.atomic import write_atomically
+from vaal_ext.report.canvas import new_figure, set_title, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["BANDS", "ScoredPool", "draw_roughness", "scored_pool", "wrong_per_band"]
+__all__ = [
+    "BANDS",
+    "ScoredPool",
+    "draw_roughness",
+    "load_pools",
+    "save_pools",
+    "scored_pool",
+    "wrong_per_band",
+]
 
 # Percentile bands, closed above as the paper's threshold is open below: rank > PRT.
 BANDS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
 
-_RIGHT, _WRONG = "#B8C7D6", "#D55E00"
+_RIGHT, _WRONG = "#7A9CBF", "#D55E00"
 _FLOOR = 1e-12  # LDR spans many orders of magnitude; what is below is drawn there
 
 
@@ -58,11 +67,31 @@ def wrong_per_band(values: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.array([wrong[band].mean() if band.any() else np.nan for band in inside])
 
 
+def save_pools(path: Path, pools: Mapping[str, ScoredPool]) -> None:
+    """What :func:`draw_roughness` takes, as an npz file."""
+    arrays = {
+        f"{field.name}_{i}": getattr(pool, field.name)
+        for i, pool in enumerate(pools.values())
+        for field in fields(ScoredPool)
+    }
+    with write_atomically(path, "wb") as file:
+        np.savez_compressed(file, variants=list(pools), **arrays)
+
+
+def load_pools(path: Path) -> dict[str, ScoredPool]:
+    """What :func:`save_pools` wrote."""
+    with np.load(path) as file:
+        return {
+            str(variant): ScoredPool(*(file[f"{field.name}_{i}"] for field in fields(ScoredPool)))
+            for i, variant in enumerate(file["variants"])
+        }
+
+
 def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> None:
     """A row for each variant, to the PNG file `path`: LDR against entropy, LDR against margin, and
     the share of wrong pseudo labels by percentile of LDR, entropy and (downward) margin."""
-    figure = new_figure(12.0, 3.5 * len(pools) + 0.4)
-    figure.suptitle(title)
+    figure = new_figure(12.0, 3.5 * len(pools) + 0.8)
+    set_title(figure, title)
     grid = figure.subplots(len(pools), 3, squeeze=False)
     for line, (variant, pool) in zip(grid, pools.items(), strict=True):
         ldr = np.maximum(pool.ldr.astype(np.float64), _FLOOR)
@@ -72,7 +101,7 @@ def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> N
         ):
             for mask, colour, what in (
                 (~pool.wrong, _RIGHT, "pseudo label right"),
-                (pool.wrong, _WRONG, "wrong"),
+                (pool.wrong, _WRONG, "pseudo label wrong"),
             ):
                 axes.scatter(
                     values[mask], ldr[mask], s=4, c=colour, label=what, rasterized=True, linewidth=0
@@ -80,16 +109,22 @@ def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> N
             axes.set_yscale("log")
             axes.set_xlabel(name)
         line[0].set_ylabel(f"{variant}\nLDR [nats]")
-        line[0].legend(fontsize=7, loc="lower right")
         middle = (np.array(BANDS[:-1]) + np.array(BANDS[1:])) / 2
-        for values, colour, name in (
-            (pool.ldr, "#0072B2", "LDR"),
-            (pool.entropy, "#009E73", "entropy"),
-            (-pool.margin, "#CC79A7", "1 - margin"),
+        for values, colour, marker, name in (
+            (pool.ldr, "#0072B2", "o", "by LDR"),
+            (pool.entropy, "#009E73", "D", "by entropy"),
+            (-pool.margin, "#CC79A7", "^", "by 1 - margin"),
         ):
             share = 100 * wrong_per_band(values, pool.wrong)
-            line[2].plot(middle, share, color=colour, marker="o", markersize=3.5, label=name)
+            line[2].plot(middle, share, color=colour, marker=marker, markersize=3.5, label=name)
         line[2].set_xlabel("percentile rank in the pool")
         line[2].set_ylabel("wrong pseudo labels [%]")
-        line[2].legend(fontsize=7)
+    handles = [
+        handle
+        for axes in (grid[0, 0], grid[0, 2])
+        for handle in axes.get_legend_handles_labels()[0]
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=5, frameon=False, markerscale=2
+    )
     write_figure(figure, path)

@@ -1,0 +1,284 @@
+"""Redraws the committed pictures that are older than their data or than the code that draws them.
+
+    python benchmarks/redraw.py
+
+Every picture is drawn from a file beside it. What it was drawn from, by which code, and what came
+out stand in benchmarks/results/pictures.csv as SHA-256 sums; a test compares them. The sums are of
+files in the repository, so they are the same on every machine, whatever its fonts would make of a
+picture.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from readme import ROOT
+from speed_plot import draw_speed
+
+from vaal_ext.report import canvas
+from vaal_ext.report.curve_figure import draw_learning_curves
+from vaal_ext.report.curves import Curve, write_csv
+from vaal_ext.report.figures import draw_win_matrix
+from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates, load_panels
+from vaal_ext.reproduce.plan import EXHIBITS
+from vaal_ext.reproduce.radius import FRACTIONS, draw_radius
+from vaal_ext.reproduce.sweeps import SweepRow, draw_sweep
+from vaal_ext.reproduce.what_ldr_is import draw_roughness, load_pools
+
+RESULTS = ROOT / "benchmarks" / "results"
+LEDGER = "pictures.csv"
+
+# What stays as it was drawn, because its data are not here: what would bring them.
+NOT_REDRAWN = {
+    "paper/what-ldr-is-mnist/what-ldr-is-mnist_mnist.png": (
+        "vaal-ext reproduce what-ldr-is-mnist --pool-size 10000 --data-root FOLDER: its .npz"
+    )
+}
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A committed picture.
+
+    Attributes:
+        png, data: paths below the folder of results.
+        title: what the drawing function takes for it.
+        draw: draws the PNG `path` from the file of data: draw(path, data, title).
+        code: the function that `draw` leaves the drawing to.
+    """
+
+    png: str
+    data: str
+    title: str
+    draw: Callable[[Path, Path, str], None]
+    code: Callable[..., None]
+
+    def entry(self, results: Path) -> Row:
+        """Its line in the ledger, were it up to date; no sum of a picture that is not there."""
+        data, png = results / self.data, results / self.png
+        content = data.read_bytes() if data.suffix == ".npz" else _text(data)
+        return {
+            "picture": self.png,
+            "drawn": _sum(png.read_bytes()) if png.exists() else "",
+            "data": _sum(self.title.encode() + content),
+            "code": _code_sum(self.code),
+        }
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _text(path: Path) -> bytes:
+    return path.read_text(encoding="utf-8").encode()  # whatever ends its lines
+
+
+@functools.cache
+def _code_sum(draw: Callable[..., None]) -> str:
+    """Of the files that draw, without the comments and blank lines, which change no picture."""
+    files = [Path(canvas.__file__), Path(inspect.getfile(draw)), Path(__file__)]
+    lines = [line.strip() for file in files for line in file.read_text("utf-8").splitlines()]
+    return _sum("\n".join(line for line in lines if line and line[0] != "#").encode())
+
+
+def _read(path: Path) -> list[Row]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _curves(path: Path, data: Path, title: str) -> None:
+    """From the accuracies of statistics.csv; the title is "DATA SET|what it was made of"."""
+    curves = []
+    for strategy, mine in _grouped(_accuracies(_read(data)), "strategy"):
+        mean, low, high = (
+            np.array([_number(row[column]) for row in mine]) for column in ("value", "low", "high")
+        )
+        labels, seeds = (np.array([int(row[column]) for row in mine]) for column in ("labels", "n"))
+        none = np.full(len(mine), math.nan)
+        curves.append(Curve(strategy, labels, seeds, mean, none, low, high, (math.nan, math.nan)))
+    dataset, _, made_of = title.partition("|")
+    draw_learning_curves(path, curves, dataset, made_of=made_of)
+
+
+def _wins(path: Path, data: Path, title: str) -> None:
+    """From the wins of statistics.csv."""
+    rows = _read(data)
+    names = [name for name, _ in _grouped(_accuracies(rows), "strategy")]
+    wins = np.zeros((len(names), len(names)))
+    for row in rows:
+        if row["measure"] == "wins":
+            wins[names.index(row["strategy"]), names.index(row["against"])] = float(row["value"])
+    draw_win_matrix(path, names, wins, title)
+
+
+def _accuracies(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["measure"] == "accuracy" and not row["against"]]
+
+
+def _updates(path: Path, data: Path, title: str) -> None:
+    errors = {
+        dataset: {
+            strategy: np.array(
+                [[float(row["test_error"]) for row in run] for _, run in _grouped(runs, "seed")]
+            )
+            for strategy, runs in _grouped(mine, "strategy")
+        }
+        for dataset, mine in _grouped(_read(data), "dataset")
+    }
+    draw_updates(path, errors, title)
+
+
+def _losses(path: Path, data: Path, title: str) -> None:
+    columns = {
+        "test loss": "test_loss", "training loss": "train_loss", "test accuracy": "test_accuracy"
+    }  # fmt: skip
+    rows = _read(data)
+    panels = {
+        variant: {
+            name: np.array([float(row[column]) for row in mine]) for name, column in columns.items()
+        }
+        for variant, mine in _grouped(rows, "variant")
+    }
+    draw_losses(path, panels, np.unique([int(row["labels"]) for row in rows]), title)
+
+
+def _sweep(path: Path, data: Path, title: str) -> None:
+    numbers = ("val_area", "low", "high", "test_area")
+    rows = [
+        SweepRow(row["variant"], *(_number(row[name]) for name in numbers), int(row["seeds"]))
+        for row in _read(data)
+    ]
+    draw_sweep(path, rows, title)
+
+
+def _radius(path: Path, data: Path, title: str) -> None:
+    areas = {
+        dataset: np.reshape([_number(row["roc_area"]) for row in mine], (-1, len(FRACTIONS)))
+        for dataset, mine in _grouped(_read(data), "dataset")
+    }
+    draw_radius(path, areas, title)
+
+
+def _contours(path: Path, data: Path, title: str) -> None:
+    draw_contours(path, load_panels(data), title)
+
+
+def _roughness(path: Path, data: Path, title: str) -> None:
+    draw_roughness(path, load_pools(data), title)
+
+
+def _speed(path: Path, data: Path, title: str) -> None:
+    draw_speed(path, _read(data), title)
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _grouped(rows: list[Row], column: str) -> list[tuple[str, list[Row]]]:
+    """The rows by what they have in a column, in the order in which that comes first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(row)
+    return list(found.items())
+
+
+_SPEED = "How many times as long as vaal_ext each opponent takes (float32, one thread)"
+# Learning curves: folder below paper/, the picture's name there.
+_LEARNING_CURVES = (
+    ("digits", "digits"), ("digits-paper-vat", "digits"), ("fashion", "fashion"),
+    ("fig6", "fig6"), ("fig7", "fig7"), ("fig10", "fig10"), ("table2", "table2"),
+    ("table2-1000-steps", "table2"), ("table2-random-vaal", "table2"),
+    ("table2-six-seeds", "table2"), ("table4", "table4"), ("toys", "toys_circles"),
+    ("toys", "toys_moons"),
+)  # fmt: skip
+_SMALL_POOL = "queries of 100 from 10,000 samples of the pool"  # of what has no table that says so
+# Other pictures below paper/ whose data have their name: folder, data set or "", ending, drawn by.
+_OTHERS: tuple[tuple[str, str, str, Callable[[Path, Path, str], None], Callable[..., None]], ...]
+_OTHERS = (
+    ("fig3", "", "npz", _contours, draw_contours),
+    ("fig4", "", "npz", _contours, draw_contours),
+    ("fig5", "", "csv", _updates, draw_updates),
+    ("fig9", "", "csv", _losses, draw_losses),
+    ("radius", "", "csv", _radius, draw_radius),
+    ("radius-mnist", "", "csv", _radius, draw_radius),
+    ("radius-fashion", "", "csv", _radius, draw_radius),
+    ("radius-cifar10", "", "csv", _radius, draw_radius),
+    ("search-digits", "digits", "csv", _sweep, draw_sweep),
+    ("vat-toys", "circles", "csv", _sweep, draw_sweep),
+    ("vat-toys", "moons", "csv", _sweep, draw_sweep),
+    ("what-ldr-is", "digits", "npz", _roughness, draw_roughness),
+)
+
+
+def pictures(results: Path) -> Iterator[Picture]:
+    """Every picture in the folder of results but those of ``NOT_REDRAWN``."""
+    yield Picture("speed.png", "ops_cpu.csv", _SPEED, _speed, draw_speed)
+    yield Picture("digits.png", "digits.csv", "digits", _curves, draw_learning_curves)
+    for folder, name in _LEARNING_CURVES:
+        yield _learning_curve(results, f"paper/{folder}", name)
+    for table in sorted(results.glob("paper/*/statistics_*/statistics.csv")):
+        folder = table.parent.relative_to(results).as_posix()
+        title = f"{folder.rpartition('_')[2]}: which strategy is more accurate"
+        data, png = f"{folder}/{table.name}", f"{folder}/win_matrix.png"
+        yield Picture(png, data, title, _wins, draw_win_matrix)
+    for folder, dataset, ending, draw, code in _OTHERS:
+        stem, title = f"paper/{folder}/{folder}", EXHIBITS[folder].title
+        if dataset:
+            stem, title = f"{stem}_{dataset}", f"{dataset}: {title}"
+        if folder == "fig9":
+            title = f"mnist: {title}\n1 seed, {_SMALL_POOL}"
+        yield Picture(f"{stem}.png", f"{stem}.{ending}", title, draw, code)
+
+
+def _learning_curve(results: Path, folder: str, name: str) -> Picture:
+    """Of a table, whose Markdown says what it was made of, or of a figure of the paper."""
+    exhibit, _, dataset = name.partition("_")
+    if not dataset:
+        (dataset,) = EXHIBITS[exhibit].datasets
+    note, title = results / folder / f"{name}.md", dataset
+    if note.exists():
+        data, made_of = re.search(
+            r" Data: ([^;]*); (.*?)\.$", note.read_text("utf-8"), re.M
+        ).groups()
+        if data == "folder":
+            title += ", saved as images"
+    else:
+        title, made_of = f"{dataset}, {EXHIBITS[exhibit].title}", _SMALL_POOL
+    data = f"{folder}/statistics_{dataset}/statistics.csv"
+    return Picture(
+        f"{folder}/{name}.png", data, f"{title}|{made_of}", _curves, draw_learning_curves
+    )
+
+
+def outdated(results: Path) -> list[Picture]:
+    """The pictures whose line in the ledger is not what it would be now, or that have none."""
+    ledger = results / LEDGER
+    known = _read(ledger) if ledger.exists() else []
+    return [picture for picture in pictures(results) if picture.entry(results) not in known]
+
+
+def main() -> None:
+    for picture in outdated(RESULTS):
+        picture.draw(RESULTS / picture.png, RESULTS / picture.data, picture.title)
+        print(picture.png)
+    entries = sorted(
+        (picture.entry(RESULTS) for picture in pictures(RESULTS)), key=itemgetter("picture")
+    )
+    write_csv(RESULTS / LEDGER, list(entries[0]), [list(entry.values()) for entry in entries])
+
+
+if __name__ == "__main__":
+    main()
