@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -127,22 +127,57 @@ def _forward_backward(
     return value, grad_p, grad_q
 
 
-class _SymmetricKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
-    ) -> Tensor:
-        value, grad_p, grad_q = _forward_backward(p_logits, q_logits, smoothing, divergence)
-        ctx.save_for_backward(grad_p, grad_q)
-        ctx.dtypes = p_logits.dtype, q_logits.dtype
-        return value
+class _Gradients(torch.autograd.Function):
+    """The gradients with respect to both logits, which have no derivative themselves."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        _, grad_p, grad_q = _forward_backward(*inputs)
+        return grad_p, grad_q
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(*_: Any) -> NoReturn:
+        raise RuntimeError("reference.symmetric_kl can be differentiated once only")
+
+    jvp = backward
+
+
+class _SymmetricKL(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str) -> Tensor:
+        return _forward_backward(p_logits, q_logits, smoothing, divergence)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        p_logits, q_logits, ctx.smoothing, ctx.divergence = inputs
+        ctx.save_for_backward(p_logits, q_logits)
+        ctx.save_for_forward(p_logits, q_logits)
+
+    @staticmethod
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+        logits = ctx.saved_tensors
+        gradients = _Gradients.apply(*logits, ctx.smoothing, ctx.divergence)
         scale = grad_value.unsqueeze(1)
-        grads = [(scale * g).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        grads = [(scale * g).to(x.dtype) for g, x in zip(gradients, logits, strict=True)]
         return *grads, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        gradients = _Gradients.apply(*ctx.saved_tensors, ctx.smoothing, ctx.divergence)
+        terms = [
+            (gradient * tangent).sum(1)
+            for gradient, tangent in zip(gradients, tangents[:2], strict=True)
+            if tangent is not None
+        ]
+        return sum(terms[1:], terms[0])
 
 
 def symmetric_kl(

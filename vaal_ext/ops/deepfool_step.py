@@ -12,8 +12,11 @@ from ._checks import (
     check_samples,
     refuse_gradient,
 )
+from ._transforms import not_differentiable
 
 __all__ = ["deepfool_step"]
+
+_call = not_differentiable("deepfool_step")
 
 
 def deepfool_step(
@@ -70,7 +73,7 @@ def deepfool_step(
     check_labels("reference", reference, (rows,), logits.device)
     check_labels("candidates", candidates, (rows, gradients.shape[1]), logits.device)
     refuse_gradient("deepfool_step", logits, gradients)
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.vaal.deepfool_step.default(
+    result: tuple[Tensor, Tensor, Tensor] = _call(
         logits, gradients, reference, candidates
     )
     return result

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from ._checks import check_alike, check_logits, check_tensor, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["fisher_product"]
+
+_call = not_differentiable("fisher_product")
 
 
 def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     check_tensor("tangents", tangents)
     check_alike("logits", logits, "tangents", tangents)
     refuse_gradient("fisher_product", logits, tangents)
-    result: Tensor = torch.ops.vaal.fisher_product.default(logits, tangents)
+    result: Tensor = _call(logits, tangents)
     return result
 
 

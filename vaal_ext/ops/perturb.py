@@ -16,8 +16,11 @@ from ._checks import (
     check_tensor,
     refuse_gradient,
 )
+from ._transforms import not_differentiable
 
 __all__ = ["perturb"]
+
+_call = not_differentiable("perturb")
 
 
 @overload
@@ -53,7 +56,7 @@ def perturb(
     check_alike("x", x, "direction", direction)
     require_positive("radius", radius, or_zero=True)
     refuse_gradient("perturb", x, direction)
-    out, norm = torch.ops.vaal.perturb.default(x, direction, float(radius))
+    out, norm = _call(x, direction, float(radius))
     return (out, norm) if return_norm else out
 
 

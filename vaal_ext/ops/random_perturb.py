@@ -8,8 +8,11 @@ from torch import Tensor
 from vaal_ext.checks import require_int, require_positive, require_sample_index
 
 from ._checks import check_samples, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["random_perturb"]
+
+_call = not_differentiable("random_perturb")
 
 
 def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
@@ -38,7 +41,7 @@ def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor)
     refuse_gradient("random_perturb", x)
     require_int("seed", seed, -(2**63), 2**63 - 1)
     require_sample_index(sample_index, x)
-    result: Tensor = torch.ops.vaal.random_perturb.default(
+    result: Tensor = _call(
         x, float(radius), int(seed), sample_index
     )
     return result

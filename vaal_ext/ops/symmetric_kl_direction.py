@@ -8,8 +8,11 @@ from torch import Tensor
 from vaal_ext.checks import require_divergence
 
 from ._checks import arithmetic_dtype, check_pair, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["symmetric_kl_direction"]
+
+_call = not_differentiable("symmetric_kl_direction")
 
 
 def symmetric_kl_direction(
@@ -34,7 +37,7 @@ def symmetric_kl_direction(
     check_pair(p_logits, q_logits)
     require_divergence(divergence, smoothing)
     refuse_gradient("symmetric_kl_direction", p_logits, q_logits)
-    result: tuple[Tensor, Tensor] = torch.ops.vaal.symmetric_kl_direction.default(
+    result: tuple[Tensor, Tensor] = _call(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"
     )
     return result
