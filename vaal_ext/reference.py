@@ -97,6 +97,59 @@ def _softmax_pullback(p: Tensor, h: Tensor) -> Tensor:
     return weighted - p * weighted.sum(1, keepdim=True)
 
 
+def _smoothed(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    p: Tensor,
+    q: Tensor,
+    diff: Tensor,
+    smoothing: float,
+    divergence: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of both posteriors mixed with the uniform distribution: csrc/math/smoothed_kl.h."""
+    a, b = _compute(p_logits), _compute(q_logits)
+    keep, floor = 1.0 - smoothing, smoothing / p.shape[1]
+    ps, qs, ds = keep * p + floor, keep * q + floor, keep * diff
+    # log1p of a number >= 0: log1p(ds / ps) has no digits left where qs is far below ps.
+    v = torch.copysign(torch.log1p(ds.abs() / torch.minimum(ps, qs)), ds)
+    symmetric = divergence == "symmetric"
+    value = ds * v if symmetric else ps * _phi(v)
+
+    def gradient(
+        own: tuple[Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor], terms: str
+    ) -> Tensor:
+        """By the logits of `own`, each side given as its logits, its posterior and the mixed one.
+
+        Σ own_j (h_j - Σ own h) with h measured from that of the largest class of `own`, formed
+        as a difference: subtracted, the h of several classes that share a posterior would cancel.
+        """
+        logits, share, mixed = own
+        r = logits.argmax(dim=1, keepdim=True)
+        share_r, other_r = share.gather(1, r), other[1].gather(1, r)
+        grown = other[0] - logits
+        grown = grown - grown.gather(1, r)
+        expected = share * (other_r / share_r)
+        moved = torch.where(grown.abs() <= 1.0, expected * torch.expm1(grown), other[1] - expected)
+        change_r = -share_r * moved.sum(1, keepdim=True)
+        beside = torch.expm1(logits - logits.gather(1, r))
+        mixed_r = mixed.gather(1, r)
+        excess = keep * (mixed_r * moved + floor * change_r * beside)
+        falls = excess < 0
+        lower = torch.where(falls, other[2] * mixed_r, mixed * other[2].gather(1, r))
+        h = torch.zeros_like(excess)
+        if "log" in terms:
+            h = h - torch.copysign(torch.log1p(excess.abs() / lower), excess)
+        if "linear" in terms:
+            h = h - excess / (mixed * mixed_r)
+        weighted = _times(share, h)
+        return keep * (weighted - share * weighted.sum(1, keepdim=True))
+
+    sides = (a, p, ps), (b, q, qs)
+    grad_p = gradient(sides[0], sides[1], "log linear" if symmetric else "log")
+    grad_q = gradient(sides[1], sides[0], "log linear" if symmetric else "linear")
+    return value.sum(1), grad_p, grad_q
+
+
 def _forward_backward(
     p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,18 +157,7 @@ def _forward_backward(
     require_divergence(divergence, smoothing)
     p, q, diff, u, delta = _pivot(p_logits, q_logits)
     if smoothing:
-        ps = (1.0 - smoothing) * p + smoothing / p.shape[1]
-        qs = (1.0 - smoothing) * q + smoothing / p.shape[1]
-        ds = (1.0 - smoothing) * diff
-        # log1p of a number >= 0: log1p(ds / ps) has no digits left where qs is far below ps.
-        v = torch.copysign(torch.log1p(ds.abs() / torch.minimum(ps, qs)), ds)
-        if divergence == "symmetric":
-            value, hq, hp = ds * v, v + ds / qs, -v - ds / ps
-        else:
-            value, hq, hp = ps * _phi(v), ds / qs, -v
-        grad_q = (1.0 - smoothing) * _softmax_pullback(q, hq)
-        grad_p = (1.0 - smoothing) * _softmax_pullback(p, hp)
-        return value.sum(1), grad_p, grad_q
+        return _smoothed(p_logits, q_logits, p, q, diff, smoothing, divergence)
     if divergence == "symmetric":
         value = _times(diff, u).sum(1)
         grad_q = _softmax_pullback(q, delta) + diff
@@ -145,7 +187,9 @@ class _Gradients(torch.autograd.Function):
     def backward(*_: Any) -> NoReturn:
         raise RuntimeError("reference.symmetric_kl can be differentiated once only")
 
-    jvp = backward
+    @staticmethod
+    def jvp(*_: Any) -> NoReturn:
+        raise RuntimeError("reference.symmetric_kl can be differentiated once only")
 
 
 class _SymmetricKL(torch.autograd.Function):
@@ -170,7 +214,7 @@ class _SymmetricKL(torch.autograd.Function):
         return *grads, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+    def jvp(ctx: Any, *tangents: Any) -> Any:
         gradients = _Gradients.apply(*ctx.saved_tensors, ctx.smoothing, ctx.divergence)
         terms = [
             (gradient * tangent).sum(1)

@@ -49,7 +49,7 @@ def transformable(
             mapped = x.expand(size, *x.shape) if at is None else x.movedim(at, 0)
             return mapped.flatten(0, 1)
 
-        def parted(x: Tensor) -> Tensor:
+        def parted(x: Any) -> Any:
             return x.unflatten(0, (size, len(x) // size))
 
         result = function.apply(*map(merged, args, in_dims))  # type: ignore[attr-defined]
@@ -66,8 +66,8 @@ def transformable(
     }
     members = {name: staticmethod(method) for name, method in methods.items()}
     function = type(f"Transformable_{op}", (torch.autograd.Function,), members)
-    # torch.compile cannot follow a function with a jvp: it leaves this call to eager mode, and under
-    # fullgraph=True says why it does not.
+    # torch.compile cannot follow a function with a jvp: it leaves this call to eager mode, or says
+    # why not under fullgraph=True.
     apply: Callable[..., Any] = torch.compiler.disable(
         function.apply,  # type: ignore[attr-defined]
         reason="the ops of vaal_ext cannot be compiled inside a transform of torch.func or in "

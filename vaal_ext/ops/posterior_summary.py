@@ -28,7 +28,8 @@ def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         TypeError: not a floating tensor.
         ValueError: not [B, C] with C >= 1.
-        RuntimeError: logits require grad while grad mode is on (this op has no derivative).
+        RuntimeError: logits require grad while grad mode is on, or carry a tangent of
+            forward mode (this op has no derivative).
     """
     check_logits("logits", logits)
     refuse_gradient("posterior_summary", logits)

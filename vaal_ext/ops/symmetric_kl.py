@@ -25,6 +25,10 @@ def symmetric_kl(
     changes J only by the rounding of the logits themselves, which for one of hundreds can exceed
     what they differ by. Source: the paper's section III, D_KL(p, q).
 
+    Gradients are as accurate, down to the least normal number of A. On CUDA there is one exception:
+    where the largest class of p_logits has fallen behind another in q_logits by 1 to 30, the gradient
+    in p_logits lacks classes whose p is below e^-57 (in float64 e^-678).
+
     Args:
         p_logits, q_logits: [B, C], C >= 1, one dtype and device. Any strides. A class at -inf in
             both rows adds nothing; in one of them it makes J infinite, unless its probability
@@ -91,7 +95,7 @@ def _backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | Non
     return grad_p if need_p else None, grad_q if need_q else None, None, None
 
 
-def _jvp(ctx: Any, p_tangent: Tensor | None, q_tangent: Tensor | None, *_: None) -> Tensor:
+def _jvp(ctx: Any, p_tangent: Tensor | None, q_tangent: Tensor | None, *_: None) -> Any:
     p_logits, q_logits = ctx.saved_tensors
     tangents = (p_tangent, q_tangent)
     given = [tangent is not None for tangent in tangents]

@@ -23,6 +23,8 @@ def symmetric_kl_direction(
     The power iteration normalises the input gradient of every sample, so only the direction of a
     row matters: scaled, it survives float16 and the network's backward, and a row saturated to any
     degree (a logit gap of 60, say) keeps it. A row whose gradient is zero is returned as zeros.
+    What counts is how far the classes that move lie below the runner-up of p_logits: where all of
+    them do by more than 700, the row is zeros as well (on CUDA 87, in types other than float64).
 
     Args:
         p_logits, q_logits, smoothing, divergence: as in :func:`symmetric_kl`.
@@ -32,7 +34,8 @@ def symmetric_kl_direction(
 
     Raises:
         TypeError, ValueError: as :func:`symmetric_kl`.
-        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: an argument requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_pair(p_logits, q_logits)
     require_divergence(divergence, smoothing)
