@@ -26,8 +26,8 @@ def symmetric_kl(
     what they differ by. Source: the paper's section III, D_KL(p, q).
 
     Gradients are as accurate, down to the least normal number of A. On CUDA there is one exception:
-    where the largest class of p_logits has fallen behind another in q_logits by 1 to 30, the gradient
-    in p_logits lacks classes whose p is below e^-57 (in float64 e^-678).
+    where the largest class of p_logits lies 1 to 30 behind another one in q_logits, the gradient in
+    p_logits lacks classes whose p is below e^-57 (in float64 e^-678).
 
     Args:
         p_logits, q_logits: [B, C], C >= 1, one dtype and device. Any strides. A class at -inf in
