@@ -64,7 +64,7 @@ struct KlLongRow {
     const S b_k = to_scalar(load_one(b + from.a_top));
     delta_k = b_k - a_k;
     Sides k{row.inv_z, row.inv_zq, up * row.x_pivot};
-    if (from.wide) k = sides_of(from.a_top, vaal::class_of(from, from.a_top, a_k, b_k));
+    if (from.wide) k = sides_of(from.a_top, a_k, vaal::class_of(from, from.a_top, a_k, b_k));
     const Smoothed<S> mixed_k = mixed(k);
     pivot_value = mixed_k.value;
     p_ratio = k.q / k.p;
@@ -73,7 +73,7 @@ struct KlLongRow {
     if (apart) return;
     const S a_r = to_scalar(load_one(a + from.b_top));
     delta_r = b_r - a_r;
-    const Sides r = sides_of(from.b_top, vaal::class_of(from, from.b_top, a_r, b_r));
+    const Sides r = sides_of(from.b_top, a_r, vaal::class_of(from, from.b_top, a_r, b_r));
     const Smoothed<S> mixed_r = mixed(r);
     q_ratio = r.p / r.q;
     q_peak = {mixed_r.q, mixed_r.p, -mixed_r.v, -args.floor * r.x};
@@ -82,8 +82,10 @@ struct KlLongRow {
   struct Sides {
     S p, q, x;
   };
-  VAAL_DEVICE Sides sides_of(int j, const PivotTerm<S>& c) const {
-    if (j == from.pivot && !apart) return {row.inv_z, row.inv_zq, up * row.x_pivot};
+  // a: the class's logit. A blank past the end of a part has the number of a class of the next part,
+  // the pivot perhaps, and −inf.
+  VAAL_DEVICE Sides sides_of(int j, S a, const PivotTerm<S>& c) const {
+    if (j == from.pivot && !apart && a > -S(INFINITY)) return {row.inv_z, row.inv_zq, up * row.x_pivot};
     return {up * c.w * row.inv_z, up * c.v() * row.inv_zq, up * change_of(row, c)};
   }
   // Of k and r: their posteriors are whole, also where k is apart (elsewhere σ = 1).
@@ -103,7 +105,7 @@ struct KlLongRow {
   VAAL_DEVICE LongClass<S> class_of(int j, S a, S b) const {
     LongClass<S> c{vaal::class_of(from, j, a, b), 0, 0, 0, 0, 0};
     if (!args.smoothed) return c;
-    const Sides sides = sides_of(j, c);
+    const Sides sides = sides_of(j, a, c);
     c.p = sides.p;
     c.q = sides.q;
     const Smoothed<S> both = smoothed(sigma * c.p, sigma * c.q, sides.x);
