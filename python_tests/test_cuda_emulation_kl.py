@@ -141,7 +141,7 @@ def test_a_posterior_that_narrows_or_moves(emulation, dtype, name, smoothing, sy
 def test_classes_that_share_a_smoothed_posterior(emulation, dtype, name, symmetric):
     """Row 8 is wide; of row 9 q is saturated beside a flat p (4000 roundoffs, as wide rows have).
 
-    Row 2 consists of numbers of e^-120, which float32 does not hold (symmetric_kl_direction's limit).
+    Row 2 consists of numbers of e^-120, which float32 does not hold.
     """
     path, threads, options = KL_PATHS[name]
     held = [row for row in range(10) if row != 2 or dtype == torch.float64]

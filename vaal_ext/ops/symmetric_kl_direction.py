@@ -25,7 +25,7 @@ def symmetric_kl_direction(
     degree (a logit gap of 60, say) keeps it. A row whose gradient is zero is returned as zeros.
     What counts is how far the classes that move lie below the runner-up of p_logits: where all of
     them do by more than 700, the row is zeros as well (on CUDA 87, in types other than float64).
-    With smoothing it is half of that, measured from the largest class if the runner-up ties with it.
+    With smoothing, and the largest classes tied, half as far is the end.
 
     Args:
         p_logits, q_logits, smoothing, divergence: as in :func:`symmetric_kl`.
