@@ -77,7 +77,11 @@ def transformable(
 
 
 def not_differentiable(name: str) -> Callable[..., Any]:
-    """The raw op of that name, which says so in our words where a derivative is asked of it."""
+    """The raw op of that name.
+
+    Raises (the function that is returned):
+        RuntimeError: a derivative is asked of it.
+    """
     op = getattr(torch.ops.vaal, name).default
 
     def backward(*_: Any) -> NoReturn:
