@@ -8,6 +8,7 @@ import mpmath
 import pytest
 import torch
 from emulation.rows import moved_rows
+from many_digits import digits, error_and_size, exact, value_and_gradients
 
 from vaal_ext import ops, reference
 
@@ -33,46 +34,6 @@ def row_errors(got, expected, smallest=SMALLEST):
     size = torch.linalg.vector_norm(expected, dim=1)
     kept = size > smallest
     return (torch.linalg.vector_norm(got - expected, dim=1) / size)[kept]
-
-
-def value_and_gradients(module, a, b, **how):
-    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
-    value = module.symmetric_kl(a, b, **how)
-    return (value.detach(), *torch.autograd.grad(value.sum(), (a, b)))
-
-
-def digits(row):
-    """The numbers of a row of a tensor, as they are, for mpmath to go on with."""
-    return [mpmath.mpf(x) for x in row.reshape(-1).tolist()]
-
-
-def error_and_size(row, expected):
-    """The norms of what a row of a tensor is off by and of what it should be."""
-    missed = [x - y for x, y in zip(digits(row), expected, strict=True)]
-    return mpmath.norm(missed), mpmath.norm(expected)
-
-
-def exact(a, b, smoothing, divergence):
-    """The divergence and both gradients of one row, with mpmath's digits, from the definition."""
-    p, q = ([mpmath.exp(x - max(row)) for x in row] for row in (a, b))
-    p, q = ([x / mpmath.fsum(row) for x in row] for row in (p, q))
-    mixed = [[(1 - smoothing) * x + smoothing / len(row) for x in row] for row in (p, q)]
-    value, slopes = mpmath.mpf(0), []
-    for x, y in zip(*mixed, strict=True):
-        ratio = mpmath.log(y) - mpmath.log(x)
-        if divergence == "symmetric":
-            value += (y - x) * ratio
-            slopes.append((-ratio - (y - x) / x, ratio + (y - x) / y))
-        else:
-            value -= x * ratio
-            slopes.append((-ratio + 1, -x / y))
-    gradients = []
-    for posterior, slope in zip((p, q), zip(*slopes, strict=True), strict=True):
-        mean = mpmath.fsum(x * h for x, h in zip(posterior, slope, strict=True))
-        gradients.append(
-            [(1 - smoothing) * x * (h - mean) for x, h in zip(posterior, slope, strict=True)]
-        )
-    return [[value], *gradients]
 
 
 @pytest.mark.parametrize("how", [(0.0, "symmetric"), (0.0, "forward"), (0.1, "symmetric")], ids=str)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -97,6 +97,59 @@ def _softmax_pullback(p: Tensor, h: Tensor) -> Tensor:
     return weighted - p * weighted.sum(1, keepdim=True)
 
 
+def _smoothed(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    p: Tensor,
+    q: Tensor,
+    diff: Tensor,
+    smoothing: float,
+    divergence: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of both posteriors mixed with the uniform distribution: csrc/math/smoothed_kl.h."""
+    a, b = _compute(p_logits), _compute(q_logits)
+    keep, floor = 1.0 - smoothing, smoothing / p.shape[1]
+    ps, qs, ds = keep * p + floor, keep * q + floor, keep * diff
+    # log1p of a number >= 0: log1p(ds / ps) has no digits left where qs is far below ps.
+    v = torch.copysign(torch.log1p(ds.abs() / torch.minimum(ps, qs)), ds)
+    symmetric = divergence == "symmetric"
+    value = ds * v if symmetric else ps * _phi(v)
+
+    def gradient(
+        own: tuple[Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor], terms: str
+    ) -> Tensor:
+        """By the logits of `own`, each side given as its logits, its posterior and the mixed one.
+
+        Σ own_j (h_j - Σ own h) with h measured from that of the largest class of `own`, formed
+        as a difference: subtracted, the h of several classes that share a posterior would cancel.
+        """
+        logits, share, mixed = own
+        r = logits.argmax(dim=1, keepdim=True)
+        share_r, other_r = share.gather(1, r), other[1].gather(1, r)
+        grown = other[0] - logits
+        grown = grown - grown.gather(1, r)
+        expected = share * (other_r / share_r)
+        moved = torch.where(grown.abs() <= 1.0, expected * torch.expm1(grown), other[1] - expected)
+        change_r = -share_r * moved.sum(1, keepdim=True)
+        beside = torch.expm1(logits - logits.gather(1, r))
+        mixed_r = mixed.gather(1, r)
+        excess = keep * (mixed_r * moved + floor * change_r * beside)
+        falls = excess < 0
+        lower = torch.where(falls, other[2] * mixed_r, mixed * other[2].gather(1, r))
+        h = torch.zeros_like(excess)
+        if "log" in terms:
+            h = h - torch.copysign(torch.log1p(excess.abs() / lower), excess)
+        if "linear" in terms:
+            h = h - excess / (mixed * mixed_r)
+        weighted = _times(share, h)
+        return keep * (weighted - share * weighted.sum(1, keepdim=True))
+
+    sides = (a, p, ps), (b, q, qs)
+    grad_p = gradient(sides[0], sides[1], "log linear" if symmetric else "log")
+    grad_q = gradient(sides[1], sides[0], "log linear" if symmetric else "linear")
+    return value.sum(1), grad_p, grad_q
+
+
 def _forward_backward(
     p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,18 +157,7 @@ def _forward_backward(
     require_divergence(divergence, smoothing)
     p, q, diff, u, delta = _pivot(p_logits, q_logits)
     if smoothing:
-        ps = (1.0 - smoothing) * p + smoothing / p.shape[1]
-        qs = (1.0 - smoothing) * q + smoothing / p.shape[1]
-        ds = (1.0 - smoothing) * diff
-        # log1p of a number >= 0: log1p(ds / ps) has no digits left where qs is far below ps.
-        v = torch.copysign(torch.log1p(ds.abs() / torch.minimum(ps, qs)), ds)
-        if divergence == "symmetric":
-            value, hq, hp = ds * v, v + ds / qs, -v - ds / ps
-        else:
-            value, hq, hp = ps * _phi(v), ds / qs, -v
-        grad_q = (1.0 - smoothing) * _softmax_pullback(q, hq)
-        grad_p = (1.0 - smoothing) * _softmax_pullback(p, hp)
-        return value.sum(1), grad_p, grad_q
+        return _smoothed(p_logits, q_logits, p, q, diff, smoothing, divergence)
     if divergence == "symmetric":
         value = _times(diff, u).sum(1)
         grad_q = _softmax_pullback(q, delta) + diff
@@ -127,22 +169,59 @@ def _forward_backward(
     return value, grad_p, grad_q
 
 
-class _SymmetricKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str
-    ) -> Tensor:
-        value, grad_p, grad_q = _forward_backward(p_logits, q_logits, smoothing, divergence)
-        ctx.save_for_backward(grad_p, grad_q)
-        ctx.dtypes = p_logits.dtype, q_logits.dtype
-        return value
+class _Gradients(torch.autograd.Function):
+    """The gradients with respect to both logits, which have no derivative themselves."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        _, grad_p, grad_q = _forward_backward(*inputs)
+        return grad_p, grad_q
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(*_: Any) -> NoReturn:
+        raise RuntimeError("reference.symmetric_kl can be differentiated once only")
+
+    @staticmethod
+    def jvp(*_: Any) -> NoReturn:
+        raise RuntimeError("reference.symmetric_kl can be differentiated once only")
+
+
+class _SymmetricKL(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p_logits: Tensor, q_logits: Tensor, smoothing: float, divergence: str) -> Tensor:
+        return _forward_backward(p_logits, q_logits, smoothing, divergence)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        p_logits, q_logits, ctx.smoothing, ctx.divergence = inputs
+        ctx.save_for_backward(p_logits, q_logits)
+        ctx.save_for_forward(p_logits, q_logits)
+
+    @staticmethod
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+        logits = ctx.saved_tensors
+        gradients = _Gradients.apply(*logits, ctx.smoothing, ctx.divergence)
         scale = grad_value.unsqueeze(1)
-        grads = [(scale * g).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        grads = [(scale * g).to(x.dtype) for g, x in zip(gradients, logits, strict=True)]
         return *grads, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        gradients = _Gradients.apply(*ctx.saved_tensors, ctx.smoothing, ctx.divergence)
+        terms = [
+            (gradient * tangent).sum(1)
+            for gradient, tangent in zip(gradients, tangents[:2], strict=True)
+            if tangent is not None
+        ]
+        return sum(terms[1:], terms[0])
 
 
 def symmetric_kl(

@@ -14,6 +14,9 @@
 namespace vaal::VAAL_ISA {
 namespace {
 
+template <class T, class S>
+void product_in_double(const FisherArguments& args, int64_t row);
+
 template <class T, class S, class Rows>
 void products(const FisherArguments& args, int64_t begin, int64_t end) {
   using M = SimdMath<S>;
@@ -68,15 +71,44 @@ void products(const FisherArguments& args, int64_t begin, int64_t end) {
       store(column_w + at, entry);
     }, []() {});
     peak = Rows::max(peak);
-    // Where only classes far below the runner-up move, the peak's reciprocal may be out of range.
+    // Where only classes far below the runner-up move, the peak's reciprocal may be out of range: it is
+    // lifted. A peak that float has no digits for is found again in double.
     constexpr S kLow = S(0x1p-100), kLift = S(0x1p100);
-    const V lift = peak < kLow ? broadcast<S>(kLift) : broadcast<S>(S(1));
-    if (any_lane(peak < kLow))
+    const auto low = peak < kLow;
+    const V lift = low ? broadcast<S>(kLift) : broadcast<S>(S(1));
+    if (any_lane(low))
       for (int64_t at = 0; at < length; at += Register<S>::kLanes)
         store(column_w + at, load(column_w + at) * lift);
     const V factor = peak == 0 ? V{} : 1 / (peak * lift);
     Rows::write(static_cast<T*>(args.out), first, end, cols, column_w, factor);
+    if constexpr (sizeof(S) == 4) {
+      if (any_lane(low)) {
+        V moved{};
+        for (int64_t at = 0; at < length; at += Register<S>::kLanes)
+          moved = larger(magnitude<S>(load(column_t + at)), moved);
+        moved = Rows::max(moved);
+        for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
+          if (peak[lane] < kLow && moved[lane] > 0) product_in_double<T, S>(args, first + lane);
+      }
+    }
   }
+}
+
+// One row, in double throughout.
+template <class T, class S>
+void product_in_double(const FisherArguments& args, int64_t row) {
+  using Rows = Along<T, S>;
+  const int64_t cols = args.cols, length = padded_length<S, Rows>(cols);
+  Scratch<double> columns(3 * length);
+  Scratch<S> rounded(length);
+  double *const logits = columns.data, *const tangents = logits + length;
+  double* const out = tangents + length;
+  widen<T, S>(args.logits, row, cols, logits);
+  widen<T, S>(args.tangents, row, cols, tangents);
+  const FisherArguments wide = {logits, tangents, out, 1, cols, Storage::kFloat64};
+  products<double, double, Along<double, double>>(wide, 0, 1);
+  for (int64_t j = 0; j < cols; ++j) rounded.data[j] = S(out[j]);
+  Rows::write(static_cast<T*>(args.out), row, row + 1, cols, rounded.data, broadcast<S>(S(1)));
 }
 
 template <class T, class S>

@@ -51,6 +51,12 @@ struct NormPart {
   double sum;
 };
 
+// 2^exponent·fraction, which may lie outside double's range.
+struct Factor {
+  int exponent;
+  double fraction;
+};
+
 // The normals of one sample: elements [begin, begin + count), begin a multiple of 4.
 struct NormalArguments {
   uint64_t seed;
@@ -67,8 +73,8 @@ struct Kernels {
   void (*fisher_product)(const FisherArguments&, int64_t begin, int64_t end);
   // Partial norm of direction[0, count).
   NormPart (*norm_part)(const void* direction, int64_t count, Storage);
-  // out = x + factor·direction, elementwise; factor may lie outside float's range.
-  void (*add_scaled)(const void* x, const void* direction, void* out, int64_t count, double factor,
+  // out = x + factor·direction, elementwise.
+  void (*add_scaled)(const void* x, const void* direction, void* out, int64_t count, Factor factor,
                      Storage);
   // out = (from·2^−exponent)·factor, elementwise; 2^−exponent may lie outside float's range.
   void (*scaled)(const void* from, void* out, int64_t count, int exponent, double factor, Storage);
@@ -76,7 +82,7 @@ struct Kernels {
   void (*normals)(const NormalArguments&, void* out);
   // As add_scaled, for a direction in the type of the arithmetic.
   void (*add_scaled_normals)(const void* x, const void* normals, void* out, int64_t count,
-                             double factor, Storage);
+                             Factor factor, Storage);
 };
 
 // Every instruction set's, from its own compilation of table.cpp.

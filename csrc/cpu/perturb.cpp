@@ -104,12 +104,13 @@ NormPart norm(const void* direction, int64_t count) {
   else return norm_of_floats(static_cast<const T*>(direction), count);
 }
 
-// factor = 2^whole · fraction; the power is split so that neither half leaves S's range.
+// The power of two is split, so that neither half leaves S's range.
 template <class T, class Direction, class S>
-void add(const T* x, const Direction* direction, T* out, int64_t count, double factor) {
+void add(const T* x, const Direction* direction, T* out, int64_t count, Factor factor) {
   using R = Register<S>;
   int exponent;
-  const double fraction = frexp(factor, &exponent);
+  const double fraction = frexp(factor.fraction, &exponent);
+  exponent += factor.exponent;
   const S first = S(ldexp(1.0, exponent / 2));
   const S second = S(ldexp(fraction, exponent - exponent / 2));
   int64_t i = 0;
@@ -123,13 +124,13 @@ void add(const T* x, const Direction* direction, T* out, int64_t count, double f
 }
 
 template <class T, class S>
-void add_to(const void* x, const void* direction, void* out, int64_t count, double factor) {
+void add_to(const void* x, const void* direction, void* out, int64_t count, Factor factor) {
   add<T, T, S>(static_cast<const T*>(x), static_cast<const T*>(direction), static_cast<T*>(out),
                count, factor);
 }
 
 template <class T, class S>
-void add_normals_to(const void* x, const void* normals, void* out, int64_t count, double factor) {
+void add_normals_to(const void* x, const void* normals, void* out, int64_t count, Factor factor) {
   add<T, S, S>(static_cast<const T*>(x), static_cast<const S*>(normals), static_cast<T*>(out),
                count, factor);
 }
@@ -249,7 +250,7 @@ NormPart norm_part(const void* direction, int64_t count, Storage storage) {
   VAAL_DISPATCH_STORAGE(storage, norm, direction, count);
 }
 
-void add_scaled(const void* x, const void* direction, void* out, int64_t count, double factor,
+void add_scaled(const void* x, const void* direction, void* out, int64_t count, Factor factor,
                 Storage storage) {
   VAAL_DISPATCH_STORAGE(storage, add_to, x, direction, out, count, factor);
 }
@@ -264,7 +265,7 @@ void normals(const NormalArguments& args, void* out) {
                                     : fill_normals(args, static_cast<float*>(out));
 }
 
-void add_scaled_normals(const void* x, const void* normals, void* out, int64_t count, double factor,
+void add_scaled_normals(const void* x, const void* normals, void* out, int64_t count, Factor factor,
                         Storage storage) {
   VAAL_DISPATCH_STORAGE(storage, add_normals_to, x, normals, out, count, factor);
 }

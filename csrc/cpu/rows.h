@@ -194,6 +194,16 @@ struct Scratch {
   ~Scratch() { free(data); }
 };
 
+// One row of [rows, cols], into padded_length<S, Along<T, S>>(cols) doubles.
+template <class T, class S>
+void widen(const void* rows, int64_t row, int64_t cols, double* column) {
+  const Along<T, S> given(static_cast<const T*>(rows), row, row + 1, cols, S(0), nullptr);
+  for (int64_t j = 0; j < cols; j += Register<S>::kLanes) {
+    const auto loaded = given.at(j);
+    for (int lane = 0; lane < Register<S>::kLanes; ++lane) column[j + lane] = loaded[lane];
+  }
+}
+
 struct Yes {
   constexpr bool operator()() const { return true; }
 };

@@ -14,9 +14,11 @@ namespace vaal {
 namespace {
 
 // radius/norm; a zero direction moves nothing, one that is not finite has no direction.
-double factor_of(double radius, double norm) {
-  if (norm == 0) return 0;
-  return std::isfinite(norm) ? radius / norm : std::numeric_limits<double>::quiet_NaN();
+// 1/norm itself may lie outside double's range.
+Factor factor_of(double radius, const NormPart& norm) {
+  if (norm.sum == 0) return {0, 0};
+  if (!std::isfinite(norm.sum)) return {0, std::numeric_limits<double>::quiet_NaN()};
+  return {-std::ilogb(norm.scale), radius / std::sqrt(norm.sum)};
 }
 
 // measure(sample, begin, count) gives a chunk's norm, apply(sample, begin, count, factor) writes
@@ -27,20 +29,19 @@ void move_samples(const Samples& samples, double radius, const Measure& measure,
   if (samples.chunks == 1) {
     samples.each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
       const NormPart part = measure(sample, at, count);
-      const double norm = length(part);
-      report(sample, norm);
-      apply(sample, at, count, factor_of(radius, norm));
+      report(sample, length(part));
+      apply(sample, at, count, factor_of(radius, part));
     });
     return;
   }
   std::vector<NormPart> parts(samples.total());
-  std::vector<double> factors(samples.count);
+  std::vector<Factor> factors(samples.count);
   samples.each_chunk([&](int64_t i, int64_t sample, int64_t at, int64_t count) {
     parts[i] = measure(sample, at, count);
   });
   for (int64_t sample = 0; sample < samples.count; ++sample) {
-    const double norm = length(combine(parts.data() + sample * samples.chunks, samples.chunks));
-    report(sample, norm);
+    const NormPart norm = combine(parts.data() + sample * samples.chunks, samples.chunks);
+    report(sample, length(norm));
     factors[sample] = factor_of(radius, norm);
   }
   samples.each_chunk([&](int64_t, int64_t sample, int64_t at, int64_t count) {
@@ -102,7 +103,7 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
       [&](int64_t sample, int64_t at, int64_t count) {
         return kernels().norm_part(direction_data + offset(sample, at), count, storage);
       },
-      [&](int64_t sample, int64_t at, int64_t count, double factor) {
+      [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
         const int64_t o = offset(sample, at);
         kernels().add_scaled(x_data + o, direction_data + o, out_data + o, count, factor, storage);
       },
@@ -146,7 +147,7 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
         draw(sample, at, count);
         return kernels().norm_part(buffer.data(), count, arithmetic);
       },
-      [&](int64_t sample, int64_t at, int64_t count, double factor) {
+      [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
         if (samples.chunks > 1) draw(sample, at, count);
         const int64_t o = (sample * samples.elements + at) * bytes;
         kernels().add_scaled_normals(x_data + o, buffer.data(), out_data + o, count, factor,

@@ -143,7 +143,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
 template <class T, class S, class Rows>
 void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
   const int64_t plain = 3 * padded_length<S, Rows>(args.cols);
-  const int64_t guarded = 3 * padded_length<S, Along<T, S>>(args.cols);
+  const int64_t guarded = 4 * padded_length<S, Along<T, S>>(args.cols);
   Scratch<S> scratch(plain > guarded ? plain : guarded);
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
     for (int64_t first = begin; first < end; first += Rows::kRows) {

@@ -1,123 +1,112 @@
 // One row of symmetric_kl whose argmax moved so far that the pivot's posterior vanishes beside the
 // others. J is then of order one and more, and the two log-posteriors can be subtracted directly; in
-// double whatever the storage, for the gradient in p may be small all the same.
-
+// double, for the gradient in p may be small all the same (gradient_output.h widens a row).
 #pragma once
 
-#include "kernels.h"
-#include "rows.h"
+#include "smoothed_row.h"
 
 namespace vaal::VAAL_ISA {
 
-// With p̃ = (1 − s)p + s/C and q̃ likewise (s = 0: p̃ = p), u = log q̃ − log p̃ and c = q̃ − p̃:
+// With u = log q − log p and c = q − p:
 //
-//   symmetric   value Σ c u         h_p = −u − c/p̃    h_q = u + c/q̃
-//   forward     value Σ c − p̃ u     h_p = −u          h_q = c/q̃
+//   symmetric   value Σ c u         ∂/∂a_j = p_j (h_j − Σ p h) − c_j, h = −u    ∂/∂b_j likewise, + c_j, h = u
+//   forward     value Σ c − p u     ∂/∂a_j = p_j (h_j − Σ p h), h = −u          ∂/∂b_j = c_j
 //
-//   ∂value/∂a_j = (1 − s) p_j (h_p,j − Σ p h_p)    ∂value/∂b_j = (1 − s) q_j (h_q,j − Σ q h_q)
-//
-// Without smoothing p·c/p̃ is c itself, which needs no division and has the sum 0. Where p is
-// saturated Σ p h is all but h of the largest class: h is measured from it, so that nothing cancels.
-template <class T, class S>
-void wide_row(const KLArguments& args, int64_t index, S* scratch) {
+// Where p is saturated Σ p h is all but h of the largest class: h is measured from it, so that nothing
+// cancels.
+template <bool kSymmetric, bool kSmoothed>
+void wide_row(const KLArguments& args, int64_t index) {
   using M = SimdMath<double>;
   using V = M::V;
+  using Rows = Along<double, double>;
   constexpr int64_t kLanes = Register<double>::kLanes;
-  constexpr double kNone = -__builtin_inf();
+  const V none = broadcast(-__builtin_inf());
   const int64_t cols = args.cols;
-  const int64_t length = padded_length<S, Along<T, S>>(cols);
-  Scratch<double> columns(5 * length);
-  double *const column_a = columns.data, *const column_b = column_a + length;
-  double *const column_p = column_b + length, *const column_q = column_p + length;
-  double* const column_change = column_q + length;
-  const auto each = [&](auto body) {
-    for (int64_t j = 0; j < length; j += kLanes) body(j);
-  };
-
+  const int64_t length = padded_length<double, Rows>(cols);
+  Scratch<double> columns(4 * length);
+  double *const column_p = columns.data, *const column_q = column_p + length;
+  double *const column_a = column_q + length, *const column_b = column_a + length;
   // Beyond the row: classes absent from both.
-  const auto widened = [&](const void* logits, double* column) {
-    const Along<T, S> row(static_cast<const T*>(logits), index, index + 1, cols, S(kNone), nullptr);
-    for (int64_t j = 0; j < length; j += Register<S>::kLanes) {
-      const auto loaded = row.at(j);
-      for (int lane = 0; lane < Register<S>::kLanes; ++lane) column[j + lane] = loaded[lane];
-    }
+  const Rows a_rows(static_cast<const double*>(args.p), index, index + 1, cols, none[0], nullptr);
+  const Rows b_rows(static_cast<const double*>(args.q), index, index + 1, cols, none[0], nullptr);
+  const auto each = [&](auto body) {
+    for (int64_t j = 0; j < cols; j += kLanes) body(j);
   };
-  widened(args.p, column_a);
-  widened(args.q, column_b);
-  // e^(logit − max) into `posterior`, the logit less max + log Σ in place; returns 1/Σ.
-  const auto normalised = [&](double* logit, double* posterior) {
-    V max = broadcast(kNone), sum{};
-    each([&](int64_t j) { max = larger(load(logit + j), max); });
-    max = lane_max<double>(max);
+
+  // The posterior into `column`; returns log Σ e^logit.
+  const TopTwo<double> top_a = top_two<double>(a_rows, cols), top_b = top_two<double>(b_rows, cols);
+  const auto normalised = [&](const Rows& logits, const V max, double* column) {
+    LongSum<V> sum{};
     each([&](int64_t j) {
-      const V power = M::exp(load(logit + j) - max);
-      sum += power;
-      store(posterior + j, power);
+      const V power = M::exp(logits.at(j) - max);
+      sum.add(power);
+      store(column + j, power);
     });
-    sum = lane_sum<double>(sum);
-    const V log_sum = max + M::log(sum);
-    each([&](int64_t j) { store(logit + j, load(logit + j) - log_sum); });
-    return 1 / sum;
+    const V all = Rows::sum(sum.total);
+    each([&](int64_t j) { store(column + j, load(column + j) / all); });
+    return max + M::log(all);
   };
-  const V over_a = normalised(column_a, column_p), over_b = normalised(column_b, column_q);
+  const V gap = normalised(b_rows, top_b.first, column_q) - normalised(a_rows, top_a.first, column_p);
+  const auto delta_of = [&](int64_t j) {  // 0 at classes absent from both
+    const V a = a_rows.at(j), b = b_rows.at(j);
+    return (a == none) & (b == none) ? V{} : (b - a) - gap;
+  };
 
-  const double keep = 1 - args.smoothing, floor = args.smoothing / cols;
-  const bool smoothed = args.smoothing > 0;
-  V value{};
+  if constexpr (kSmoothed) {
+    const int64_t k = top_a.index[0], r = top_b.index[0];
+    const V ratio = broadcast(column_q[k] / column_p[k]);
+    const V delta_k = b_rows.pick(top_a.index) - a_rows.pick(top_a.index);
+    LongSum<V> sum{};
+    each([&](int64_t j) {
+      const V p = load(column_p + j), q = load(column_q + j);
+      const V moved =
+          moved_beside<M>(p, q, ratio, (b_rows.at(j) - a_rows.at(j)) - delta_k);
+      sum.add(moved);
+      store(column_a + j, q - p);
+      store(column_b + j, moved);
+    });
+    const double x_k = -column_p[k] * Rows::sum(sum.total)[0];
+    smoothed_row<double, double, kSymmetric>(
+        args, index, {1, k, r, false, column_p[k], column_q[k], x_k},
+        {column_p, column_q, column_a, column_b}, [&](int64_t j) { return a_rows.at(j); },
+        [&](int64_t j) { return b_rows.at(j); });
+    return;
+  }
+
+  LongSum<V> value{};
   each([&](int64_t j) {
-    const V log_p = load(column_a + j), log_q = load(column_b + j);
-    const V p = load(column_p + j) * over_a, q = load(column_q + j) * over_b;
-    const V p_mixed = keep * p + floor, q_mixed = keep * q + floor;
-    const V u = smoothed ? M::log(q_mixed / p_mixed) : log_q - log_p;
-    const V change = q_mixed - p_mixed;
-    const V term = args.symmetric ? change * u : change - weigh(p_mixed, u);
-    const V over_p = smoothed && args.symmetric ? change / p_mixed : V{};
-    const V over_q = smoothed ? change / q_mixed : V{};
-    const auto absent = (p_mixed == 0) & (q_mixed == 0);
-    value += absent ? V{} : term;
-    store(column_p + j, p);
-    store(column_q + j, q);
-    store(column_a + j, absent ? V{} : -u - over_p);
-    store(column_b + j, absent ? V{} : args.symmetric ? u + over_q : over_q);
-    store(column_change + j, change);
+    const V p = load(column_p + j), change = load(column_q + j) - p, u = delta_of(j);
+    value.add(kSymmetric ? weigh(change, u) : change - weigh(p, u));
+    store(column_a + j, -u);
+    store(column_b + j, u);
   });
-  if (args.value != nullptr)
-    static_cast<S*>(args.value)[index] = S(lane_sum<double>(value)[0]);
+  if (args.value != nullptr) static_cast<double*>(args.value)[index] = Rows::sum(value.total)[0];
 
-  // From h to the gradient, in place; `share` of c is in it. Returns the largest magnitude.
-  const auto gradient = [&](double* h, const double* posterior, double share) {
-    int64_t top = 0;
-    for (int64_t j = 1; j < cols; ++j) top = posterior[j] > posterior[top] ? j : top;
+  // From h to the gradient, in place; `share` of c is in it.
+  V peak{};
+  const auto gradient = [&](double* h, const double* posterior, int64_t top, double share) {
     const double level = __builtin_isinf(h[top]) ? 0 : h[top];
-    V sum{}, peak{};
+    LongSum<V> sum{};
     each([&](int64_t j) {
       const V weighed = weigh(load(posterior + j), load(h + j) - level);
-      sum += weighed;
+      sum.add(weighed);
       store(h + j, weighed);
     });
-    sum = lane_sum<double>(sum);
+    const V mean = Rows::sum(sum.total);
+    peak = V{};
     each([&](int64_t j) {
-      const V slope = keep * (load(h + j) - load(posterior + j) * sum) + share * load(column_change + j);
+      const V change = load(column_q + j) - load(column_p + j);
+      const V slope = load(h + j) - load(posterior + j) * mean + share * change;
       peak = larger(magnitude<double>(slope), peak);
       store(h + j, slope);
     });
-    return lane_max<double>(peak)[0];
   };
-  const auto write = [&](void* out, const double* slopes, double factor) {
-    for (int64_t j = 0; j < length; ++j) scratch[j] = S(slopes[j] * factor);
-    Along<T, S>::write(static_cast<T*>(out), index, index + 1, cols, scratch, broadcast(S(1)));
-  };
-  const S* upstream = static_cast<const S*>(args.grad_value);
-  double factor = upstream ? upstream[index * args.grad_value_stride] : 1;
+  if (args.grad_p != nullptr) gradient(column_a, column_p, top_a.index[0], kSymmetric ? -1 : 0);
   if (args.grad_q != nullptr) {
-    const double peak = gradient(column_b, column_q, smoothed ? 0 : 1);
-    if (args.direction) factor = peak == 0 ? 0 : 1 / peak;
-    write(args.grad_q, column_b, factor);
+    if constexpr (!kSymmetric) each([&](int64_t j) { store(column_b + j, V{}); });
+    gradient(column_b, column_q, top_b.index[0], 1);
   }
-  if (args.grad_p != nullptr) {
-    gradient(column_a, column_p, smoothed || !args.symmetric ? 0 : -1);
-    write(args.grad_p, column_a, factor);
-  }
+  write_gradients<double, double>(args, index, 1, lane_max<double>(peak)[0], column_b, column_a);
 }
 
 }  // namespace vaal::VAAL_ISA

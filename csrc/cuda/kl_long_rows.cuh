@@ -2,11 +2,9 @@
 // reads the thread's columns anew, from shared memory, L2 or device memory. kl_stream.cuh reduces
 // them over a block, kl_split.cuh over several. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
 //
-// With smoothing, h = ∂value/∂q̃ is measured from h_t, t = argmax b, so that nothing cancels in the
-// gradient of a saturated row, whichever class it is saturated at:
-//   tilt = Σ_j (q_j/e^m)(h_t − h_j)        h_t − Σ q_i h_i = e^m·tilt
-//   ∂value/∂b_j = keep·q_j·(h_j − h_t + e^m·tilt)        ∂value/∂b_t = keep·q_t·e^m·tilt
-// (everything over e^2m) and likewise ∂value/∂a_j with p, ∂value/∂p̃ and t = argmax a.
+// With smoothing (smoothed_kl.h) every class is measured from k = argmax a for ∂a and from r = argmax b
+// for ∂b; mean = Σ own_j H_j, and
+//   ∂value/∂own logit j = keep·own_j (H_j − mean)        over σ²: the mean of H over σ is σ·(mean over σ²)
 #pragma once
 
 #include "cuda/kl_arguments.cuh"
@@ -14,21 +12,23 @@
 
 namespace vaal {
 
-// Step 3 over the row. value is over e^m without smoothing and plain with it.
+// Step 3 over the row. value is over e^m without smoothing and plain with it; the means are over σ².
 template <class S>
 struct KlLongTotals {
-  S value = 0, peak = 0, tilt_q = 0, tilt_p = 0;
+  S value = 0, peak = 0, mean_q = 0, mean_p = 0;
 };
 
 template <class S>
 VAAL_DEVICE KlLongTotals<S> merge(const KlLongTotals<S>& x, const KlLongTotals<S>& y) {
-  return {x.value + y.value, peak_of(x.peak, y.peak), x.tilt_q + y.tilt_q, x.tilt_p + y.tilt_p};
+  return {x.value + y.value, peak_of(x.peak, y.peak), x.mean_q + y.mean_q, x.mean_p + y.mean_p};
 }
 
-// A class with its smoothed terms (zeros without smoothing).
+// A class with what smoothing makes of it (zeros without smoothing).
 template <class S>
 struct LongClass : PivotTerm<S> {
-  Smoothed<S> smoothed;
+  S p, q;              // its posteriors over σ
+  S value;             // its term of the divergence
+  S slope_q, slope_p;  // H of both gradients over σ, where they are asked for
 };
 
 // What steps 3 and 4 know of the whole row.
@@ -40,56 +40,108 @@ struct KlLongRow {
   const KlArguments<T>& args;
   const Reference<S>& from;
   PivotRow<S> row;
-  S U;                         // of Sums
-  Smoothed<S> pivot;             // the pivot's own terms
-  S top_h_q = 0, top_h_p = 0;  // h_t of both gradients
+  S U;                  // of Sums
+  S sigma = 1, up = 1;  // σ and e^m/σ
+  // The pivot is the largest of b as well, and no class beside it is larger: its posteriors over σ may
+  // be out of range, and it stands alone. Where it is not, it is a class like the others.
+  bool apart = false;
+  S pivot_value = 0;
+  SmoothedPeak<S> p_peak{}, q_peak{};  // k for ∂a and r for ∂b
+  S a_k = 0, b_r = 0;                  // their own logits
+  S delta_k = 0, delta_r = 0;          // b − a there
+  S p_ratio = 0, q_ratio = 0;          // q_k/p_k and p_r/q_r
 
   // a and b: the row's first logits.
   VAAL_DEVICE KlLongRow(const KlArguments<T>& arguments, const Reference<S>& reference,
                         const Sums<S>& sums, const T* a, const T* b)
-      : args(arguments), from(reference), row(row_of(reference, sums)), U(sums.U), pivot{0, 0, 0} {
+      : args(arguments), from(reference), row(row_of(reference, sums)), U(sums.U) {
     if (!args.smoothed) return;
-    if (!from.wide) pivot = smoothed(row.inv_z, row.inv_zq, row.x_pivot);
-    top_h_p = at(from.a_top, a, b).h_p;
-    top_h_q = at(from.b_top, a, b).h_q;
+    if (row.scale > S(1)) up = row.scale;
+    else sigma = row.scale;
+    b_r = to_scalar(load_one(b + from.b_top));
+    apart = !from.wide && !(b_r > from.b);
+    a_k = from.a;
+    const S b_k = to_scalar(load_one(b + from.a_top));
+    delta_k = b_k - a_k;
+    Sides k{row.inv_z, row.inv_zq, up * row.x_pivot};
+    if (from.wide) k = sides_of(from.a_top, a_k, vaal::class_of(from, from.a_top, a_k, b_k));
+    const Smoothed<S> mixed_k = mixed(k);
+    pivot_value = mixed_k.value;
+    p_ratio = k.q / k.p;
+    p_peak = {mixed_k.p, mixed_k.q, mixed_k.v, args.floor * k.x};
+    q_peak = {mixed_k.q, mixed_k.p, -mixed_k.v, -p_peak.lean};
+    if (apart) return;
+    const S a_r = to_scalar(load_one(a + from.b_top));
+    delta_r = b_r - a_r;
+    const Sides r = sides_of(from.b_top, a_r, vaal::class_of(from, from.b_top, a_r, b_r));
+    const Smoothed<S> mixed_r = mixed(r);
+    q_ratio = r.p / r.q;
+    q_peak = {mixed_r.q, mixed_r.p, -mixed_r.v, -args.floor * r.x};
   }
 
-  VAAL_DEVICE Smoothed<S> smoothed(S p, S q, S x) const {
-    return args.symmetric
-               ? smoothed_term<M, true>(row.scale, p, q, x, args.keep, args.floor)
-               : smoothed_term<M, false>(row.scale, p, q, x, args.keep, args.floor);
+  struct Sides {
+    S p, q, x;
+  };
+  // a: the class's logit. A blank past the end of a part has the number of a class of the next part,
+  // the pivot perhaps, and −inf.
+  VAAL_DEVICE Sides sides_of(int j, S a, const PivotTerm<S>& c) const {
+    if (j == from.pivot && !apart && a > -S(INFINITY)) return {row.inv_z, row.inv_zq, up * row.x_pivot};
+    return {up * c.w * row.inv_z, up * c.v() * row.inv_zq, up * change_of(row, c)};
   }
-  VAAL_DEVICE Smoothed<S> at(int j, const T* a, const T* b) const {
-    return j == from.pivot
-               ? pivot
-               : class_of(j, to_scalar(load_one(a + j)), to_scalar(load_one(b + j))).smoothed;
+  // Of k and r: their posteriors are whole, also where k is apart (elsewhere σ = 1).
+  VAAL_DEVICE Smoothed<S> mixed(const Sides& c) const { return smoothed(c.p, c.q, c.x); }
+  VAAL_DEVICE Smoothed<S> smoothed(S p, S q, S x) const {
+    return args.symmetric ? smoothed_class<M, true>(sigma, p, q, x, args.keep, args.floor)
+                          : smoothed_class<M, false>(sigma, p, q, x, args.keep, args.floor);
+  }
+  template <bool kOwnIsP>
+  VAAL_DEVICE S slope(const SmoothedPeak<S>& peak, const Smoothed<S>& c, S E) const {
+    const S own = kOwnIsP ? c.p : c.q, other = kOwnIsP ? c.q : c.p, ratio = kOwnIsP ? c.v : -c.v;
+    return args.symmetric
+               ? smoothed_slope<M, true, kOwnIsP>(peak, sigma, own, other, ratio, E, args.keep)
+               : smoothed_slope<M, false, kOwnIsP>(peak, sigma, own, other, ratio, E, args.keep);
   }
 
   VAAL_DEVICE LongClass<S> class_of(int j, S a, S b) const {
-    LongClass<S> c{vaal::class_of(from, j, a, b), {0, 0, 0}};
-    if (args.smoothed)
-      c.smoothed = smoothed(row.scale * c.w * row.inv_z, row.scale * c.v() * row.inv_zq,
-                            change_of(row, c));
+    LongClass<S> c{vaal::class_of(from, j, a, b), 0, 0, 0, 0, 0};
+    if (!args.smoothed) return c;
+    const Sides sides = sides_of(j, a, c);
+    c.p = sides.p;
+    c.q = sides.q;
+    const Smoothed<S> both = smoothed(sigma * c.p, sigma * c.q, sides.x);
+    c.value = both.value;
+    const bool by_q = args.grad_q != nullptr, by_p = args.grad_p != nullptr;
+    S E_p = 0;
+    if (by_p || (by_q && apart)) {
+      const S moved = from.wide ? moved_beside<M>(c.p, c.q, p_ratio, (b - a) - delta_k)
+                                : up * c.d() * row.inv_zq;
+      E_p = mixed_beside(p_peak, moved, M::expm1(a - a_k));
+    }
+    if (by_p) c.slope_p = slope<true>(p_peak, both, E_p);
+    if (by_q) {
+      const S E_q = apart ? -E_p
+                          : mixed_beside(q_peak,
+                                         moved_beside<M>(c.q, c.p, q_ratio, delta_r - (b - a)),
+                                         M::expm1(b - b_r));
+      c.slope_q = slope<false>(q_peak, both, E_q);
+    }
     return c;
   }
 
   VAAL_DEVICE void absorb(KlLongTotals<S>& totals, const LongClass<S>& c) const {
     if (args.smoothed) {
-      totals.value += c.smoothed.value;  // 0 at the pivot and where w = d = 0
-      totals.tilt_q += weigh(c.v() * row.inv_zq, top_h_q - c.smoothed.h_q);
-      totals.tilt_p += weigh(c.w * row.inv_z, top_h_p - c.smoothed.h_p);
+      totals.value += c.value;  // 0 at a pivot apart and at classes absent from both
+      totals.mean_q += weigh(c.q, c.slope_q);
+      totals.mean_p += weigh(c.p, c.slope_p);
     } else {
       totals.value += args.symmetric ? value_term_of<true>(row, c) : value_term_of<false>(row, c);
     }
   }
 
-  // The pivot's share, once, when every thread's totals are merged. The pivot is argmax a unless
-  // the row is wide; where it is not argmax b, m > 0 and the division is harmless.
+  // The pivot's share, once, when every thread's totals are merged.
   VAAL_DEVICE void complete(KlLongTotals<S>& totals) const {
     if (args.smoothed) {
-      totals.value += pivot.value;
-      if (!from.wide && from.pivot != from.b_top)
-        totals.tilt_q += row.inv_zq * (top_h_q - pivot.h_q) / row.scale;
+      if (apart) totals.value += pivot_value;
     } else {
       totals.value += args.symmetric ? value_pivot_of<true>(row, from)
                                      : value_pivot_of<false>(row, from);
@@ -100,25 +152,21 @@ struct KlLongRow {
     return args.smoothed ? totals.value : row.scale * totals.value;
   }
   // What of_q and of_p are to be multiplied with.
-  VAAL_DEVICE S gradient_scale() const { return args.smoothed ? row.scale * row.scale : row.scale; }
+  VAAL_DEVICE S gradient_scale() const { return args.smoothed ? sigma * sigma : row.scale; }
 
   VAAL_DEVICE S of_q(int j, const LongClass<S>& c, const KlLongTotals<S>& totals) const {
     if (!args.smoothed)
       return args.symmetric ? grad_q_of<true>(row, from, j, c) : grad_q_of<false>(row, from, j, c);
-    const bool is_pivot = j == from.pivot, is_top = j == from.b_top;
-    const S h = is_pivot ? pivot.h_q : c.smoothed.h_q;
-    const S lead = (is_top ? S(0) : h - top_h_q) + row.scale * totals.tilt_q;
-    if (is_pivot) return args.keep * row.inv_zq * (is_top ? totals.tilt_q : lead / row.scale);
-    return args.keep * weigh(c.v() * row.inv_zq, lead);
+    if (apart && j == from.pivot) return -args.keep * row.inv_zq * totals.mean_q;
+    return args.keep * weigh(c.q, c.slope_q - sigma * totals.mean_q);
   }
 
   VAAL_DEVICE S of_p(int j, const LongClass<S>& c, const KlLongTotals<S>& totals) const {
     if (!args.smoothed)
       return args.symmetric ? grad_p_of<true>(row, from, U, j, c)
                             : grad_p_of<false>(row, from, U, j, c);
-    if (j == from.pivot) return args.keep * row.inv_z * totals.tilt_p;
-    const S lead = j == from.a_top ? S(0) : c.smoothed.h_p - top_h_p;
-    return args.keep * weigh(c.w * row.inv_z, lead + row.scale * totals.tilt_p);
+    if (apart && j == from.pivot) return -args.keep * row.inv_z * totals.mean_p;
+    return args.keep * weigh(c.p, c.slope_p - sigma * totals.mean_p);
   }
 };
 
@@ -199,7 +247,7 @@ struct KlColumns {
     return sums;
   }
 
-  // With smoothing the peak needs the tilt, and so a step of its own.
+  // With smoothing the peak needs the mean, and so a step of its own.
   VAAL_DEVICE KlLongTotals<S> totals(const KlLongRow<T>& row) const {
     KlLongTotals<S> totals;
     const bool with_peak = row.args.direction && !row.args.smoothed;

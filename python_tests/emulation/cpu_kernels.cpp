@@ -84,8 +84,8 @@ const Registration norm("cpu/norm_part", [](const Call& call, void* const* buffe
 
 // count; factor        x, direction → out
 const Registration add("cpu/add_scaled", [](const Call& call, void* const* buffer) {
-  kernels(call).add_scaled(buffer[0], buffer[1], buffer[2], call.integer[2], call.number[0],
-                           storage(call));
+  kernels(call).add_scaled(buffer[0], buffer[1], buffer[2], call.integer[2],
+                           {0, call.number[0]}, storage(call));
 });
 
 // count, exponent; factor        x → out
@@ -97,7 +97,7 @@ const Registration scale("cpu/scaled", [](const Call& call, void* const* buffer)
 // count; factor        x, normals → out
 const Registration add_normals("cpu/add_scaled_normals", [](const Call& call, void* const* buffer) {
   kernels(call).add_scaled_normals(buffer[0], buffer[1], buffer[2], call.integer[2],
-                                   call.number[0], storage(call));
+                                   {0, call.number[0]}, storage(call));
 });
 
 // seed, sample, first element, count        → normals

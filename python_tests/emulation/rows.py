@@ -148,6 +148,7 @@ __all__ = [
     "relative_error",
     "roundoff",
     "scalar",
+    "shared_rows",
 ]
 
 
@@ -167,5 +168,34 @@ def moved_rows(cols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     rows = [(start, start + step + by * first) for start in (flat, sharp) for by in (6, 12, 24, 60)]
     rows += [(start, start + step + by * second) for start in (flat, sharp) for by in (12, 30, 60)]
     rows += [(sharp + 30 * first, sharp + step + 70 * second), (spread, 8 * spread)]
+    a, b = zip(*rows, strict=True)
+    return torch.stack(a).to(dtype), torch.stack(b).to(dtype)
+
+
+def shared_rows(cols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Pairs of rows [10, cols] in which several classes share a posterior.
+
+    Two or three classes lead by 15, by 30 or by 60, tied or nearly so, and a class below rises; all
+    move a little; one of those that lead falls; two others take the lead, by 10 and by 45 more;
+    out of a flat row many tied classes rise.
+    """
+    generator = torch.Generator().manual_seed(cols)
+    low = 0.3 * torch.randn(cols, generator=generator, dtype=torch.float64)
+    step = 0.1 * torch.randn(cols, generator=generator, dtype=torch.float64)
+    units = torch.eye(cols, dtype=torch.float64)
+    first, last = units[0], units[-1]
+
+    def leading(by: float, *classes: int, apart: float = 0.0) -> Tensor:
+        row = low.clone()
+        for place, j in enumerate(classes):
+            row[j] = by - apart * place
+        return row
+
+    tied, near, three = leading(15, 0, 1), leading(30, 0, 1, apart=1e-4), leading(60, 0, 1, 2)
+    rows = [(start, start + last) for start in (tied, near, three)]
+    rows += [(start, start + step) for start in (tied, near, three)]
+    rows += [(tied, tied - 3e-3 * first)]
+    rows += [(tied, leading(by, 2, 3, apart=1e-6)) for by in (25, 60)]
+    rows += [(low, 40 * torch.round(low, decimals=1))]
     a, b = zip(*rows, strict=True)
     return torch.stack(a).to(dtype), torch.stack(b).to(dtype)

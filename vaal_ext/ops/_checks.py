@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._library import HAS_CUDA
+from ._transforms import NOT_DIFFERENTIABLE
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -81,9 +82,7 @@ def refuse_gradient(op: str, *tensors: Tensor) -> None:
     """The op has no derivative; better an error than a gradient that silently lacks a term."""
     for x in tensors:
         if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(
-                f"{op} is not differentiable: call it under torch.no_grad() or detach"
-            )
+            raise RuntimeError(NOT_DIFFERENTIABLE.format(op))
 
 
 def arithmetic_dtype(x: Tensor) -> torch.dtype:

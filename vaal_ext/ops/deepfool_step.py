@@ -12,8 +12,11 @@ from ._checks import (
     check_samples,
     refuse_gradient,
 )
+from ._transforms import not_differentiable
 
 __all__ = ["deepfool_step"]
+
+_call = not_differentiable("deepfool_step")
 
 
 def deepfool_step(
@@ -46,7 +49,8 @@ def deepfool_step(
     Raises:
         TypeError: not tensors, logits and gradients not of one floating dtype, classes not int64.
         ValueError: shapes or devices that do not fit.
-        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: an argument requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_logits("logits", logits)
     check_samples("gradients", gradients)
@@ -70,9 +74,7 @@ def deepfool_step(
     check_labels("reference", reference, (rows,), logits.device)
     check_labels("candidates", candidates, (rows, gradients.shape[1]), logits.device)
     refuse_gradient("deepfool_step", logits, gradients)
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.vaal.deepfool_step.default(
-        logits, gradients, reference, candidates
-    )
+    result: tuple[Tensor, Tensor, Tensor] = _call(logits, gradients, reference, candidates)
     return result
 
 

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from ._checks import check_alike, check_logits, check_tensor, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["fisher_product"]
+
+_call = not_differentiable("fisher_product")
 
 
 def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
@@ -17,7 +20,8 @@ def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     quadratic form of section III-A is made of (J the Jacobian of the logits). As in
     :func:`symmetric_kl_direction` only the direction of a row is kept, which survives float16 and
     saturation to any degree. A row whose product is zero (equal tangents, one class) is returned
-    as zeros.
+    as zeros, and so is one where every class whose tangent differs from the largest class's lies
+    more than 700 below the runner-up (on CUDA 87, in types other than float64).
 
     Args:
         logits: [B, C], C >= 1. Any strides. A class at -inf has a product of 0, whatever its
@@ -31,13 +35,14 @@ def fisher_product(logits: Tensor, tangents: Tensor) -> Tensor:
     Raises:
         TypeError: not tensors, or not one floating dtype.
         ValueError: not [B, C] with C >= 1, shapes or devices that differ.
-        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: an argument requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_logits("logits", logits)
     check_tensor("tangents", tangents)
     check_alike("logits", logits, "tangents", tangents)
     refuse_gradient("fisher_product", logits, tangents)
-    result: Tensor = torch.ops.vaal.fisher_product.default(logits, tangents)
+    result: Tensor = _call(logits, tangents)
     return result
 
 

@@ -16,8 +16,11 @@ from ._checks import (
     check_tensor,
     refuse_gradient,
 )
+from ._transforms import not_differentiable
 
 __all__ = ["perturb"]
+
+_call = not_differentiable("perturb")
 
 
 @overload
@@ -33,9 +36,8 @@ def perturb(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """x + radius · d/‖d‖₂, with the norm taken over each sample (section III-A, the update of u).
 
-    The norm neither overflows nor underflows: directions of 1e-30 and of 1e30 normalise alike (in
-    float64 of 1e-290 and 1e290; beyond, where float64 itself ends, a CPU does not follow). A sample
-    whose direction is zero stays as it is; one that is not finite becomes NaN.
+    Directions of every size normalise alike, from subnormal numbers to the largest. A sample whose
+    direction is zero stays as it is; one that is not finite becomes NaN.
 
     Args:
         x: [B, ...]. Any strides; the result keeps them (channels_last stays channels_last).
@@ -46,14 +48,15 @@ def perturb(
     Raises:
         TypeError: not tensors, or not one floating dtype.
         ValueError: shapes or devices that differ, a negative or infinite radius.
-        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: an argument requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_samples("x", x)
     check_tensor("direction", direction)
     check_alike("x", x, "direction", direction)
     require_positive("radius", radius, or_zero=True)
     refuse_gradient("perturb", x, direction)
-    out, norm = torch.ops.vaal.perturb.default(x, direction, float(radius))
+    out, norm = _call(x, direction, float(radius))
     return (out, norm) if return_norm else out
 
 

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from ._checks import arithmetic_dtype, check_logits, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["posterior_summary"]
+
+_call = not_differentiable("posterior_summary")
 
 
 def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,11 +28,12 @@ def posterior_summary(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         TypeError: not a floating tensor.
         ValueError: not [B, C] with C >= 1.
-        RuntimeError: logits require grad while grad mode is on (this op has no derivative).
+        RuntimeError: logits require grad while grad mode is on, or carry a tangent of
+            forward mode (this op has no derivative).
     """
     check_logits("logits", logits)
     refuse_gradient("posterior_summary", logits)
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.vaal.posterior_summary.default(logits)
+    result: tuple[Tensor, Tensor, Tensor] = _call(logits)
     return result
 
 

@@ -8,8 +8,11 @@ from torch import Tensor
 from vaal_ext.checks import require_int, require_positive, require_sample_index
 
 from ._checks import check_samples, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["random_perturb"]
+
+_call = not_differentiable("random_perturb")
 
 
 def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor) -> Tensor:
@@ -31,16 +34,15 @@ def random_perturb(x: Tensor, radius: float, *, seed: int, sample_index: Tensor)
     Raises:
         TypeError: x not floating, sample_index not int64, seed not an integer.
         ValueError: a shape, device, radius or seed that does not fit.
-        RuntimeError: x requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: x requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_samples("x", x)
     require_positive("radius", radius, or_zero=True)
     refuse_gradient("random_perturb", x)
     require_int("seed", seed, -(2**63), 2**63 - 1)
     require_sample_index(sample_index, x)
-    result: Tensor = torch.ops.vaal.random_perturb.default(
-        x, float(radius), int(seed), sample_index
-    )
+    result: Tensor = _call(x, float(radius), int(seed), sample_index)
     return result
 
 

@@ -8,8 +8,11 @@ from torch import Tensor
 from vaal_ext.checks import require_divergence
 
 from ._checks import arithmetic_dtype, check_pair, refuse_gradient
+from ._transforms import not_differentiable
 
 __all__ = ["symmetric_kl_direction"]
+
+_call = not_differentiable("symmetric_kl_direction")
 
 
 def symmetric_kl_direction(
@@ -20,6 +23,9 @@ def symmetric_kl_direction(
     The power iteration normalises the input gradient of every sample, so only the direction of a
     row matters: scaled, it survives float16 and the network's backward, and a row saturated to any
     degree (a logit gap of 60, say) keeps it. A row whose gradient is zero is returned as zeros.
+    What counts is how far the classes that move lie below the runner-up of p_logits: where all of
+    them do by more than 700, the row is zeros as well (on CUDA 87, in types other than float64).
+    With smoothing, and the largest classes tied, half as far is the end.
 
     Args:
         p_logits, q_logits, smoothing, divergence: as in :func:`symmetric_kl`.
@@ -29,12 +35,13 @@ def symmetric_kl_direction(
 
     Raises:
         TypeError, ValueError: as :func:`symmetric_kl`.
-        RuntimeError: an argument requires grad while grad mode is on (this op has no derivative).
+        RuntimeError: an argument requires grad while grad mode is on, or carries a tangent of
+            forward mode (this op has no derivative).
     """
     check_pair(p_logits, q_logits)
     require_divergence(divergence, smoothing)
     refuse_gradient("symmetric_kl_direction", p_logits, q_logits)
-    result: tuple[Tensor, Tensor] = torch.ops.vaal.symmetric_kl_direction.default(
+    result: tuple[Tensor, Tensor] = _call(
         p_logits, q_logits, float(smoothing), divergence == "symmetric"
     )
     return result
