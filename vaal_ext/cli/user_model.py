@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from vaal_ext.reading import load_torch, require_finite
 
 __all__ = ["load_factory", "load_model", "make_model"]
 
@@ -39,11 +39,12 @@ def load_factory(spec: str) -> Callable[[], nn.Module]:
 def load_model(spec: str, weights: Path) -> nn.Module:
     """The network that the factory `spec` makes, with the state dict in the file `weights`.
 
-    The file is read with ``torch.load(weights_only=True)``: nothing else in it is ever unpickled.
+    The file is proved whole by its checksums, and nothing but tensors in it is ever unpickled.
 
     Raises:
         ValueError: see :func:`load_factory`; a factory that fails or makes no nn.Module; a file
-            that is no state dict, or does not fit the network key by key and shape by shape.
+            that is damaged, is no state dict, does not fit the network key by key and shape by
+            shape, or gives it parameters that are not finite.
         OSError: the file cannot be read.
     """
     load_factory(spec)  # a wrong name is found before a large file is read
@@ -54,6 +55,10 @@ def load_model(spec: str, weights: Path) -> nn.Module:
     except RuntimeError as error:
         misfits = _misfits(model.state_dict(), state) or _reason(error)
         raise ValueError(f"{weights} does not fit {spec}: {misfits}") from error
+    try:
+        require_finite(model.named_parameters())
+    except ValueError as error:
+        raise ValueError(f"{weights} is damaged, or its training diverged: {error}") from error
     return model
 
 
@@ -78,17 +83,13 @@ def _reason(error: Exception) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about what a refused file looks like inside
-                state = torch.load(file, map_location="cpu", weights_only=True)
-        # A damaged file or one with other objects ends in many kinds of errors, all of them this.
-        except Exception as error:
-            raise ValueError(
-                f"{path} is not a readable state dict: it is damaged, or holds more than tensors "
-                "(save it with torch.save(model.state_dict(), path); nothing else is unpickled)"
-            ) from error
+    try:
+        state = load_torch(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable state dict: {error} (save it with "
+            "torch.save(model.state_dict(), path))"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path} must hold a state dict, it holds {type(state).__name__}")
     return state

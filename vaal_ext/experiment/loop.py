@@ -18,7 +18,9 @@ from vaal_ext.backend import load_backend
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig
-from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
+from vaal_ext.experiment.folder import RunFolder
+from vaal_ext.experiment.resume import taken_up
+from vaal_ext.experiment.state import Round, State, Twins
 from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.models import model_for
 from vaal_ext.pool.scores import PoolScores
@@ -66,7 +68,7 @@ def run(
     sha256 = provenance.fingerprint(data)
     experiment = Experiment(config, data, bars=progress)
     with RunFolder.of(Path(out), asdict(config), sha256) as folder, _deterministic_cudnn():
-        state = folder.load_state()
+        state = taken_up(folder, experiment)
         if state is not None and progress:
             last = state.rounds[-1].round
             done = f"finished before, all {last} rounds"
@@ -128,7 +130,7 @@ class Experiment:
         if before is None:
             labels = self.data.train_y.numpy()
             labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
-            return self._learn(None, labelled, None, 0.0, 0.0), None
+            return self.learn(None, labelled, None, 0.0, 0.0), None
         started = time.perf_counter()
         pool, context = self._pool(before)
         model = self._model(before.rounds[-1].round)
@@ -145,7 +147,7 @@ class Experiment:
             twins = _with_twins(twins, made[0], torch.from_numpy(queried)[made[1]])
         labelled = np.concatenate([before.labelled, queried])
         score_seconds = scored - started + twinned - selected
-        return self._learn(before, labelled, twins, score_seconds, selected - scored), scores
+        return self.learn(before, labelled, twins, score_seconds, selected - scored), scores
 
     def train(
         self,
@@ -200,7 +202,7 @@ class Experiment:
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context
 
-    def _learn(
+    def learn(
         self,
         before: State | None,
         labelled: np.ndarray,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vaal_ext.labelling.config import SKIP
+from vaal_ext.reading import parse_json
 
 __all__ = ["NOT_TAKEN", "OUTCOMES", "TASK_KEY", "Answer", "Outcome", "judge", "read_answers"]
 
@@ -134,7 +134,7 @@ def _from_csv(text: str, path: Path) -> list[Answer]:
 
 def _from_label_studio(text: str, path: Path) -> list[Answer]:
     try:
-        tasks = json.loads(text)
+        tasks = parse_json(text)
         if not isinstance(tasks, list):
             raise TypeError("it is no list of tasks")
         return [answer for task in tasks for answer in _of_task(task)]

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.atomic import write_atomically, write_tensors
 from vaal_ext.labelling.answers import NOT_TAKEN, OUTCOMES, Outcome, judge, read_answers
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.handout import hand_out
@@ -24,6 +23,7 @@ from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
 from vaal_ext.labelling.project import Asked, Given, Project, Training
 from vaal_ext.pool.scores import PoolScores, score_text
+from vaal_ext.reading import load_torch
 from vaal_ext.selection import percentile_rank
 from vaal_ext.strategies import QueryContext, Random
 from vaal_ext.streams import Stream, stream_seed
@@ -144,8 +144,8 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
             model, row = learner.train(labels, number, progress=progress)
             asked = project.asked()
             row = replace(row, query=asked[-1].query if asked else 0, inputs_sha256=inputs)
-            with write_atomically(project.weights(number)) as file:
-                torch.save({k: v.cpu() for k, v in model.state_dict().items()}, file)
+            weights = {k: v.cpu() for k, v in model.state_dict().items()}
+            write_tensors(project.weights(number), weights)
             if project.config.model is None:
                 with write_atomically(project.path / "network.py", "w") as file:
                     file.write(learner.factory())
@@ -165,11 +165,13 @@ def _images(project: Project) -> ImageFiles:
 
 
 def _is_trained(project: Project, trainings: Sequence[Training], inputs: str) -> bool:
-    return (
-        bool(trainings)
-        and trainings[-1].inputs_sha256 == inputs
-        and project.weights(trainings[-1].training).is_file()
-    )
+    if not trainings or trainings[-1].inputs_sha256 != inputs:
+        return False
+    try:
+        load_torch(project.weights(trainings[-1].training))
+    except (FileNotFoundError, ValueError):  # what is damaged is trained again
+        return False
+    return True
 
 
 def _waiting_for(

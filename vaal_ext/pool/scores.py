@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.reading import load_npz
 
 __all__ = ["PoolScores", "ScoreTable", "joined", "score_text"]
 
@@ -105,32 +103,23 @@ class PoolScores:
                 an array, or its arrays do not fit together.
             OSError: it cannot be opened.
         """
-        path = Path(path)
-        with open(path, "rb") as file:
-            try:
-                return cls(**_read_npz(file))
-            except Exception as error:  # a damaged .npz makes NumPy raise a dozen kinds
-                reason = str(error).partition("\n")[0] or type(error).__name__
-                if "pickle" in reason:
-                    reason = "it holds pickled objects, which are never loaded"
-                raise ValueError(f"{path} is no readable file of pool scores: {reason}") from None
+        try:
+            arrays = load_npz(path)
+            missing = [name for name in _DTYPES if name not in arrays]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            names = (*_DTYPES, *_OPTIONAL)
+            scores = cls(**{name: arrays[name] for name in names if name in arrays})
+            if len(scores.index) and scores.index.min() < 0:
+                raise ValueError(f"index must not be negative, got {scores.index.min()}")
+            return scores
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no readable file of pool scores: {error}") from None
 
 
 def score_text(value: float) -> str:
     """A score as tables have it: "" for NaN."""
     return "" if np.isnan(value) else f"{value:.9g}"  # nine digits tell any two float32 apart
-
-
-def _read_npz(file: Any) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(file):
-        raise ValueError("it is no .npz (zip) file, or it is truncated")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        missing = [name for name in _DTYPES if name not in archive.files]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        there = [*_DTYPES, *(name for name in _OPTIONAL if name in archive.files)]
-        return {name: archive[name] for name in there}
 
 
 def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
