@@ -1,8 +1,9 @@
 """What is read back is what was written: the SHA-256 of a folder's files, kept beside them.
 
-``.checksums.json`` has for every recorded file the digest of its content, and of the content
-before, which a kill between the two renames leaves there. A file that it does not name, as in a
-folder of an earlier version, is read as it is. Only who holds the folder's lock writes.
+``.checksums.json`` has under "files" for every recorded file the digest of its content, and of
+the content before, which a kill between the two renames leaves there; and under "sha256" the digest
+of all these. A file that it does not name, as in a folder of an earlier version, is read as it is.
+Only who holds the folder's lock writes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def write_recorded(path: Path, content: bytes) -> None:
     if before == mine and known is not None and known[:1] == [mine]:
         return
     kept = [before] if before is not None and (known is None or before in known) else []
+    digests |= {path.name: list(dict.fromkeys([mine, *kept]))}
     with write_atomically(path.parent / _RECORD, "w") as file:
-        json.dump(digests | {path.name: list(dict.fromkeys([mine, *kept]))}, file, indent=2)
+        json.dump({"files": digests, "sha256": _digest_of_all(digests)}, file, indent=2)
         file.write("\n")
     with write_atomically(path) as file:
         file.write(content)
@@ -80,14 +82,21 @@ def _digest_of(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
+def _digest_of_all(digests: dict[str, list[str]]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
 def _read_record(folder: Path) -> dict[str, list[str]]:
     path = folder / _RECORD
     try:
-        digests = parse_json(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
+        digests: dict[str, list[str]] = record["files"]
+        if record["sha256"] != _digest_of_all(digests):
+            raise ValueError("it is not what was written")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it") from None
-    if not isinstance(digests, dict) or not all(isinstance(d, list) for d in digests.values()):
-        raise ValueError(f"{path} is damaged (it holds no digests): delete it")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, {error}: delete it, and the files are read as they are"
+        ) from None
     return digests

@@ -122,7 +122,8 @@ def _refused_in_a_line() -> Iterator[None]:
             warnings.simplefilter("ignore")  # about what a damaged file looks like inside
             yield
     except Exception as error:
-        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(reason or type(error).__name__) from error
 
 
 def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

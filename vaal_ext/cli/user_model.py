@@ -87,8 +87,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         state = load_torch(path)
     except ValueError as error:
         raise ValueError(
-            f"{path} is not a readable state dict: {error} (save it with "
-            "torch.save(model.state_dict(), path))"
+            f"{path} is not a readable state dict: {error}. Put back a copy of it, or save it with "
+            "torch.save(model.state_dict(), path)"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path} must hold a state dict, it holds {type(state).__name__}")

@@ -127,7 +127,10 @@ class RunFolder:
     def load_scores(self) -> PoolScores | None:
         """The scores of the last query that had any. ValueError if the file is damaged."""
         path = self.path / "scores.npz"
-        return PoolScores.load(path) if path.exists() else None
+        try:
+            return PoolScores.load(path) if path.exists() else None
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it, and the run does without") from error
 
     def commit(self, state: State, scores: PoolScores | None) -> None:
         """Write all files of the last round in ``state``; ``scores`` are those its query used."""

@@ -6,6 +6,7 @@ again it finds its work done and says so.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -139,6 +140,8 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         if _is_trained(project, trainings, inputs):
             yield f"training {trainings[-1].training} was on these labels: nothing to do"
         else:
+            if trainings and trainings[-1].inputs_sha256 == inputs:
+                trainings.pop()  # its weights are lost: the same network once more
             learner = Learner(project.config, images, network)
             number = trainings[-1].training + 1 if trainings else 1
             model, row = learner.train(labels, number, progress=progress)
@@ -167,9 +170,17 @@ def _images(project: Project) -> ImageFiles:
 def _is_trained(project: Project, trainings: Sequence[Training], inputs: str) -> bool:
     if not trainings or trainings[-1].inputs_sha256 != inputs:
         return False
+    weights = project.weights(trainings[-1].training)
     try:
-        load_torch(project.weights(trainings[-1].training))
-    except (FileNotFoundError, ValueError):  # what is damaged is trained again
+        load_torch(weights)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        warnings.warn(
+            f"{weights} is damaged, {error}: vaal-ext train makes it again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return False
     return True
 

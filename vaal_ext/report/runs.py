@@ -124,9 +124,15 @@ class Run:
         return data
 
     def scores(self) -> PoolScores | None:
-        """The scores of the pool that the last query chose from, where the strategy has LDR."""
+        """The scores of the pool that the last query chose from, where the strategy has LDR.
+
+        ValueError: the file is damaged.
+        """
         path = self.folder / "scores.npz"
-        scores = PoolScores.load(path) if path.is_file() else None
+        try:
+            scores = PoolScores.load(path) if path.is_file() else None
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it, and the report does without") from error
         return scores if scores is not None and np.isfinite(scores.ldr).any() else None
 
 
