@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 import struct
 import warnings
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import make_place, refuse, run_arguments, score_arguments
 from damage import flip, flipped
+from killed_runs import assert_same
 from labelling_project import begin, fill_in, go_to_images, step
 from torch import nn
 
@@ -170,14 +172,11 @@ def test_an_npz_that_unpacks_to_more_than_memory_is_refused_before(place, capfd,
     np.savez_compressed("pool.npz", x=np.zeros((64, 3, 4 << 10), np.uint8))
     assert Path("pool.npz").stat().st_size < 4096
     monkeypatch.setattr(reading, "_array", lambda *_: pytest.fail("it was read"))
-    with monkeypatch.context() as patch:
-        patch.setattr(reading, "available_memory", lambda _: 700_000)
-        refuse(place, capfd, score_arguments(), "pool.npz is not a complete .npz of plain arrays")
-    monkeypatch.undo()
+    monkeypatch.setattr(reading, "available_memory", lambda _: 700_000)
+    refuse(place, capfd, score_arguments(), "it takes 0.0 GiB of memory, 0.0 GiB are free")
 
 
 def test_bytes_that_are_too_many_as_numbers_are_refused_before(place, capfd, monkeypatch):
-    monkeypatch.chdir(place)
     np.savez_compressed("pool.npz", x=np.zeros((64, 3, 4 << 10), np.uint8))
     monkeypatch.setattr(reading, "available_memory", lambda _: 3 << 20)
     refuse(place, capfd, score_arguments(), "pool.npz: x is too large, it takes 0.0 GiB of memory")
@@ -260,3 +259,25 @@ def test_a_projects_tables_are_proved(tmp_path, monkeypatch, capfd):
     assert "delete project/.checksums.json" in error
     Path("project/.checksums.json").unlink()  # a project of an earlier version is read
     assert main(train) == 0
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(place, capfd):
+    """A limit on the size of files, as the disk's: state.pt is the only one above it, and above
+    what a file keeps back before it writes, so that it is torch's own writer that meets it."""
+    assert main(run_arguments(out="whole")) == 0
+    state = (place / "whole" / "state.pt").stat().st_size
+    others = max(p.stat().st_size for p in (place / "whole").iterdir() if p.name != "state.pt")
+    limit = (state + others) // 2
+    assert max(others, io.DEFAULT_BUFFER_SIZE) < limit < state
+    capfd.readouterr()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        status = main(run_arguments())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    assert capfd.readouterr().err == "vaal-ext: cannot write run/state.pt: File too large\n"
+    assert not list(Path("run").glob(".*.tmp"))
+    assert main(run_arguments()) == 0
+    assert_same(place / "whole", place / "run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import warnings
 from dataclasses import replace
@@ -220,28 +219,6 @@ def test_json_nested_without_end(tmp_path, monkeypatch, capfd):
     Path("run/.checksums.json").unlink()
     Path("run/config.json").write_text("[" * 100_000)
     refuse(place, capfd, run_arguments(), "run/config.json is not the configuration of a run")
-
-
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path, monkeypatch, capfd):
-    """A limit on the size of files, as the disk's: state.pt is the only one above it."""
-    place = make_place(tmp_path, monkeypatch)
-    assert main(run_arguments(out="whole")) == 0
-    state = (place / "whole" / "state.pt").stat().st_size
-    others = max(p.stat().st_size for p in (place / "whole").iterdir() if p.name != "state.pt")
-    limit = (state + others) // 2
-    assert others < limit < state
-    capfd.readouterr()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        status = main(run_arguments())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert status == 2
-    assert capfd.readouterr().err == "vaal-ext: cannot write run/state.pt: File too large\n"
-    assert not list(Path("run").glob(".*.tmp"))
-    assert main(run_arguments()) == 0
-    assert_same(place / "whole", place / "run")
 
 
 def test_a_record_knows_what_a_kill_leaves(tmp_path):
