@@ -65,7 +65,10 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: it is no .npz, is damaged, holds pickled objects, or more than memory.
     """
-    with open(path, "rb") as file, _refused_in_a_line(), zipfile.ZipFile(file) as archive:
+    with open(path, "rb") as file, _refused_in_a_line():
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz (zip) file, or it is truncated")
+        archive = zipfile.ZipFile(file)
         arrays = {}
         for info in _entries(archive):
             with archive.open(info) as part:  # which compares the two places of its name
@@ -75,7 +78,8 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array of an .npy, mapped: read when it is used. The format has no checksum.
+    """The array of an .npy, of any shape and dtype, mapped: read when it is used. The format has
+    no checksum.
 
     Raises:
         ValueError: its header is no .npy's, or does not fit its length; it holds pickled objects.
@@ -106,7 +110,8 @@ def require_memory(size: int) -> None:
 
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """ValueError naming the first of the named tensors that holds NaN or an infinity."""
+    """ValueError naming the first of the named tensors, of any shape and dtype, that holds NaN or
+    an infinity."""
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.itemsize == 1:
             tensor = tensor.float()  # isfinite does not know every format of eight bits

@@ -212,7 +212,8 @@ class Experiment:
     ) -> State:
         """Train a fresh network, or the one before, on the labelled samples and evaluate it.
 
-        ValueError where it diverged.
+        `labelled` is int64 [labels], indices in the data set's pool, and the state's from then on;
+        the seconds are what the query took. ValueError where the training diverged.
         """
         rounds = () if before is None else before.rounds
         number = len(rounds)

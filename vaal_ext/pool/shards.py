@@ -94,7 +94,10 @@ class ShardFolder:
         return scores
 
     def drop_damaged(self, index: np.ndarray | range) -> None:
-        """Removes the shards that are damaged, to be scored again, and warns of each."""
+        """Removes the shards that are damaged, to be scored again, and warns of each.
+
+        `index` is int64 [N], the identity of each sample of the pool.
+        """
         for number in range(self.num_shards):
             file = self.file(number)
             if not file.exists():
