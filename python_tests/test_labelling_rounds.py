@@ -272,7 +272,7 @@ def test_weights_that_are_lost_are_trained_again(damage, place, capfd):
         capfd.readouterr()
         step("query")
         said = capfd.readouterr()
-        assert "weights_1.pt is damaged, its part weights_1/data/" in said.err
+        assert "weights_1.pt is damaged, its part archive/data/" in said.err
         assert "next: vaal-ext train" in said.out
     step("train")
     assert [path.name for path in Path("project").glob("weights_*")] == ["weights_1.pt"]
