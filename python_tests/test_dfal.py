@@ -88,7 +88,7 @@ def test_without_twins(tmp_path, monkeypatch):
 def test_killed_at_every_moment_of_the_last_round(tmp_path, monkeypatch):
     """When there are twins of the round before to keep; test_resume.py has the rounds before."""
     run(SMALL, tmp_path / "whole", progress=False)
-    first, after = 2 * (1 + 6 + 9) + 1, 2 * (1 + 6 + 9 + 9) + 1  # moments, as counted there
+    first, after = 2 * (2 + 8 + 11) + 1, 2 * (2 + 8 + 11 + 11) + 1  # moments, as counted there
     for moment in range(first, after + 1):
         out = tmp_path / str(moment)
         with monkeypatch.context() as patch:

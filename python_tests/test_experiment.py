@@ -17,8 +17,8 @@ from other_process import locked_elsewhere
 from torch import nn
 
 from vaal_ext.datasets.load import load_dataset
-from vaal_ext.experiment.folder import Round
 from vaal_ext.experiment.loop import RunConfig, initial_indices, run
+from vaal_ext.experiment.state import Round
 from vaal_ext.locked import FolderInUseError
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
@@ -42,7 +42,7 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
     run(SMALL, out)
     files = ["query_000.csv", "query_001.csv", "query_002.csv"]
     assert sorted(p.name for p in out.iterdir()) == (
-        [".lock", "config.json", *files, "rounds.csv", "scores.npz", "state.pt"]
+        [".checksums.json", ".lock", "config.json", *files, "rounds.csv", "scores.npz", "state.pt"]
     )
     rounds = read(out / "rounds.csv")
     assert list(rounds[0]) == [field.name for field in fields(Round)]
@@ -273,7 +273,9 @@ def test_a_full_disk_ends_in_a_clear_error_and_loses_one_round(tmp_path, monkeyp
 
     def full(descriptor):
         written.append(descriptor)
-        if len(written) == 6:  # config, round 0: query, state, rounds; round 1: scores, query
+        # config, round 0: query, state, rounds; round 1: scores, query; a checksum before each
+        # but state and scores, which bring their own
+        if len(written) == 2 + (2 + 1 + 2) + (1 + 2):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -283,6 +285,7 @@ def test_a_full_disk_ends_in_a_clear_error_and_loses_one_round(tmp_path, monkeyp
     assert caught.value.errno == errno.ENOSPC
     names = {path.name for path in out.iterdir()}
     assert names == {
+        ".checksums.json",
         ".lock",
         "config.json",
         "query_000.csv",

@@ -164,14 +164,14 @@ def test_killed_before_and_after_every_file(place, monkeypatch):
         before, after = contents(Path("whole")), contents(Path(project))
         assert before.keys() == after.keys()
         for name in before:
-            if not name.startswith(("trainings", "weights")):
+            if not name.startswith(("trainings", "weights", ".checksums")):
                 assert before[name] == after[name], name
         assert table(f"{project}/trainings.csv") == table("whole/trainings.csv")
         one, other = (torch.load(f"{p}/weights_2.pt") for p in (project, "whole"))
         assert all(torch.equal(one[key], other[key]) for key in one)
     # config; in each of two rounds: the table of queries, picture, tasks, interface, sheet; those
-    # not taken, answers; weights, factory, trainings.
-    assert moment - 1 == 2 * (1 + 2 * (5 + 2 + 3))
+    # not taken, answers; weights, factory, trainings; and the checksums of the three tables.
+    assert moment - 1 == 2 * (1 + 2 * (5 + 2 + 3 + 3))
 
 
 def test_partial_answers(place, capsys):
@@ -254,13 +254,29 @@ def test_where_all_labels_are_held_out_more_are_asked_for(place, capsys):
         )
 
 
-def test_weights_that_are_gone_are_trained_again(place):
+@pytest.mark.parametrize("damage", ["gone", "a flipped bit"])
+def test_weights_that_are_lost_are_trained_again(damage, place, capfd):
     begin()
     step("label", fill_in(1))
     step("train")
-    Path("project/weights_1.pt").unlink()
+    weights = Path("project/weights_1.pt")
+    whole = torch.load(weights)
+    if damage == "gone":
+        weights.unlink()
+    else:
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+        capfd.readouterr()
+        step("query")
+        said = capfd.readouterr()
+        assert "weights_1.pt is damaged, its part archive/data/" in said.err
+        assert "next: vaal-ext train" in said.out
     step("train")
-    assert [path.name for path in Path("project").glob("weights_*")] == ["weights_2.pt"]
+    assert [path.name for path in Path("project").glob("weights_*")] == ["weights_1.pt"]
+    assert [row["training"] for row in rows("project/trainings.csv")] == ["1"]
+    again = torch.load(weights)
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
 
 
 def test_what_a_kill_left_is_cleared_away(place):

@@ -246,7 +246,7 @@ def damage(folder: Path, name: str, content: bytes | None) -> None:
         ("rounds.csv", HEADER + b"x,0.5,1,0.5,1,0,0\n", "damaged: invalid literal"),
         ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0,nan\n", "damaged: seconds must be finite"),
         ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,-1,0\n", "damaged: seconds must be finite"),
-        ("rounds.csv", b"\xff\xfe\x00", "not a CSV file"),
+        ("rounds.csv", b"\xff\xfe\x00", "damaged, 'utf-8' codec can't decode"),
     ],
 )
 def test_damaged_run(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:

@@ -254,6 +254,7 @@ def test_a_folder_with_other_settings_is_refused_naming_them(images, tmp_path):
     run_missing(items[:1], progress=False)
     path = items[0].folder / "config.json"
     path.write_text(path.read_text().replace('"batch_size": 32', '"batch_size": 16'))
+    (items[0].folder / ".checksums.json").unlink()  # which says that it was edited
     for _ in range(2):  # a finished run, and one that would go on
         with pytest.raises(ValueError, match="batch_size is 16 there and 32 here"):
             run_missing(items, progress=False)

@@ -127,7 +127,7 @@ def test_a_warm_start_changes_the_rounds_after_the_first_training(tmp_path):
 def test_killed_with_every_option_it_ends_where_an_undisturbed_run_ends(tmp_path, monkeypatch):
     """Before the second round scores, before it trains, after its commit, in the third round."""
     run(EVERYTHING, tmp_path / "whole", progress=False)
-    for moment in (15, 19, 30, 37):
+    for moment in (21, 25, 38, 47):
         out = tmp_path / str(moment)
         with monkeypatch.context() as patch:
             kill_at(patch, moment)

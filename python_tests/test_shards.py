@@ -66,6 +66,7 @@ def test_shards_hold_what_the_file_holds(place, capsys):
     assert main(arguments()) == 0
     assert "shards: 40 samples scored" in capsys.readouterr().out
     assert sorted(path.name for path in Path("shards").iterdir()) == [
+        ".checksums.json",
         ".lock",
         "manifest.json",
         *(f"shard_{number:05d}.npz" for number in range(5)),
@@ -203,6 +204,9 @@ def test_bad_folders(place, capfd):
     refuse(place, capfd, [*select, "shards"], "must hold samples 8 to 16, it holds 8 from [16]")
     manifest = Path("shards/manifest.json")
     found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | {"shard_size": 5}))
+    refuse(place, capfd, [*select, "shards"], "is damaged or was edited")
+    Path("shards/.checksums.json").unlink()  # as in a folder of an earlier version
     for broken in ("{", "[]", json.dumps(found | {"shard_size": 0})):
         manifest.write_text(broken)
         refuse(place, capfd, [*select, "shards"], "is no manifest of scores")

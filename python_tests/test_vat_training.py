@@ -269,6 +269,7 @@ def test_a_run_of_before_there_was_a_decay_had_none(tmp_path):
     content = json.loads((folder / "config.json").read_text())
     assert content["config"].pop("vat_decay") == 0.0
     (folder / "config.json").write_text(json.dumps(content))
+    (folder / ".checksums.json").unlink()  # which there was not then either
     run(config, folder, progress=False)
     with pytest.raises(ValueError, match=r"vat_decay is 0\.0 there and 0\.5 here"):
         run(replace(config, vat_decay=0.5), folder, progress=False)

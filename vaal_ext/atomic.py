@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
@@ -10,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["naming", "remove_leftovers", "write_atomically"]
+import torch
+
+__all__ = ["naming", "remove_leftovers", "write_atomically", "write_tensors"]
 
 
 @contextmanager
@@ -35,6 +38,20 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
     with naming(path), _whole(Path(os.path.realpath(path)), mode) as file:
         yield file
+
+
+def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
+    """Replaces the file by what ``torch.save`` makes of `content`, whole or not at all.
+
+    It is made in memory first: of a full disk torch's own writer makes an error of its C++ code.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`, see :func:`naming`.
+    """
+    made = io.BytesIO()
+    torch.save(content, made)
+    with write_atomically(path) as file:
+        file.write(made.getbuffer())
 
 
 @contextmanager

@@ -9,14 +9,13 @@ attribute that held it (``model.`` of a Lightning module).
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from vaal_ext.reading import load_torch
 
 __all__ = ["read_checkpoint", "state_for"]
 
@@ -126,25 +125,13 @@ def _is_state(value: Any) -> bool:
 
 
 def _pickled(path: Path) -> Any:
-    with path.open("rb") as file:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about what a refused file looks like inside
-                return torch.load(file, map_location="cpu", weights_only=True)
-        # A damaged file or one with other objects ends in many kinds of errors, all of them this.
-        except Exception as error:
-            refused = re.search(r"GLOBAL (\S+)", str(error))
-            reason = (
-                f"it holds more than tensors ({refused[1]})"
-                if refused
-                else ("it is damaged, or holds more than tensors")
-            )
-    # Out of the except block: torch's own text, which advises to load the file without this
-    # protection, is in no traceback.
-    raise ValueError(
-        f"{path} is not a readable state dict: {reason}. Nothing else is unpickled, since that "
-        "would run what the file says: save it with torch.save(model.state_dict(), path)"
-    )
+    try:
+        return load_torch(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable state dict: {error}. Put back a copy of it, or save it with "
+            "torch.save(model.state_dict(), path)"
+        ) from None
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from vaal_ext.cli.checkpoint import misfits, read_checkpoint, state_for
+from vaal_ext.reading import require_finite
 
 __all__ = ["load_factory", "load_model", "make_model"]
 
@@ -44,7 +45,8 @@ def load_model(spec: str, weights: Path) -> tuple[nn.Module, str]:
 
     Raises:
         ValueError: see :func:`load_factory`; a factory that fails or makes no nn.Module; a file
-            without weights, or whose do not fit the network key by key and shape by shape.
+            that is damaged or without weights, whose weights do not fit the network key by key and
+            shape by shape, or give it parameters that are not finite.
         ImportError: a .safetensors file without that library. OSError: the file cannot be read.
     """
     load_factory(spec)  # a wrong name is found before a large file is read
@@ -60,6 +62,10 @@ def load_model(spec: str, weights: Path) -> tuple[nn.Module, str]:
     except RuntimeError as error:
         reason = ": ".join(filter(None, (done, misfits(own, state) or _reason(error))))
         raise ValueError(f"{weights} does not fit {spec}: {reason}") from error
+    try:
+        require_finite(model.named_parameters())
+    except ValueError as error:
+        raise ValueError(f"{weights} is damaged, or its training diverged: {error}") from error
     return model, done
 
 

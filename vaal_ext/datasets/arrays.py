@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vaal_ext.reading import load_npz, map_npy, require_memory
 
 __all__ = ["labelled_samples", "mapped_samples", "read_npz", "samples"]
 
@@ -20,16 +20,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or holds pickled objects.
+        ValueError: it is damaged, holds pickled objects, or unpacks to more than memory.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (
-        ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+        return load_npz(path)
+    except ValueError as error:
         raise ValueError(
             f"{path} is not a complete .npz of plain arrays (it may be truncated, or hold "
             f"pickled objects, which are never loaded): {error}"
@@ -46,11 +43,12 @@ def mapped_samples(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a complete .npy of a plain array: {error}") from error
-    if not isinstance(x, np.memmap):
-        raise ValueError(f"{path} is no .npy file (an .npz of arrays is given as npz:PATH)")
+        x = map_npy(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a complete .npy of a plain array (an .npz of arrays is given as "
+            f"npz:PATH): {error}"
+        ) from error
     if x.dtype not in (np.float32, np.uint8) or x.ndim < 2 or x.size == 0:
         raise ValueError(
             f"{path} must hold float32 or uint8 samples [N, ...], got {x.dtype} {list(x.shape)}"
@@ -89,15 +87,24 @@ def samples(arrays: dict[str, np.ndarray], key: str, path: Path) -> Tensor:
     is taken as it stands.
 
     Raises:
-        ValueError: no such key, or no finite numbers [N, ...] with at least one sample.
+        ValueError: no such key, no finite numbers [N, ...] with at least one sample, or more than
+            memory holds.
     """
     x = _entry(arrays, key, path)
     if x.dtype.kind not in "fiu" or x.ndim < 2:
         raise ValueError(f"{path}: {key} must be numbers [N, ...], got {x.dtype} {list(x.shape)}")
     if x.size == 0:
         raise ValueError(f"{path}: {key} must not be empty, got {list(x.shape)}")
+    try:
+        require_memory(x.size * (4 + 1))  # the float32, and whether each is finite
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {key} is too large, {error}; score reads an .npy (npy:PATH) piece by piece"
+        ) from None
     with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, refused below
-        scaled = x.astype(np.float32) / np.float32(255.0 if x.dtype == np.uint8 else 1.0)
+        scaled = x.astype(np.float32)
+    if x.dtype == np.uint8:
+        scaled /= np.float32(255.0)
     if not np.isfinite(scaled).all():
         raise ValueError(f"{path}: {key} must be finite in float32, it is not")
     return torch.from_numpy(scaled)

@@ -7,82 +7,43 @@
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict);
                    with ``dfal`` the adversarial twins so far
 ``rounds.csv``     one row for every finished round
+``.checksums.json``  the SHA-256 of the other files, see :mod:`vaal_ext.checksums`; ``scores.npz``
+                   and ``state.pt`` bring checksums of their own
 ``.lock``          held by the process that is at the run
 
 Every file is replaced by an atomic rename. The rename of ``state.pt`` commits a round: what was
 written before it is written again, the same, if the run is killed in between, and ``rounds.csv``,
-written after it, is rebuilt from it.
+written after it, is rebuilt from it. So are the queries where they were damaged; the scores beside
+the indices are lost then, apart from those of the last query.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import pickle
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vaal_ext.atomic import remove_leftovers, write_atomically
+from vaal_ext.atomic import remove_leftovers
+from vaal_ext.checksums import read_recorded, recorded, write_recorded
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
+from vaal_ext.experiment.state import Round, State, read_state, write_state
 from vaal_ext.locked import foreign_file, locked
 from vaal_ext.pool.scores import PoolScores, score_text
+from vaal_ext.reading import parse_json
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["Round", "RunFolder", "State", "Twins", "read_state"]
+__all__ = ["RunFolder"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
-
-
-@dataclass(frozen=True)
-class Round:
-    """One row of ``rounds.csv``. Accuracies lie in [0, 1], losses are in nats, times in seconds.
-
-    Round 0 trains on the initial labels. Every other round queries with the network of the round
-    before, then trains a fresh one (with ``warm_start`` that one further): ``labels`` counts what
-    the network of this round was given, not the adversarial twins, which cost no label.
-    """
-
-    round: int
-    labels: int
-    test_accuracy: float
-    test_loss: float
-    val_accuracy: float
-    train_loss: float
-    train_seconds: float
-    score_seconds: float
-    select_seconds: float
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Samples ``x`` float32 [T, ...] that are trained on with the labels of others: those at ``of``
-    int64 [T] in the data set's pool."""
-
-    x: Tensor
-    of: Tensor
-
-
-@dataclass(frozen=True)
-class State:
-    """What a run needs to go on: its finished rounds, the labelled indices and the last weights.
-
-    ``labelled`` is int64 [labels], indices in the data set's pool in the order they were labelled;
-    ``twins`` is None where the strategy makes none.
-    """
-
-    rounds: tuple[Round, ...]
-    labelled: np.ndarray
-    weights: dict[str, Tensor]
-    twins: Twins | None = None
 
 
 class RunFolder:
@@ -120,16 +81,20 @@ class RunFolder:
     def _begin(self, identity: Mapping[str, Any]) -> None:
         """Write what this run is, or check that it is what the folder holds."""
         remove_leftovers(self.path)
-        if (self.path / "config.json").exists():
+        path = self.path / "config.json"
+        about = {"versions": provenance.versions(), "commit": provenance.commit()}
+        content = (json.dumps({**identity, **about}, indent=2) + "\n").encode()
+        if path.exists() and not recorded(path, content):
             self._compare(identity)
             return
-        about = {"versions": provenance.versions(), "commit": provenance.commit()}
-        with write_atomically(self.path / "config.json", "w") as file:
-            json.dump({**identity, **about}, file, indent=2)
-            file.write("\n")
+        if path.exists() and path.read_bytes() != content:
+            _warn_of_mended(path, "it is written again")
+        write_recorded(path, content)
 
     def load_state(self) -> State | None:
-        """The last committed state, or None before the first; brings ``rounds.csv`` up to it.
+        """The last committed state, or None before the first; brings the tables up to it.
+
+        Warns of a damaged query, which is written again.
 
         Raises:
             ValueError: ``state.pt`` is damaged.
@@ -139,33 +104,51 @@ class RunFolder:
             return None
         state = read_state(path)
         self._write_rounds(state.rounds)
+        for number in range(len(state.rounds)):
+            self._mend_query(state, number)
         return state
+
+    def load_tables(self) -> tuple[tuple[Round, ...], np.ndarray]:
+        """The finished rounds, and int64 [labels] what is labelled: by the tables alone.
+
+        Raises:
+            ValueError, OSError: a table is damaged, or not there.
+        """
+        kinds: dict[str, Any] = {
+            field.name: int if field.type == "int" else float for field in fields(Round)
+        }
+        rounds = tuple(
+            Round(**{name: kind(row[name]) for name, kind in kinds.items()})
+            for row in self._read("rounds.csv")
+        )
+        queries = [self._read_query(number) for number in range(len(rounds))]
+        return rounds, np.array([index for query in queries for index in query], dtype=np.int64)
 
     def load_scores(self) -> PoolScores | None:
         """The scores of the last query that had any. ValueError if the file is damaged."""
         path = self.path / "scores.npz"
-        return PoolScores.load(path) if path.exists() else None
+        try:
+            return PoolScores.load(path) if path.exists() else None
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it, and the run does without") from error
 
     def commit(self, state: State, scores: PoolScores | None) -> None:
         """Write all files of the last round in ``state``; ``scores`` are those its query used."""
         if scores is not None:
             scores.save(self.path / "scores.npz")
-        self._write_query(state, scores)
-        content: dict[str, Any] = {
-            "rounds": [asdict(row) for row in state.rounds],
-            "labelled": torch.from_numpy(state.labelled),
-            "weights": {key: value.cpu() for key, value in state.weights.items()},
-        }
-        if state.twins is not None:
-            content["twins"] = {"x": state.twins.x, "of": state.twins.of}
-        with write_atomically(self.path / "state.pt") as file:
-            torch.save(content, file)
+        self._write_query(state, len(state.rounds) - 1, scores)
+        self.write_state(state)
+
+    def write_state(self, state: State) -> None:
+        """Write ``state.pt``, and ``rounds.csv`` after it."""
+        write_state(self.path / "state.pt", state)
         self._write_rounds(state.rounds)
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
         path = self.path / "config.json"
+        text = read_recorded(path)
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = parse_json(text)
             old, versions = dict(before["config"]), dict(before["versions"])
             old_data = before["data_sha256"]
         except (ValueError, KeyError, TypeError) as error:
@@ -187,36 +170,72 @@ class RunFolder:
             )
 
     def _write_rounds(self, rounds: tuple[Round, ...]) -> None:
-        with write_atomically(self.path / "rounds.csv", "w") as file:
-            writer = csv.DictWriter(
-                file, [field.name for field in fields(Round)], lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rounds)
+        header = [field.name for field in fields(Round)]
+        rows = [tuple(asdict(row).values()) for row in rounds]
+        write_recorded(self.path / "rounds.csv", _table([header, *rows]))
 
-    def _write_query(self, state: State, scores: PoolScores | None) -> None:
-        number = len(state.rounds) - 1
-        before = state.rounds[-2].labels if number else 0
-        queried = state.labelled[before:]
+    def _write_query(self, state: State, number: int, scores: PoolScores | None) -> None:
+        queried = _queried(state, number)
         columns = _score_columns(queried, scores)
-        with write_atomically(self.path / f"query_{number:03d}.csv", "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("index", *columns))
-            writer.writerows(zip(queried.tolist(), *columns.values(), strict=True))
+        rows = zip(queried.tolist(), *columns.values(), strict=True)
+        content = _table([("index", *columns), *rows])
+        write_recorded(self.path / _query_file(number), content)
+
+    def _mend_query(self, state: State, number: int) -> None:
+        """Write a query again that is not what the state says; with its scores if it is the last
+        that had any, and they are whole."""
+        queried = _queried(state, number)
+        try:
+            if self._read_query(number) == queried.tolist():
+                return
+        except (OSError, ValueError):
+            pass
+        scores = None
+        if number == len(state.rounds) - 1:
+            with suppress(ValueError):
+                scores = self.load_scores()
+        if scores is not None and not np.isin(queried, scores.index).all():
+            scores = None  # of the next query: a kill came before its commit
+        self._write_query(state, number, scores)
+        without = "" if scores is not None else ", without scores"
+        _warn_of_mended(
+            self.path / _query_file(number), f"it is written again from state.pt{without}"
+        )
+
+    def _read_query(self, number: int) -> list[int]:
+        return [int(row["index"]) for row in self._read(_query_file(number))]
+
+    def _read(self, name: str) -> list[dict[str, str]]:
+        """The rows of a table. ValueError if it is damaged, OSError if it is not there."""
+        path = self.path / name
+        text = read_recorded(path)
+        try:
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        except csv.Error as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not rows or any(None in row or None in row.values() for row in rows):
+            raise ValueError(f"{path} is damaged: it lacks rows or columns")
+        return rows
 
 
-def read_state(path: Path) -> State:
-    """The state in a ``state.pt``. ValueError if it is damaged, OSError if it cannot be read."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        rounds = tuple(Round(**row) for row in saved["rounds"])
-        twins = Twins(**saved["twins"]) if "twins" in saved else None
-        return State(rounds, saved["labelled"].numpy(), dict(saved["weights"]), twins)
-    except (
-        pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
-        AttributeError,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{path} is damaged, the run cannot go on: {error}") from error
+def _warn_of_mended(path: Path, how: str) -> None:
+    warnings.warn(f"{path} was damaged or missing: {how}", RuntimeWarning, stacklevel=2)
+
+
+def _query_file(number: int) -> str:
+    return f"query_{number:03d}.csv"
+
+
+def _queried(state: State, number: int) -> np.ndarray:
+    """What that round queried, int64 [n]; of round 0 the initial set."""
+    before = state.rounds[number - 1].labels if number else 0
+    return state.labelled[before : state.rounds[number].labels]
+
+
+def _table(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> dict[str, list[str]]:

@@ -18,7 +18,9 @@ from vaal_ext.backend import load_backend
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig
-from vaal_ext.experiment.folder import Round, RunFolder, State, Twins
+from vaal_ext.experiment.folder import RunFolder
+from vaal_ext.experiment.resume import taken_up
+from vaal_ext.experiment.state import Round, State, Twins
 from vaal_ext.experiment.status import (
     beginning,
     now,
@@ -84,7 +86,7 @@ def run(
     sha256 = provenance.fingerprint(data)
     experiment = Experiment(config, data, bars=progress)
     with RunFolder.of(Path(out), asdict(config), sha256) as folder, _deterministic_cudnn():
-        state = folder.load_state()
+        state = taken_up(folder, experiment)
         finished = () if state is None else state.rounds
         seconds = [row.train_seconds + row.score_seconds + row.select_seconds for row in finished]
         left = time_left(seconds, config.rounds)
@@ -156,7 +158,7 @@ class Experiment:
         if before is None:
             labels = self.data.train_y.numpy()
             labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
-            return self._learn(None, labelled, None, 0.0, 0.0), None
+            return self.learn(None, labelled, None, 0.0, 0.0), None
         started = time.perf_counter()
         pool, context = self._pool(before)
         model = self._model(before.rounds[-1].round)
@@ -173,7 +175,7 @@ class Experiment:
             twins = _with_twins(twins, made[0], torch.from_numpy(queried)[made[1]])
         labelled = np.concatenate([before.labelled, queried])
         score_seconds = scored - started + twinned - selected
-        return self._learn(before, labelled, twins, score_seconds, selected - scored), scores
+        return self.learn(before, labelled, twins, score_seconds, selected - scored), scores
 
     def train(
         self,
@@ -228,7 +230,7 @@ class Experiment:
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context
 
-    def _learn(
+    def learn(
         self,
         before: State | None,
         labelled: np.ndarray,
@@ -238,7 +240,8 @@ class Experiment:
     ) -> State:
         """Train a fresh network, or the one before, on the labelled samples and evaluate it.
 
-        ValueError where it diverged.
+        `labelled` is int64 [labels], indices in the data set's pool, and the state's from then on;
+        the seconds are what the query took. ValueError where the training diverged.
         """
         rounds = () if before is None else before.rounds
         number = len(rounds)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from vaal_ext.experiment.config import ResolvedConfig
-from vaal_ext.experiment.folder import Round
+from vaal_ext.experiment.state import Round
 
 __all__ = [
     "beginning",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaal_ext.experiment.folder import Round
+from vaal_ext.experiment.state import Round
 from vaal_ext.pool.scores import PoolScores
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.names import Names
+from vaal_ext.reading import parse_json
 
 __all__ = ["NOT_TAKEN", "OUTCOMES", "TASK_KEY", "Answer", "Outcome", "judge", "read_answers"]
 
@@ -145,7 +145,7 @@ def _from_csv(text: str, path: Path) -> list[Answer]:
                 continue
             # Several choices are JSON inside the cell of Label Studio's CSV.
             several = TASK_KEY in columns and label.startswith(("[", "{"))
-            choices = _choices(json.loads(label)) if several else [label]
+            choices = _choices(parse_json(label)) if several else [label]
             answers += [Answer(image, choice) for choice in choices or [""]]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
@@ -159,7 +159,7 @@ def _from_csv(text: str, path: Path) -> list[Answer]:
 
 def _from_label_studio(text: str, path: Path) -> list[Answer]:
     try:
-        tasks = json.loads(text)
+        tasks = parse_json(text)
         if not isinstance(tasks, list):
             raise TypeError("it is no list of tasks")
         return [

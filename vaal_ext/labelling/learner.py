@@ -18,6 +18,7 @@ from vaal_ext.labelling.names import Names
 from vaal_ext.labelling.project import Training
 from vaal_ext.model_state import borrowed
 from vaal_ext.models import network_for
+from vaal_ext.reading import load_torch, require_finite
 from vaal_ext.streams import Stream, stream_seed
 from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
@@ -162,10 +163,14 @@ class Learner:
         """The network with weights that :meth:`train`'s caller saved. ValueError if they misfit."""
         model = self._model(0)
         try:
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except Exception as error:  # a damaged file ends in many kinds of errors
+            model.load_state_dict(load_torch(weights))
+            require_finite(model.named_parameters())
+        except (ValueError, TypeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"{weights} does not fit the network: {reason}") from error
+            raise ValueError(
+                f"{weights} is damaged or does not fit the network: {reason}. Delete it, and "
+                "vaal-ext train makes another"
+            ) from error
         return model
 
     def factory(self) -> str:

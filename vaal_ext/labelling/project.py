@@ -8,6 +8,7 @@
 ``network.py``     a factory for that network: ``vaal-ext score --model network:network``
 ``query_N.*``      query N for those who label, see :mod:`vaal_ext.labelling.handout`
 ``not_taken.csv``  the answers that ``vaal-ext label`` last refused, to be mended and given again
+``.checksums.json`` the SHA-256 of the three tables, see :mod:`vaal_ext.checksums`
 ``.lock``          held by the process that is at the project
 
 Every file is replaced by an atomic rename. The three tables are the state: the rename of one
@@ -17,6 +18,7 @@ commits a step, and what else the step writes is written before it, or made agai
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,8 +28,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vaal_ext.atomic import remove_leftovers, write_atomically
+from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 from vaal_ext.locked import foreign_file, locked
+from vaal_ext.reading import parse_json
 
 __all__ = ["Asked", "Given", "Project", "Training"]
 
@@ -100,7 +104,7 @@ class Project:
                 f"{shlex.quote(str(path))} --data folder:PATH --classes A,B,..."
             )
         try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
+            settings = parse_json(file.read_text(encoding="utf-8"))
             self.config = ProjectConfig.from_settings(settings)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: {error}") from error
@@ -189,8 +193,11 @@ class Project:
             writer.writerows(rows)
 
     def _write(self, name: str, kind: type[Row], rows: Sequence[Row]) -> None:
-        header = [field.name for field in fields(kind)]
-        self.write_table(name, header, (tuple(asdict(row).values()) for row in rows))
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow([field.name for field in fields(kind)])
+        writer.writerows(tuple(asdict(row).values()) for row in rows)
+        write_recorded(self.path / name, table.getvalue().encode())
 
     def _read(self, name: str, kind: type[Row]) -> list[Row]:
         path = self.path / name
@@ -198,14 +205,14 @@ class Project:
             return []
         convert = {"int": int, "float": float, "str": str}
         columns = {field.name: convert[str(field.type)] for field in fields(kind)}
+        text = read_recorded(path)
         try:
-            with open(path, encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                if reader.fieldnames != list(columns):
-                    raise ValueError(f"its columns must be {', '.join(columns)}")
-                return [
-                    kind(**{key: convert(row[key]) for key, convert in columns.items()})
-                    for row in reader
-                ]
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            if reader.fieldnames != list(columns):
+                raise ValueError(f"its columns must be {', '.join(columns)}")
+            return [
+                kind(**{key: convert(row[key]) for key, convert in columns.items()})
+                for row in reader
+            ]
         except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.atomic import write_atomically, write_tensors
 from vaal_ext.labelling.answers import NOT_TAKEN, judge, read_answers
 from vaal_ext.labelling.due import due, is_current, labels_there, lacking, next_step
 from vaal_ext.labelling.handout import hand_out
@@ -146,14 +145,16 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         else:
             if not parts(project.config, labels)[0]:
                 raise ValueError(f"{lacking(labels)}; {next_step(project, images)}")
+            inputs = fingerprint(project.config, labels)
+            if trainings and trainings[-1].inputs_sha256 == inputs:
+                trainings.pop()  # its weights are lost: the same network once more
             learner = Learner(project.config, images, network)
             number = trainings[-1].training + 1 if trainings else 1
             model, row = learner.train(labels, number, progress=progress)
             asked = project.asked()
-            inputs = fingerprint(project.config, labels)
             row = replace(row, query=asked[-1].query if asked else 0, inputs_sha256=inputs)
-            with write_atomically(project.weights(number)) as file:
-                torch.save({k: v.cpu() for k, v in model.state_dict().items()}, file)
+            weights = {k: v.cpu() for k, v in model.state_dict().items()}
+            write_tensors(project.weights(number), weights)
             if project.config.model is None:
                 with write_atomically(project.path / "network.py", "w") as file:
                     file.write(learner.factory())

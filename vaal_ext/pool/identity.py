@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vaal_ext.pool.batches import first_samples, pool_part
 from vaal_ext.pool.scoring import PoolRun
 
-__all__ = ["differences", "identity"]
+__all__ = ["differences", "identity", "index_sha256"]
 
 # What is looked at of a pool: so many places, evenly spread, and samples at each.
 _PLACES, _SAMPLES = 16, 4
@@ -47,7 +47,7 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
         "num_samples": size,
         "sample_shape": list(looked_at[0].shape[1:]) if looked_at else None,
         "samples": _sha256(looked_at),
-        "sample_index": None if sample_index is None else _sha256([torch.from_numpy(index)]),
+        "sample_index": index_sha256(index) if isinstance(index, np.ndarray) else None,
         "network": _network_sha256(run.modules),
         **{name: _plain(value) for name, value in probe.items()},
         "amp": run.amp,
@@ -63,6 +63,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
+
+
+def index_sha256(index: np.ndarray) -> str:
+    """SHA-256, in hex, over the identities int64 [N] of a pool's samples."""
+    return _sha256([torch.from_numpy(index)])
 
 
 def _sha256(tensors: list[Tensor]) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.reading import load_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,15 +143,18 @@ class PoolScores:
                 an array, or its arrays do not fit together.
             OSError: it cannot be opened.
         """
-        path = Path(path)
-        with open(path, "rb") as file:
-            try:
-                return cls(**_read_npz(file))
-            except Exception as error:  # a damaged .npz makes NumPy raise a dozen kinds
-                reason = str(error).partition("\n")[0] or type(error).__name__
-                if "pickle" in reason:
-                    reason = "it holds pickled objects, which are never loaded"
-                raise ValueError(f"{path} is no readable file of pool scores: {reason}") from None
+        try:
+            arrays = load_npz(path)
+            missing = [name for name in _DTYPES if name not in arrays]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            names = (*_DTYPES, *_OPTIONAL)
+            scores = cls(**{name: arrays[name] for name in names if name in arrays})
+            if len(scores.index) and scores.index.min() < 0:
+                raise ValueError(f"index must not be negative, got {scores.index.min()}")
+            return scores
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no readable file of pool scores: {error}") from None
 
 
 def score_text(value: float) -> str:
@@ -163,18 +165,6 @@ def score_text(value: float) -> str:
 def _is_of(dtype: np.dtype[Any], wanted: Any) -> bool:
     """Whether an array's dtype is the one wanted; texts are of any length."""
     return dtype.kind == "U" if wanted is np.str_ else dtype == wanted
-
-
-def _read_npz(file: Any) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(file):
-        raise ValueError("it is no .npz (zip) file, or it is truncated")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        missing = [name for name in _DTYPES if name not in archive.files]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        there = [*_DTYPES, *(name for name in _OPTIONAL if name in archive.files)]
-        return {name: archive[name] for name in there}
 
 
 def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:

@@ -4,6 +4,7 @@
                     "shard_size"; "execution": the batch size and number format settled at the start
 ``shard_00003.npz`` :class:`~vaal_ext.pool.scores.PoolScores` of samples 3·shard_size to
                     4·shard_size of the pool
+``.checksums.json`` the manifest's SHA-256, see :mod:`vaal_ext.checksums`; shards bring their own
 ``.lock``, ``.shard_00003.lock``  held while the manifest is made, and by who is at the shard
 
 Every file is replaced by an atomic rename, so a shard is there whole or not at all, and whoever
@@ -15,6 +16,7 @@ file system without flock a lock is a marker; what a lost machine left behind is
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -23,14 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.atomic import remove_leftovers, write_atomically
+from vaal_ext.atomic import remove_leftovers
 from vaal_ext.checks import require_int
+from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.locked import foreign_file, held
 from vaal_ext.pool.execution import Execution
-from vaal_ext.pool.identity import differences, identity
+from vaal_ext.pool.identity import differences, identity, index_sha256
 from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.pool.trial import Mode
+from vaal_ext.reading import parse_json
 
 __all__ = [
     "SHARD_SIZE",
@@ -77,6 +81,43 @@ class ShardFolder:
         """The shards that have no file yet, in order."""
         return [number for number in range(self.num_shards) if not self.file(number).exists()]
 
+    def load(self, number: int, index: np.ndarray | range | None) -> PoolScores:
+        """A shard, whole; of the samples `index` int64 [N] of the pool, where they are known.
+
+        Raises:
+            ValueError: it is damaged, or holds other samples. OSError: it cannot be read.
+        """
+        file, (start, stop) = self.file(number), self.bounds(number)
+        scores = PoolScores.load(file)
+        if isinstance(index, range):
+            known = np.array_equal(scores.index, np.arange(start, stop))
+        else:
+            known = index is None or np.array_equal(scores.index, index[start:stop])
+        if scores.num_samples != stop - start or not known:
+            raise ValueError(
+                f"{file} must hold samples {start} to {stop}, it holds {scores.num_samples} "
+                f"from {scores.index[:1]} on"
+            )
+        return scores
+
+    def drop_damaged(self, index: np.ndarray | range) -> None:
+        """Removes the shards that are damaged, to be scored again, and warns of each.
+
+        `index` is int64 [N], the identity of each sample of the pool.
+        """
+        for number in range(self.num_shards):
+            file = self.file(number)
+            if not file.exists():
+                continue
+            with held(self.path / f".{file.stem}.lock", timeout=0) as mine:
+                if not mine:
+                    continue
+                try:
+                    self.load(number, index)
+                except ValueError as error:
+                    file.unlink()
+                    warnings.warn(f"{error}: it is scored again", RuntimeWarning, stacklevel=4)
+
     def claims(self) -> Iterator[int]:
         """Yields missing shards that no other process is at; each is held until the next is asked
         for, and let go when this process dies."""
@@ -110,6 +151,7 @@ def score_shards(
     index = run.index(pool, sample_index)
     folder = ShardFolder(path, len(index), shard_size)
     run.chosen = _begun(folder, mine, run, pool, index)
+    folder.drop_damaged(index)
     claimed: list[int] = []
 
     def bounds() -> Iterator[tuple[int, int]]:
@@ -144,21 +186,16 @@ def read_shards(path: str | Path) -> PoolScores:
             f"{folder.file(missing[0]).name}): score once more with the same settings"
         )
 
-    def shards() -> Iterator[PoolScores]:
-        for number in range(folder.num_shards):
-            file, (start, stop) = folder.file(number), folder.bounds(number)
-            scores = PoolScores.load(file)
-            in_order = found["identity"]["sample_index"] is not None or (
-                scores.num_samples > 0 and scores.index[0] == start
-            )
-            if scores.num_samples != stop - start or not in_order:
-                raise ValueError(
-                    f"{file} must hold samples {start} to {stop}, it holds {scores.num_samples} "
-                    f"from {scores.index[:1]} on"
-                )
-            yield scores
-
-    return joined(shards(), folder.num_samples)
+    sha256 = found["identity"]["sample_index"]
+    index = range(folder.num_samples) if sha256 is None else None
+    try:
+        shards = (folder.load(number, index) for number in range(folder.num_shards))
+        scores = joined(shards, folder.num_samples)
+        if sha256 is not None and index_sha256(scores.index) != sha256:
+            raise ValueError(f"{path} holds shards of other samples than its manifest says")
+    except ValueError as error:
+        raise ValueError(f"{error}. Score once more with the same settings") from error
+    return scores
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -210,16 +247,15 @@ def _begun(
         chosen = run.choose(pool, index)
         execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
-        with write_atomically(manifest, "w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+        write_recorded(manifest, (json.dumps(content, indent=2) + "\n").encode())
     return chosen
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """ "identity", "shard_size" and "execution", with what every reader needs of them."""
+    text = read_recorded(path, "put back a copy of it, or name a new folder")
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(text)
         sizes = found["identity"]["num_samples"], found["shard_size"]
         found["identity"]["sample_index"]
         if not all(isinstance(size, int) for size in sizes) or sizes[0] < 0 or sizes[1] < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from vaal_ext.checksums import read_recorded
 from vaal_ext.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import with_defaults
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.reading import parse_json
 from vaal_ext.selection import accuracy_percentile
 from vaal_ext.streams import Stream, stream_seed
 
@@ -38,6 +41,8 @@ _CONFIG = {
 _ACCURACIES = ("test_accuracy", "val_accuracy")
 _LOSSES = ("test_loss", "train_loss")
 _QUERY_SECONDS = ("score_seconds", "select_seconds")
+
+_MEND = "vaal-ext run, called as for this run, writes it again"
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,9 +83,11 @@ class Run:
         """Whether every round of the configuration is there: the start and `rounds` queries."""
         return len(self.labels) == int(self.config["rounds"]) + 1
 
-    def queries(self) -> dict[int, list[tuple[int, str]]]:
+    def queries(self, pool_size: int | None = None) -> dict[int, list[tuple[int, str]]]:
         """Every query by its round, in order, as pairs of dataset index and pseudo label ("" where
-        none was computed); 0 is the initial set, which no strategy chose. ValueError: a bad file.
+        none was computed); 0 is the initial set, which no strategy chose.
+
+        ValueError: a bad file; an index below 0, or not below `pool_size` where that is known.
         """
         found = {}
         for path in self.folder.glob("query_*.csv"):
@@ -90,6 +97,12 @@ class Run:
                 found[number] = [(int(row["index"]), row["pseudo_label"]) for row in rows]
             except ValueError:
                 raise ValueError(f"{path} is not a query of a run") from None
+            for index, _ in found[number]:
+                if index < 0 or (pool_size is not None and index >= pool_size):
+                    size = "" if pool_size is None else f" of {pool_size}"
+                    raise ValueError(
+                        f"{path} is damaged: there is no sample {index}{size}. {_MEND}"
+                    )
         return dict(sorted(found.items()))
 
     def percentile_of_query(self, number: int, pool_size: int) -> float:
@@ -115,19 +128,25 @@ class Run:
         return data
 
     def scores(self) -> PoolScores | None:
-        """The scores of the pool that the last query chose from, where the strategy has LDR."""
+        """The scores of the pool that the last query chose from, where the strategy has LDR.
+
+        ValueError: the file is damaged.
+        """
         path = self.folder / "scores.npz"
-        scores = PoolScores.load(path) if path.is_file() else None
+        try:
+            scores = PoolScores.load(path) if path.is_file() else None
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it, and the report does without") from error
         return scores if scores is not None and np.isfinite(scores.ldr).any() else None
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    text = read_recorded(path, _MEND)
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        rows = list(reader)
+    except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file: {error}") from None
     if missing:
         raise ValueError(f"{path} lacks the column {', '.join(missing)}")
@@ -144,8 +163,9 @@ def load_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a run with a finished round: it has no {name}")
     path = folder / "config.json"
+    text = read_recorded(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(text)
         config, sha256 = with_defaults(content["config"]), str(content["data_sha256"])
         wrong = [key for key, kind in _CONFIG.items() if not isinstance(config[key], kind)]
     except (ValueError, KeyError, TypeError):

@@ -57,6 +57,8 @@ def _contact_sheet(run: Run, name: str, path: Path) -> str:
     except (OSError, ValueError) as error:  # the run may come from another machine
         return f"no contact sheet for {name}: {error}"
     samples = data.train_x
+    queries = run.queries(len(samples))  # once more, now that the size of the pool is known
+    queries.pop(0)
     if samples.ndim != 4 or samples.shape[1] not in (1, 3):
         return f"no contact sheet for {name}: its samples are not images"
     low, high = float(samples.min()), float(samples.max())

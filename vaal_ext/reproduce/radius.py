@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.experiment.config import ResolvedConfig
-from vaal_ext.experiment.folder import read_state
+from vaal_ext.experiment.state import read_state
 from vaal_ext.models import model_for
 from vaal_ext.radius import rms_length
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure

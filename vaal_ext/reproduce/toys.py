@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from vaal_ext.experiment.config import ResolvedConfig
-from vaal_ext.experiment.folder import read_state
 from vaal_ext.experiment.loop import Experiment
+from vaal_ext.experiment.state import read_state
 from vaal_ext.report.runs import Run
 from vaal_ext.reproduce.figures import Panel
 from vaal_ext.training import evaluate
@@ -23,9 +23,9 @@ def _experiment(run: Run) -> Experiment:
     return Experiment(ResolvedConfig(**run.config), run.load_data(), bars=False)
 
 
-def _indices(run: Run, number: int) -> np.ndarray:
+def _indices(run: Run, number: int, pool_size: int) -> np.ndarray:
     """What round `number` queried, int64 [n], in the order queried; 0 is the initial set."""
-    return np.array([index for index, _ in run.queries()[number]], dtype=np.int64)
+    return np.array([index for index, _ in run.queries(pool_size)[number]], dtype=np.int64)
 
 
 def before_and_after(run: Run, name: str) -> list[Panel]:
@@ -36,7 +36,7 @@ def before_and_after(run: Run, name: str) -> list[Panel]:
     axes = np.linspace(low, high, _GRID).T
     first, second = np.meshgrid(*axes)
     grid = torch.from_numpy(np.stack([first, second], axis=-1).reshape(-1, 2)).float()
-    initial, queried = _indices(run, 0), _indices(run, 1)
+    initial, queried = (_indices(run, number, len(x)) for number in (0, 1))
     panels = []
     for number, labelled, chosen, when in (
         (0, initial, queried, "querying instances by"),

@@ -1,0 +1,80 @@
+"""A run taken up again: from its state, or, where that file is damaged, from what is whole."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaal_ext.experiment.folder import RunFolder
+from vaal_ext.experiment.state import Round, State
+
+if TYPE_CHECKING:
+    from vaal_ext.experiment.loop import Experiment
+
+__all__ = ["taken_up"]
+
+
+def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
+    """The state that the folder holds; None before the first round. Warns of what was damaged.
+
+    Where ``state.pt`` is damaged it is made again: the tables say what was labelled, and the
+    training of the last round is done once more.
+
+    Raises:
+        ValueError: it is damaged and cannot be made again, or is no state of this run.
+        OSError: a file cannot be read or written.
+    """
+    path = folder.path / "state.pt"
+    try:
+        state = folder.load_state()
+    except ValueError as damage:
+        try:
+            state = _retrained(experiment, *folder.load_tables())
+        except (ValueError, OSError, LookupError):
+            raise damage from None
+        folder.write_state(state)
+        warnings.warn(
+            f"{path} was damaged: it is made again, by the training of round "
+            f"{state.rounds[-1].round} done once more",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if state is not None:
+        _require_own(state, experiment, path)
+    return state
+
+
+def _retrained(experiment: Experiment, rounds: tuple[Round, ...], labelled: np.ndarray) -> State:
+    """The state after these rounds, which proves itself: `labelled` int64 [labels] and the network
+    are right where the training ends in the very numbers of the last of `rounds`.
+
+    ValueError: other numbers; or a network that needs more than labels to be made again.
+    """
+    if experiment.config.warm_start or experiment.config.twins:
+        raise ValueError("the network of the round before, or the twins, are lost")
+    before = State(rounds[:-1], labelled, {}) if len(rounds) > 1 else None
+    made = experiment.learn(before, labelled, None, 0.0, 0.0)
+    if _measured(made.rounds[-1]) != _measured(rounds[-1]):
+        raise ValueError("the training ends in other numbers")
+    return replace(made, rounds=rounds)
+
+
+def _measured(row: Round) -> Round:
+    return replace(row, train_seconds=0.0, score_seconds=0.0, select_seconds=0.0)
+
+
+def _require_own(state: State, experiment: Experiment, path: Path) -> None:
+    """ValueError unless the state is one of this run with these data."""
+    config, size = experiment.config, len(experiment.data.train_y)
+    budget = [config.initial + i * config.query_size for i in range(config.rounds + 1)]
+    labels = [row.labels for row in state.rounds]
+    if labels != budget[: len(labels)] or state.labelled.max() >= size:
+        raise ValueError(
+            f"{path} is no state of this run: {labels[-1]} labels after {len(labels)} rounds, up "
+            f"to sample {state.labelled.max()} of {size}. Put back a copy of it, or delete it, and "
+            "the run begins anew"
+        )
