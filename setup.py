@@ -278,6 +278,7 @@ class NinjaBuild(build_ext):
             os.replace(package / f"{product}.new", package / product)
 
 
-# First of all: under build isolation pip would else fetch every dependency before the build fails.
-need_torch()
-setup(ext_modules=[Extension("vaal_ext._C", [])], cmdclass={"build_ext": NinjaBuild})
+if __name__ == "__main__":  # as every builder runs it; the tests import it
+    # First: under build isolation pip would else fetch every dependency before the build fails.
+    need_torch()
+    setup(ext_modules=[Extension("vaal_ext._C", [])], cmdclass={"build_ext": NinjaBuild})

@@ -1,10 +1,14 @@
 """What was built: stable ABI, architectures; and what the build says when it cannot."""
 
 import ast
+import importlib.util
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -161,10 +165,109 @@ def test_build_refusals():
     assert "No C++ compiler" in setup_says(VAAL_CUDA="0", CXX="/nonexistent/c++")
 
 
-@needs_cuda_library
-def test_build_refuses_an_unknown_architecture():
-    message = setup_says(TORCH_CUDA_ARCH_LIST="9.0;42.0", VAAL_CUDA="1")
-    assert "does not know 42.0" in message
+@pytest.fixture
+def setup_module():
+    """setup.py as a module: its functions, and no build."""
+    spec = importlib.util.spec_from_file_location("vaal_ext_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def nvcc(tmp_path):
+    """One that says what it knows, and no more: so the lists are read without CUDA too."""
+    path = tmp_path / "nvcc"
+    path.write_text("#!/bin/sh\nfor n in 75 80 86 89 90 100 103 120; do echo compute_$n; done\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("9.0", [("9.0", False)]),
+        ("8.0,9.0", [("8.0", False), ("9.0", False)]),
+        ("8.0 9.0+PTX;", [("8.0", False), ("9.0", True)]),
+        ("9.0a;10.0f+PTX", [("9.0a", False), ("10.0f", True)]),
+        ("Hopper", [("9.0", False)]),
+        ("Ampere+PTX", [("8.0", True), ("8.6", True)]),
+        ("ampere;8.6;ADA", [("8.0", False), ("8.6", False), ("8.9", False)]),
+        ("native", [("8.9", False), ("9.0", False)]),
+    ],
+)
+def test_architectures_in_torchs_spellings(asked, found, setup_module, nvcc, monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    of_device = {0: (9, 0), 1: (8, 9), 2: (9, 0)}
+    monkeypatch.setattr("torch.cuda.get_device_capability", of_device.get)
+    assert setup_module.cuda_architectures(nvcc) == found
+
+
+def test_architectures_that_are_none(setup_module, nvcc, monkeypatch):
+    for asked, message in {
+        "9.0;42.0": "does not know 42.0. Give numbers .7.5, .*Hopper",
+        "Hoper": "does not know Hoper",
+        "9.0b": "does not know 9.0b",
+        "native": "native, but torch sees no GPU here",
+    }.items():
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        with pytest.raises(SystemExit, match=message):
+            setup_module.cuda_architectures(nvcc)
+
+
+def test_a_compiler_of_several_words(setup_module, tmp_path, monkeypatch):
+    beside = tmp_path / "my tools"
+    beside.mkdir()
+    (beside / "g++").write_text("#!/bin/sh\n")
+    (beside / "g++").chmod(0o755)
+    for asked, words in {
+        "env g++": ["env", "g++"],
+        "env -u X 'a b'": ["env", "-u", "X", "a b"],
+        str(beside / "g++"): [str(beside / "g++")],  # one path, with a blank
+    }.items():
+        monkeypatch.setenv("CXX", asked)
+        assert setup_module.cxx_command() == words
+
+
+def test_blanks_in_paths(setup_module, tmp_path, monkeypatch):
+    """ninja and the shell below it get every path as one word (here they only list them)."""
+    import ninja
+
+    root = tmp_path / "a b$c: d"
+    (root / "csrc").mkdir(parents=True)
+    monkeypatch.setattr(setup_module, "ROOT", root)
+    monkeypatch.setenv("CXX", "env g++")
+    monkeypatch.setenv("VAAL_CUDA", "0")
+    plan = setup_module.Plan()
+    plan.include = root / "torch include"
+    (tmp_path / "build.ninja").write_text(plan.ninja(tmp_path))
+    listed = run(
+        str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(tmp_path), "-t", "compdb", "cxx"
+    ).stdout
+    commands = [shlex.split(entry["command"]) for entry in json.loads(listed)]
+    assert {"ops.cpp", "bindings.cpp"} <= {Path(c[c.index("-c") + 1]).name for c in commands}
+    for command in commands:
+        assert command[:2] == ["env", "g++"]
+        source = Path(command[command.index("-c") + 1])
+        assert source.is_relative_to(root / "csrc")
+    torchs = [command for command in commands if "-isystem" in command]
+    assert any(str(root / "torch include") in command for command in torchs)
+
+
+def test_an_sdist_holds_what_a_build_needs(tmp_path):
+    done = run(sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu", ".cuh", ".h")]
+    wanted = {str(p.relative_to(ROOT)) for p in sources}
+    wanted |= {"setup.py", "pyproject.toml", "README.md", "LICENSE", "vaal_ext/_C.pyi"}
+    wanted |= {str(p.relative_to(ROOT)) for p in (ROOT / "vaal_ext").rglob("*.py")}
+    assert not wanted - names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 def test_a_missing_torch_ends_with_what_to_type(tmp_path):

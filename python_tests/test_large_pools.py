@@ -28,7 +28,10 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def refused(place, capfd):
-    return lambda message, **changes: refuse(place, capfd, score_arguments(**changes), message)
+    def refused(message, *, begun=False, **changes):
+        return refuse(place, capfd, score_arguments(**changes), message, begun=begun)
+
+    return refused
 
 
 def scored(**changes):
@@ -152,10 +155,11 @@ def test_images_that_do_not_do_are_named(place, refused, workers):
     options = {"data": "folder:images", "workers": workers}
     whole = Path("images/b/003.png").read_bytes()
     Path("images/b/003.png").write_bytes(whole[:40])
-    refused("images/b/003.png is no readable image", **options)
+    refused("images/b/003.png is no readable image", begun=True, **options)
     write_images("other", 1, size=(3, 2))
     os.replace("other/a/000.png", "images/b/003.png")
-    refused("images/b/003.png is 3 x 2 where the first image is 4 x 1", **options)
+    wanted = "images/b/003.png is 3 x 2 where the first image is 4 x 1"
+    refused(wanted, begun=True, **options)
 
 
 @pytest.mark.data
