@@ -239,3 +239,21 @@ def test_settings_of_a_wrong_kind():
         with pytest.raises((TypeError, ValueError), match=message):
             ProjectConfig.from_settings(good | change)
     assert ProjectConfig.from_settings(good | {"class_prior": None}).run.class_prior is None
+
+
+def test_the_radius_is_the_images_unless_the_project_says_one():
+    given = {"images": "photos", "classes": ["a", "b"]}
+    images = torch.full((300, 3, 4, 5), 0.5)  # of length 0.5 * sqrt(60)
+    eps = float(f"{0.02 * 0.5 * 60**0.5:.3g}")
+    config = ProjectConfig.from_settings(given)
+    assert config.search_lengths(images) == {"eps": eps, "xi": float(f"{eps / 10:.3g}")}
+    assert ProjectConfig.from_settings(config.settings()) == config  # it stays open
+    assert config.run.resolved().eps > 0  # what a run on such a folder would take
+    for strategy, more, wanted in (
+        ("vaal+vat", {"eps": 0.3}, {"eps": 0.3, "xi": 0.03}),
+        ("vaal", {"eps": 0.3, "xi": 0.01}, {"eps": 0.3, "xi": 0.01}),
+        ("vaal", {"method": "fisher"}, {"eps": eps}),
+        ("entropy", {}, {}),
+    ):
+        said = ProjectConfig.from_settings(given | {"strategy": strategy} | more)
+        assert said.search_lengths(images) == wanted

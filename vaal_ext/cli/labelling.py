@@ -72,10 +72,14 @@ def query(
         typer.Option(help="As for vaal-ext run (vaal).", rich_help_panel=_BEGIN),
     ] = None,
     xi: Annotated[
-        float | None, typer.Option(help="As for vaal-ext run.", rich_help_panel=_BEGIN)
+        float | None,
+        typer.Option(help="As for vaal-ext run (a tenth of eps).", rich_help_panel=_BEGIN),
     ] = None,
     eps: Annotated[
-        float | None, typer.Option(help="As for vaal-ext run.", rich_help_panel=_BEGIN)
+        float | None,
+        typer.Option(
+            help="As for vaal-ext run (a fiftieth of the images' length).", rich_help_panel=_BEGIN
+        ),
     ] = None,
     predictions: Annotated[
         bool | None,

@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import Dataset
+
 from vaal_ext.checks import require_int, require_number
 from vaal_ext.experiment.config import RunConfig
+from vaal_ext.radius import small_radius
 
 __all__ = ["SKIP", "ProjectConfig"]
 
@@ -41,7 +45,8 @@ class ProjectConfig:
             :mod:`~vaal_ext.labelling.handout`.
         run: the settings of strategy and training, as those of a run on ``folder:PATH``; its
             device is None where the machine decides, its steps are None where the number of
-            labels does, and its ``on_unreadable`` is for all steps.
+            labels does, eps and xi where the images do (see :meth:`search_lengths`), and its
+            ``on_unreadable`` is for all steps.
     """
 
     images: str
@@ -77,8 +82,9 @@ class ProjectConfig:
         if run.strategy.partition("+")[0] == "dfal":
             run = replace(run, twins=False)  # a project keeps labels, and twins have none
         resolved: RunConfig = run.resolved()
-        run = replace(resolved, device=run.device, steps=run.steps)
-        run.make_strategy()
+        left_open = {name: getattr(run, name) for name in ("device", "steps", "eps", "xi")}
+        run = replace(resolved, **left_open)
+        resolved.make_strategy()  # which refuses bad settings
         if isinstance(run.class_prior, list) and len(run.class_prior) != len(classes):
             raise ValueError(
                 f"class_prior must have one weight for each of the {len(classes)} classes, got "
@@ -99,6 +105,18 @@ class ProjectConfig:
         if not isinstance(predictions, bool):
             raise TypeError(f"predictions must be True or False, got {predictions!r}")
         return cls(images, classes, test, float(held_out), model, size, predictions, run)
+
+    def search_lengths(self, images: Dataset[Any] | Tensor) -> dict[str, Any]:
+        """eps and xi of the query, where the strategy has them: as given, or else a fiftieth of the
+        images' length (:func:`vaal_ext.small_radius`) and a tenth of eps."""
+        if self.run.strategy.partition("+")[0] != "vaal":
+            return {}
+        eps = self.run.eps
+        if eps is None:  # three digits, which can be given again
+            eps = float(f"{small_radius(images):.3g}")
+        if self.run.method != "finite-difference":
+            return {"eps": eps}
+        return {"eps": eps, "xi": self.run.xi or float(f"{eps / 10:.3g}")}
 
     def settings(self) -> dict[str, Any]:
         """By name, as :meth:`from_settings` takes them and JSON can hold them."""

@@ -206,9 +206,11 @@ def _choose(
         drawn, unreadable = _drawn(n, context, images)
         how = "at random: there is no network yet"
         return [Asked(number, images.names[i], "", "", "", "") for i in drawn], how, unreadable
+    lengths = config.search_lengths(images)
     how = f"by {config.run.strategy}, the network of training {trainings[-1].training}"
+    how += "".join(f", {name} {length:g}" for name, length in lengths.items())
     model = Learner(config, images, network).load(project.weights(trainings[-1].training))
-    strategy = run.make_strategy()
+    strategy = replace(run, **lengths).make_strategy()
     part = Subset(images, pool.tolist())
     loader = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
     scores = strategy.score(model, loader, context)
