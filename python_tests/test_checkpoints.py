@@ -154,7 +154,10 @@ def test_a_refused_pickle_gets_no_advice_to_load_it_all_the_same(
     assert "(here test_checkpoints.Whole), which is never unpickled" in text
     with pytest.raises(ValueError, match=r"whole\.pt") as caught:
         read_checkpoint(Path("whole.pt"))
-    assert caught.value.__cause__ is caught.value.__context__ is None
+    error = caught.value
+    while error is not None:  # nothing of torch's text is anywhere behind it
+        assert "weights_only" not in str(error)
+        error = error.__context__
     monkeypatch.setenv("VAAL_TRACEBACK", "1")
     with pytest.raises(ValueError, match=r"whole\.pt") as caught:
         main(score_arguments(weights="whole.pt"))

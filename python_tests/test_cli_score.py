@@ -204,8 +204,9 @@ def pause(*_):
 @pytest.mark.parametrize("out", ["scores.npz", "shards"])
 def test_interrupted_it_says_what_is_kept(place: Path, out: str) -> None:
     """The network stops for a minute: at once, or in the second shard. (A batch runs it 3 times
-    with one iteration; the command tries it once before.)"""
-    Path("slow.py").write_text(SLOW.format(calls=1 if out == "scores.npz" else 1 + 3))
+    with one iteration; the command tries it once before, and the first batch is looked at by 3.)
+    """
+    Path("slow.py").write_text(SLOW.format(calls=1 if out == "scores.npz" else 1 + 3 + 3))
     given = arguments(model="slow:net", out=out, **{"num-iters": "1"})
     given += [] if out == "scores.npz" else ["--shard-size", "8"]
     process = subprocess.Popen(

@@ -183,7 +183,7 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
 def wrapped(rank):
     """Batch norm has DistributedDataParallel send rank 0's buffers round in every forward: with 3
     batches here and 2 there one of the two would wait for the other until the timeout."""
-    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).eval()
+    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).double().eval()
     model = nn.parallel.DistributedDataParallel(inner)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -195,7 +195,7 @@ def wrapped(rank):
 def test_a_network_in_distributed_data_parallel_is_scored_and_one_rank_warns(tmp_path):
     codes, found = in_processes(2, wrapped, tmp_path)
     assert codes == [0, 0]
-    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).eval()
+    inner = nn.Sequential(nn.BatchNorm1d(6), Network(), nn.Softmax(1)).double().eval()
     with pytest.warns(RuntimeWarning, match="probabilities"):
         alone = scorer(inner, batch_size=4).score(normal(17), progress=False)
     for rank in range(2):

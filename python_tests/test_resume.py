@@ -264,6 +264,7 @@ def test_a_run_with_settings_that_its_strategy_does_not_read_goes_on(tmp_path):
     run(again, tmp_path / "other", progress=False)  # everything is given, as the table has it
     content["config"] |= {"eps": 0.7, "rounds": 2}
     path.write_text(json.dumps(content))
+    (tmp_path / "run" / ".checksums.json").unlink()  # the change is meant
     run(RunConfig(**content["config"]), tmp_path / "run", progress=False)
     assert len(without_seconds(tmp_path / "run" / "rounds.csv")) == 3
     with pytest.raises(ValueError, match=r"eps is for the strategy vaal, got 0\.7 with 'random'"):

@@ -51,15 +51,16 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
         file.seek(0)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        # A damaged file or one with other objects ends in many kinds of errors; and torch's own
-        # text shows how to unpickle the file nevertheless.
+        # A damaged file or one with other objects ends in many kinds of errors.
         except Exception as error:
             refused = re.search(r"GLOBAL (\S+)", str(error))
-            named = f" (here {refused[1]})" if refused else ""
-            raise ValueError(
-                "it was not written by torch.save, is damaged, or holds more than tensors, "
-                f"numbers and text{named}, which is never unpickled"
-            ) from None
+        # Out of the except block: torch's own text, which shows how to unpickle the file
+        # nevertheless, is in no traceback.
+        named = f" (here {refused[1]})" if refused else ""
+        raise ValueError(
+            "it was not written by torch.save, is damaged, or holds more than tensors, numbers and "
+            f"text{named}, which is never unpickled"
+        )
 
 
 def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
