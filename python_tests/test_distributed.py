@@ -22,6 +22,7 @@ from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 from vaal_ext.cli.app import main
+from vaal_ext.integrations.query import LDRQuery
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import read_shards
 from vaal_ext.roughness import LDRScorer
@@ -225,6 +226,22 @@ def test_three_processes_of_which_one_is_killed(tmp_path):
     for message, seconds in found[:2]:
         assert "RankFailedError: a process of the group has died or no longer answers" in message
         assert seconds < 30  # well below the timeout of the group: the connection is gone
+
+
+def one_alone(rank):
+    """Only the first process queries; the other is elsewhere, and nobody waits for it."""
+    alone = [dist.new_group([r]) for r in range(2)]
+    if rank == 1:
+        return None
+    query = LDRQuery(xi=0.1, eps=1.0, num_iters=2, group=alone[0])
+    return query.choose(query.score(Network(), normal(17), None), 3).tolist()
+
+
+def test_a_query_of_one_process_among_several(tmp_path):
+    codes, found = in_processes(2, one_alone, tmp_path)
+    assert codes == [0, 0]
+    query = LDRQuery(xi=0.1, eps=1.0, num_iters=2)
+    assert found[0] == query.choose(query.score(Network(), normal(17), None), 3).tolist()
 
 
 KILLER = """

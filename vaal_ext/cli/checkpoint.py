@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaal_ext.reading import load_torch
 
-__all__ = ["read_checkpoint", "state_for"]
+__all__ = ["misfits", "read_checkpoint", "state_for"]
 
 # The entries that hold a network's weights by custom; they go before others that fit (averages).
 _CUSTOMARY = ("state_dict", "model_state_dict", "model")

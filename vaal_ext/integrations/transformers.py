@@ -73,8 +73,8 @@ class TokenEmbeddings(nn.Module):
             )
         ids, mask, *segments = tokens.unbind(1)
         if not segments and not self._looked_for_pairs:
-            self._looked_for_pairs = True
             self._warn_of_pairs(ids, mask)
+            self._looked_for_pairs = True
         return self.classifier.get_input_embeddings()(ids), mask != 0, ids, *segments
 
     def forward(
