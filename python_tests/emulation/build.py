@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,7 +18,7 @@ FLAGS = ["-O1", "-g1", "-Wno-unknown-pragmas", "-Wno-psabi"]
 FLAGS += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 # Checks as calls instead of in place, which the compiler takes half as long over, and those of
 # UBSan left out that ASan makes as well: of null pointers and of the size of objects.
-FLAGS += ["--param asan-instrumentation-with-call-threshold=0"]
+FLAGS += ["--param=asan-instrumentation-with-call-threshold=0"]
 FLAGS += ["-fno-sanitize=null,object-size"]
 FLAGS += ["-U_FORTIFY_SOURCE"]  # it takes the fibres' jumps for stack smashing
 RULES = [
@@ -39,11 +41,11 @@ def build(name: str, programs: list[Program]) -> None:
     lines, objects = list(RULES), {}
     for program in programs:
         objects.update(program.objects)
-        lines.append(f"build {program.path}: link {' '.join(program.objects)}")
-        lines.append(f"  flags = {' '.join(FLAGS)}")
+        lines.append(f"build {_path(program.path)}: link {' '.join(program.objects)}")
+        lines.append(f"  flags = {_words(FLAGS)}")
     for target, (source, flags) in objects.items():
-        lines.append(f"build {target}: cxx {source}")
-        lines.append(f"  flags = {' '.join(FLAGS + flags)}")
+        lines.append(f"build {target}: cxx {_path(source)}")
+        lines.append(f"  flags = {_words(FLAGS + flags)}")
     BUILD.mkdir(parents=True, exist_ok=True)
     import ninja
 
@@ -54,6 +56,16 @@ def build(name: str, programs: list[Program]) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"the kernels do not compile with g++:\n{done.stdout}{done.stderr}")
+
+
+def _path(path: Path) -> str:
+    """A path as ninja reads it in a build line; there may be blanks in it."""
+    return re.sub(r"([$ :])", r"$\1", str(path))
+
+
+def _words(flags: list[str]) -> str:
+    """Flags as words of a shell's command line in a ninja file."""
+    return shlex.join(flags).replace("$", "$$")
 
 
 def write_if_changed(path: Path, text: str) -> None:
