@@ -27,6 +27,7 @@ __all__ = [
     "pool_names",
     "pool_part",
     "pool_size",
+    "spread_batches",
     "spread_samples",
 ]
 
@@ -111,9 +112,37 @@ def spread_samples(pool: Any, count: int) -> Tensor:
     """`count` samples evenly spread over the pool, from its first on, or all where it has no more:
     x [n, ...] in its dtype, without those that are None. Read as by :func:`first_samples`, with its
     errors."""
-    size = pool_size(pool)
+    return _samples_at(pool, _spread(pool_size(pool), count))
+
+
+def spread_batches(
+    pool: Any, count: int, batch_size: int, num_workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples of :func:`spread_samples`, with their positions in the pool, int64 [B].
+
+    They are read as :func:`pool_batches` reads the pool (in a DataLoader's batches, by its
+    workers), and apart from it: a loader's sampler and its generator are not asked.
+
+    Raises:
+        ValueError, TypeError: see :func:`pool_batches`; a DataLoader that has no parts, see
+            :func:`pool_part`.
+    """
+    positions = _spread(pool_size(pool), count)
+    if isinstance(pool, Tensor | np.ndarray):
+        some: Any = pool[positions]
+    elif isinstance(pool, DataLoader):
+        some = _loader_of_part(pool, Subset(pool.dataset, positions), torch.Generator())
+    else:
+        some = Subset(pool, positions)
+        num_workers = min(num_workers, -(-len(positions) // batch_size))
+    where = torch.tensor(positions, dtype=torch.int64)
+    for x, position in pool_batches(some, batch_size, num_workers):
+        yield x, where[position]
+
+
+def _spread(size: int, count: int) -> list[int]:
     count = min(count, size)
-    return _samples_at(pool, [i * size // count for i in range(count)])
+    return [i * size // count for i in range(count)]
 
 
 def _samples_at(pool: Any, positions: Sequence[int]) -> Tensor:
@@ -144,19 +173,26 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
         return pool[start:stop]
     if not isinstance(pool, DataLoader):
         return Subset(pool, range(start, stop))
-    plain = type(pool.sampler) is SequentialSampler or (
-        type(pool.sampler) is RandomSampler
-        and not pool.sampler.replacement
-        and pool.sampler.num_samples == pool_size(pool.dataset)
+    part = Subset(pool.dataset, range(start, stop))
+    return _loader_of_part(pool, part, pool.generator)
+
+
+def _loader_of_part(
+    loader: DataLoader[Any], part: Dataset[Any], generator: torch.Generator | None
+) -> DataLoader[Any]:
+    """A loader of a part of its dataset. ValueError: see :func:`pool_part`."""
+    plain = type(loader.sampler) is SequentialSampler or (
+        type(loader.sampler) is RandomSampler
+        and not loader.sampler.replacement
+        and loader.sampler.num_samples == pool_size(loader.dataset)
     )
-    if pool.batch_size is None or not plain:
+    if loader.batch_size is None or not plain:
         raise ValueError(
             "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
-            f"or not), got one with {type(pool.sampler).__name__}: give a Subset of the dataset"
+            f"or not), got one with {type(loader.sampler).__name__}: give a Subset of the dataset"
         )
-    return _loader_like(
-        pool, Subset(pool.dataset, range(start, stop)), pool.collate_fn, batch_size=pool.batch_size
-    )
+    order = {"batch_size": loader.batch_size}
+    return _loader_like(loader, part, loader.collate_fn, generator, **order)
 
 
 def pool_batches(
@@ -295,13 +331,16 @@ def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
         order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
     else:
         order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
-    return _loader_like(
-        loader, _Indexed(loader.dataset), _CollateIndexed(loader.collate_fn), **order
-    )
+    collate = _CollateIndexed(loader.collate_fn)
+    return _loader_like(loader, _Indexed(loader.dataset), collate, loader.generator, **order)
 
 
 def _loader_like(
-    loader: DataLoader[Any], dataset: Any, collate: Callable[[list[Any]], Any], **order: Any
+    loader: DataLoader[Any],
+    dataset: Any,
+    collate: Callable[[list[Any]], Any],
+    generator: torch.Generator | None,
+    **order: Any,
 ) -> DataLoader[Any]:
     return DataLoader(
         dataset,
@@ -312,6 +351,6 @@ def _loader_like(
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
+        generator=generator,
         prefetch_factor=loader.prefetch_factor,
     )
