@@ -91,6 +91,7 @@ POOLS = {
     "dataset": TensorDataset,
     "random dataset": Drawing,
     "loader": lambda x: DataLoader(TensorDataset(x), batch_size=50),
+    "workers": lambda x: DataLoader(TensorDataset(x), batch_size=50, num_workers=2),
     "shuffled": lambda x: DataLoader(
         TensorDataset(x), batch_size=50, shuffle=True, generator=torch.Generator().manual_seed(3)
     ),

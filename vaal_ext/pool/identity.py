@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.pool.batches import first_samples, pool_names, pool_part
+from vaal_ext.pool.batches import first_samples, pool_part
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.scoring import PoolRun
 
 __all__ = ["differences", "identity", "index_sha256"]

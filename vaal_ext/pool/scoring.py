@@ -22,10 +22,11 @@ from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device, unwrapped
-from vaal_ext.pool.batches import pool_batches, pool_names, pool_part, pool_size
+from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.inner_point import Encode
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.pool.trial import Mode
