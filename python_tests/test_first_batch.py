@@ -12,14 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from vaal_ext.deepfool import deepfool, deepfool_scores
 from vaal_ext.pool import first_batch
 from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.pool.trial import rank_correlation
 from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import LDRScorer, ldr_scores
 from vaal_ext.vat import vat_loss
 
 STEP = {"xi": 0.1, "eps": 0.5, "num_iters": 2}
 PROBABILITIES, RANDOM, NEIGHBOURS = "gives probabilities", "asked again", "other samples of its"
-NOISE = "mostly noise"
 
 
 def network(*behind, dtype=torch.float32, between=(), classes=5):
@@ -170,6 +168,28 @@ def test_batch_norm_without_running_statistics_is_named(dtype):
         assert warned(lambda: posterior_scores(still, x, progress=False)) == []  # noqa: B023
 
 
+@pytest.mark.parametrize(
+    ("size", "round_the_end"),
+    [(2, True), (3, True), (3, False), (4, True), (5, False), (64, True), (200, False)],
+)
+def test_samples_that_are_mixed_at_any_distance(size, round_the_end):
+    inner, x = network(), normal(size)
+
+    def told(distance):
+        def model(x):
+            other = torch.roll(x, distance, 0)
+            if not round_the_end:
+                other[:distance] = 0
+            return inner(x + 0.5 * other)
+
+        return [NEIGHBOURS in text for text in warned(lambda: posterior_scores(model, x))]
+
+    # Without a way round the end a third of a batch is always within reach of its middle.
+    most = min(size, 64) - 1 if round_the_end else min(size, 64) // 3
+    for distance in range(1, most + 1):
+        assert told(distance) == [True], distance
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_rounding_is_no_movement(dtype):
     """Every logit is off by up to 4 ulps (1 in the half types) at random, in every forward: more
@@ -185,44 +205,6 @@ def test_rounding_is_no_movement(dtype):
     for size in (7, 64, 200):
         x = normal(200, dtype=dtype)
         assert warned(lambda: posterior_scores(model, x, batch_size=size, progress=False)) == []  # noqa: B023
-
-
-# --- noise ----------------------------------------------------------------------------------------
-
-
-def one_sided(x):
-    """Steep towards one side and flat towards the other: which of them r takes is chance."""
-    slope = functional.softplus(8 * x[:, :1] + x[:, 1:2])
-    return torch.cat([slope, torch.zeros_like(slope)], 1)
-
-
-@pytest.mark.parametrize("batch_size", [7, 200])
-def test_noise_is_told_and_what_helps(batch_size):
-    x = 0.3 * normal(200)
-    with pytest.warns(RuntimeWarning, match=NOISE) as caught:
-        first = score(one_sided, x, eps=1.0, batch_size=batch_size)
-    assert len(caught) == 1
-    text = str(caught[0].message)
-    assert "sign='max'" in text
-    assert "method='fisher'" in text
-    assert "num_iters=8" in text
-    with pytest.warns(RuntimeWarning, match=NOISE):
-        second = score(one_sided, x, eps=1.0, seed=1)
-    # What the warning says is so, and what it advises helps.
-    assert rank_correlation(first.ldr, second.ldr) < 0.7
-    steady = [score(one_sided, x, eps=1.0, seed=seed, sign="max").ldr for seed in (0, 1)]
-    assert rank_correlation(*steady) > 0.99
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        score(one_sided, x, eps=1.0, sign="max")
-        score(one_sided, x[:63], eps=1.0)  # too few to tell
-        score(network(), normal(200), eps=0.05, num_iters=5)
-
-
-def test_the_network_is_looked_at_once_in_a_scorers_life():
-    scorer, x = LDRScorer(one_sided, xi=0.1, eps=1.0), 0.3 * normal(100)
-    assert len(warned(lambda: scorer.score(x, progress=False))) == 1
-    assert warned(lambda: scorer.score(x, progress=False)) == []
 
 
 # --- what is not touched --------------------------------------------------------------------------

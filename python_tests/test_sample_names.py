@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 import vaal_ext
 from vaal_ext.cli.app import main
-from vaal_ext.pool.batches import pool_names
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.scores import PoolScores, joined
 
 UNDECODABLE = os.fsdecode(b"caf\xe9.png")  # Latin-1; its byte is a surrogate in Python

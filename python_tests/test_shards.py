@@ -75,7 +75,7 @@ def test_shards_hold_what_the_file_holds(place, capsys):
     assert query("shards") == query("whole.npz")
     before = times()
     assert main(arguments()) == 0
-    assert "0 samples scored" in capsys.readouterr().out
+    assert "nothing was left to score" in capsys.readouterr().out
     assert times() == before
 
 

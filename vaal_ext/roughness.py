@@ -19,7 +19,7 @@ from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun, index_array
-from vaal_ext.pool.shards import SHARD_SIZE, score_shards
+from vaal_ext.pool.shards import score_shards
 from vaal_ext.power_iteration import PowerIteration
 
 __all__ = ["LDRScorer", "ldr_scores"]
@@ -168,10 +168,12 @@ class LDRScorer:
     Before its first pool is scored the scorer tries the network on at most 64 samples (those of the
     first batch), and warns where it gives probabilities, is random in eval mode, lets a sample's
     logits depend on its neighbours, or computes in half precision with finite differences; and
-    where another random start would rank the samples otherwise, so that a query is luck. That
-    costs three forwards of the 64 samples and scoring them twice; scores and random states are the
-    same without. Of every pool it warns if images look like unscaled bytes. In a group of
-    processes, or at shards, one process does all this.
+    where another random start would rank samples otherwise, so that a query is luck. That is asked
+    of 64 samples spread over the pool, which are read once more for it (or, where they cannot be,
+    of the first ones). It costs three forwards of 64 samples and scoring as many twice; scores and
+    random states are the same without. Of every pool it warns if images look like unscaled bytes.
+    In a group of processes, or at shards, one process does all this: in every sitting the one that
+    takes the first shard to be done.
 
     The network's products round as torch's own settings say. Where those allow TF32, as they do by
     default in convolutions on CUDA, a float32 network's logits are off by about 2^-11 of their
@@ -245,6 +247,9 @@ class LDRScorer:
     ) -> PoolScores:
         """Scores every sample of the pool; memory for four batches and 64 bytes a sample.
 
+        Names of the samples (see :class:`vaal_ext.PoolScores`) take 4 bytes a letter of the longest
+        of them besides, for each sample: NumPy gives every text of an array the same room.
+
         When a batch does not fit into the GPU's memory it is halved, with a warning, and the rest
         of the pool goes on in pieces of that size.
 
@@ -289,7 +294,7 @@ class LDRScorer:
         folder: str | os.PathLike[str],
         *,
         sample_index: Tensor | None = None,
-        shard_size: int = SHARD_SIZE,
+        shard_size: int | None = None,
         progress: bool = True,
     ) -> int:
         """Scores a pool in shards, files of a folder: after a kill the same call goes on.
@@ -302,7 +307,9 @@ class LDRScorer:
             pool, sample_index, progress: see :meth:`score`.
             folder: a new one (it is made), or one that this has begun with the same network, pool
                 and settings. Batch size, workers, device and `compile_model` may be others.
-            shard_size: samples in a shard, 28 bytes each; at most so many are scored again.
+            shard_size: samples in a shard, 28 bytes each and 4 for every letter of the longest
+                name among them; at most so many are scored again. By default that of the folder,
+                131,072 in a new one.
 
         Returns:
             how many samples were scored here.

@@ -126,7 +126,10 @@ def score(
     ] = "raise",
     on_unreadable: OnUnreadable = "raise",
     shard_size: Annotated[
-        int | None, typer.Option(help="Samples in a shard, by default 131072; for a folder only.")
+        int | None,
+        typer.Option(
+            help="Samples in a shard, for a folder only; by default its own, 131072 in a new one."
+        ),
     ] = None,
 ) -> None:
     """Compute the Local Distributional Roughness of every sample of a pool."""

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from vaal_ext.device.named import device_named
 from vaal_ext.pool.batches import first_samples, pool_size
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.pool.shards import SHARD_SIZE, begun_with, missing_shards, read_shards
+from vaal_ext.pool.shards import begun_with, each_shard, missing_shards, read_shards
 from vaal_ext.progress import announced
 from vaal_ext.radius import small_radius
 from vaal_ext.roughness import LDRScorer
@@ -122,35 +122,43 @@ def score(
     radius = f"eps {eps:g}" + (" (a fiftieth of the samples' length)" if measured else "")
     what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
     what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
-    what += f"; {missing_shards(out)} shards are still to be done" if begun else ""
+    if begun:
+        left = missing_shards(out)
+        what += f"; {left} shards are still to be done" if left else "; all shards are there"
     trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
     compiled = "; the first batch waits for torch.compile" if compile_model else ""
     started = time.perf_counter()
     try:
         with announced(what + trials + compiled):
             if sharded:
-                size = SHARD_SIZE if shard_size is None else shard_size
-                count = scorer.score_shards(pool, out, shard_size=size, progress=progress)
+                count = scorer.score_shards(pool, out, shard_size=shard_size, progress=progress)
                 left = missing_shards(out)
                 note = f"; {left} shards of the pool are still to be done" if left else "; complete"
             else:
                 with launched_group():
                     scores = scorer.score(pool, progress=progress)
-                count, left_out = scores.num_samples, int(np.isnan(scores.ldr).sum())
-                note = f"; {left_out} could not be scored" if left_out else ""
+                count, note = scores.num_samples, ""
     except KeyboardInterrupt:
         if rank() == 0:
             _tell(_kept(out) if sharded else f"nothing was written to {out}: {_ONE_FILE}")
         raise
     seconds = time.perf_counter() - started
-    if on_unreadable == "skip" and rank() == 0 and not (sharded and left):
-        if sharded:
-            scores = read_shards(out)
-        note += _unreadable(pool, scores)
+    # Of several processes at shards whoever did the last, which need not be the first process.
+    lists = not left and (count > 0 or rank() == 0) if sharded else rank() == 0
+    unreadable = []
+    if on_unreadable == "skip" and lists:
+        unreadable = _unreadable(pool, each_shard(out) if sharded else [scores])
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
         scores.save(out)
+        left_out = int(np.isnan(scores.ldr).sum()) - len(unreadable)
+        note = f"; {left_out} could not be scored" if left_out > 0 else ""
+    if unreadable:
+        note += f"; {len(unreadable)} images could not be read:"
+        note += "".join(f"\n{line}" for line in unreadable)
+    if sharded and count == 0:
+        return f"{out}: nothing was left to score here" + note
     step = method if xi is None else f"xi {xi:g}"
     return (
         f"{out}: {count} samples scored in {seconds:.1f} s "
@@ -210,13 +218,14 @@ def select_query(
     )
 
 
-def _unreadable(pool: Any, scores: PoolScores) -> str:
-    """What is said of the images of a pool that could not be read; "" where there are none."""
-    if not isinstance(pool, ImageFolderPool):
-        return ""
-    lines = pool.unreadable(np.flatnonzero(scores.pseudo_label < 0))
-    listed = "".join(f"\n{line}" for line in lines)
-    return f"; {len(lines)} images could not be read:{listed}" if lines else ""
+def _unreadable(pool: Any, parts: Iterable[PoolScores]) -> list[str]:
+    """A line for each image of a pool that could not be read; `parts` are its scores in order."""
+    lines: list[str] = []
+    start = 0
+    for scores in parts if isinstance(pool, ImageFolderPool) else ():
+        lines += pool.unreadable(start + np.flatnonzero(scores.pseudo_label < 0))
+        start += scores.num_samples
+    return lines
 
 
 def _lengths(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
-    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -24,9 +22,9 @@ from torch.utils.data import (
 __all__ = [
     "first_samples",
     "pool_batches",
-    "pool_names",
     "pool_part",
     "pool_size",
+    "spread_batches",
     "spread_samples",
 ]
 
@@ -54,42 +52,6 @@ def pool_size(pool: Any) -> int:
     return len(data)
 
 
-def pool_names(pool: Any, start: int, stop: int) -> np.ndarray | None:
-    """What the pool calls samples start to stop: [stop - start], of dtype str.
-
-    They are the dataset's attribute ``names``, a sequence of one str a sample; those of a Subset
-    are its dataset's, those of a ConcatDataset its datasets', where all have some. None where there
-    are none (or ``names`` is something else, those of the classes, say).
-    """
-    data = pool.dataset if isinstance(pool, DataLoader) else pool
-    name = None if isinstance(data, Tensor) else _name_of(data)
-    if name is None or start == stop:
-        return None
-    names = np.asarray([name(position) for position in range(start, stop)])
-    return names if names.dtype.kind == "U" and names.ndim == 1 else None
-
-
-def _name_of(data: Any) -> Callable[[int], Any] | None:
-    """Position -> name, or None. That names are texts is looked at where they are used."""
-    names: Any = getattr(data, "names", None)
-    listed = isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)
-    if listed and len(names) == len(data):
-        return lambda position: names[position]
-    if isinstance(data, Subset):
-        whole = _name_of(data.dataset)
-        return None if whole is None else lambda position: whole(data.indices[position])
-    if isinstance(data, ConcatDataset):
-        parts = [name for part in data.datasets if (name := _name_of(part)) is not None]
-        starts = [0, *data.cumulative_sizes]
-
-        def name_of(position: int) -> Any:
-            part = bisect_right(starts, position) - 1
-            return parts[part](position - starts[part])
-
-        return name_of if len(parts) == len(data.datasets) else None
-    return None
-
-
 def first_samples(pool: Any, count: int) -> Tensor:
     """The first `count` samples of the pool: x [count, ...] in its dtype, to try things on.
 
@@ -111,9 +73,39 @@ def spread_samples(pool: Any, count: int) -> Tensor:
     """`count` samples evenly spread over the pool, from its first on, or all where it has no more:
     x [n, ...] in its dtype, without those that are None. Read as by :func:`first_samples`, with its
     errors."""
-    size = pool_size(pool)
+    return _samples_at(pool, _spread(pool_size(pool), count))
+
+
+def spread_batches(
+    pool: Any, count: int, batch_size: int, num_workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples of :func:`spread_samples`, with their positions in the pool, int64 [B].
+
+    They are read as :func:`pool_batches` reads the pool (in a DataLoader's batches, by its
+    workers), and apart from it: a loader's sampler and its generator are not asked.
+
+    Raises:
+        ValueError, TypeError: see :func:`pool_batches`; a DataLoader that has no parts, see
+            :func:`pool_part`.
+    """
+    positions = _spread(pool_size(pool), count)
+    if isinstance(pool, Tensor | np.ndarray):
+        some: Any = pool[positions]
+    elif isinstance(pool, DataLoader):
+        workers = min(pool.num_workers, -(-len(positions) // (pool.batch_size or 1)))
+        apart = {"num_workers": workers, "generator": torch.Generator()}
+        some = _loader_of_part(pool, Subset(pool.dataset, positions), **apart)
+    else:
+        some = Subset(pool, positions)
+        num_workers = min(num_workers, -(-len(positions) // batch_size))
+    where = torch.tensor(positions, dtype=torch.int64)
+    for x, position in pool_batches(some, batch_size, num_workers):
+        yield x, where[position]
+
+
+def _spread(size: int, count: int) -> list[int]:
     count = min(count, size)
-    return _samples_at(pool, [i * size // count for i in range(count)])
+    return [i * size // count for i in range(count)]
 
 
 def _samples_at(pool: Any, positions: Sequence[int]) -> Tensor:
@@ -144,19 +136,24 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
         return pool[start:stop]
     if not isinstance(pool, DataLoader):
         return Subset(pool, range(start, stop))
-    plain = type(pool.sampler) is SequentialSampler or (
-        type(pool.sampler) is RandomSampler
-        and not pool.sampler.replacement
-        and pool.sampler.num_samples == pool_size(pool.dataset)
+    part = Subset(pool.dataset, range(start, stop))
+    return _loader_of_part(pool, part)
+
+
+def _loader_of_part(loader: DataLoader[Any], part: Dataset[Any], **changes: Any) -> DataLoader[Any]:
+    """A loader of a part of its dataset. ValueError: see :func:`pool_part`."""
+    plain = type(loader.sampler) is SequentialSampler or (
+        type(loader.sampler) is RandomSampler
+        and not loader.sampler.replacement
+        and loader.sampler.num_samples == pool_size(loader.dataset)
     )
-    if pool.batch_size is None or not plain:
+    if loader.batch_size is None or not plain:
         raise ValueError(
             "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
-            f"or not), got one with {type(pool.sampler).__name__}: give a Subset of the dataset"
+            f"or not), got one with {type(loader.sampler).__name__}: give a Subset of the dataset"
         )
-    return _loader_like(
-        pool, Subset(pool.dataset, range(start, stop)), pool.collate_fn, batch_size=pool.batch_size
-    )
+    size = loader.batch_size
+    return _loader_like(loader, part, loader.collate_fn, batch_size=size, **changes)
 
 
 def pool_batches(
@@ -295,23 +292,20 @@ def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
         order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
     else:
         order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
-    return _loader_like(
-        loader, _Indexed(loader.dataset), _CollateIndexed(loader.collate_fn), **order
-    )
+    collate = _CollateIndexed(loader.collate_fn)
+    return _loader_like(loader, _Indexed(loader.dataset), collate, **order)
 
 
 def _loader_like(
-    loader: DataLoader[Any], dataset: Any, collate: Callable[[list[Any]], Any], **order: Any
+    loader: DataLoader[Any], dataset: Any, collate: Callable[[list[Any]], Any], **changes: Any
 ) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        **order,
-        collate_fn=collate,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
+    settings = {
+        "num_workers": loader.num_workers,
+        "pin_memory": loader.pin_memory,
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "generator": loader.generator,
+        "prefetch_factor": loader.prefetch_factor,
+    }
+    return DataLoader(dataset, collate_fn=collate, **(settings | changes))

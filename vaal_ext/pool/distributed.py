@@ -51,6 +51,7 @@ def score_together(
     def plan() -> tuple[dict[str, Any], Any]:
         if rank == 0:
             run.choose(pool, run.index(pool, sample_index))
+            run.looks.expect()  # here alone
         return identity(run, pool, sample_index), run.chosen if rank == 0 else None
 
     plans = _gathered(plan, group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.pool.batches import first_samples, pool_part
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.scoring import PoolRun
 
 __all__ = ["differences", "identity", "index_sha256"]
@@ -19,11 +21,15 @@ __all__ = ["differences", "identity", "index_sha256"]
 # What is looked at of a pool: so many places, evenly spread, and samples at each.
 _PLACES, _SAMPLES = 16, 4
 
+# So many names at a time are in memory a second time.
+_NAMES = 4096
+
 
 def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
     """Settings and fingerprints that scores of one pool share, in types of JSON.
 
-    Of the pool these are its length, 64 samples spread over it and the samples' identities; of the
+    Of the pool these are its length, 64 samples spread over it, and the samples' identities and
+    names (None where it has none, and not there in a manifest of an older version); of the
     network its parameters and buffers. What only rounds otherwise (batch size, device, compiled or
     not) is not among them. Not seen are the code of the network, `logits_fn`, and a model that is
     no nn.Module.
@@ -48,6 +54,7 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
         "sample_shape": list(looked_at[0].shape[1:]) if looked_at else None,
         "samples": _sha256(looked_at),
         "sample_index": index_sha256(index) if isinstance(index, np.ndarray) else None,
+        "names": _names_sha256(pool, size),
         "network": _network_sha256(run.modules),
         **{name: _plain(value) for name, value in probe.items()},
         "amp": run.amp,
@@ -68,6 +75,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def index_sha256(index: np.ndarray) -> str:
     """SHA-256, in hex, over the identities int64 [N] of a pool's samples."""
     return _sha256([torch.from_numpy(index)])
+
+
+def _names_sha256(pool: Any, size: int) -> str | None:
+    digest = hashlib.sha256()
+    for start in range(0, size, _NAMES):
+        names = pool_names(pool, start, min(start + _NAMES, size))
+        if names is None:
+            return None
+        digest.update(json.dumps(names.tolist()).encode())
+    return digest.hexdigest() if size else None
 
 
 def _sha256(tensors: list[Tensor]) -> str:

@@ -51,7 +51,7 @@ class PoolScores:
         name: str [N], what the pool calls each sample (its file, below the folder): the dataset's
             attribute ``names``. "" where it is not known; None, and not in the file, where the pool
             has no names. A file name that is not UTF-8 has its bytes as Python has them, as the
-            surrogates of os.fsdecode.
+            surrogates of os.fsdecode. Each takes 4 bytes a letter of the longest of them.
 
     Raises:
         TypeError: an array of another dtype. ValueError: not 1-D, lengths that differ, or a
@@ -170,8 +170,9 @@ def _is_of(dtype: np.dtype[Any], wanted: Any) -> bool:
 def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
     """The scores of a pool of `size` samples from those of its parts, in their order.
 
-    The parts are asked for one after the other: in memory are the result and one of them. Names
-    that some of the parts have (shards of an older version have none) are "" in the others.
+    The parts are asked for one after the other: in memory are the result and one of them (and the
+    names once more, while a part with longer ones makes room for them in the result). Names that
+    some of the parts have (shards of an older version have none) are "" in the others.
 
     Raises:
         ValueError: the parts have other numbers of samples together, of classes, or other columns.
@@ -221,6 +222,8 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
 
 class ScoreTable:
     """The scores of a pool while they come in, whatever their order: 29 bytes a sample.
+
+    Names besides take 4 bytes a letter of the longest name, as NumPy has texts.
 
     Args:
         index: int64 [N], the dataset index of each sample of the pool; kept, not copied.

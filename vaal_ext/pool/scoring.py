@@ -22,10 +22,11 @@ from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device, unwrapped
-from vaal_ext.pool.batches import pool_batches, pool_names, pool_part, pool_size
+from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
-from vaal_ext.pool.first_batch import Looks
+from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.inner_point import Encode
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.pool.trial import Mode
@@ -46,7 +47,8 @@ class PoolRun:
 
     `probe` is what fills the column `measure` of the scores (the power iteration "ldr", DeepFool
     "perturbation_norm"), or None for the posterior alone (ldr all NaN). `chosen` says how the last
-    pool was run.
+    pool was run. Of several processes, or sittings, that score one pool one looks at its samples:
+    ``looks.expect()`` is called there, before `parts`.
     """
 
     model: Model
@@ -94,12 +96,13 @@ class PoolRun:
         self._device = None if self.device is None else device_named(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
-        self._looks = Looks()
+        self.looks = Looks()
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
         """The scores of the pool, and how many samples are flat."""
         index = self.index(pool, sample_index)
         self.choose(pool, index)
+        self.looks.expect()
         whole = [(0, len(index))]
         ((scores, flat),) = self.parts(pool, index, whole, len(index), progress)
         return scores, flat
@@ -127,7 +130,6 @@ class PoolRun:
                 memory_limit=self.memory_limit,
             )
         self.chosen = chosen
-        self._looks.expect()  # who settles this looks at the first samples: one of all processes
         return chosen
 
     def parts(
@@ -154,6 +156,7 @@ class PoolRun:
         what = "posterior" if self.probe is None else _BAR[self.measure]
         bar = progress_bar(total=total, show=progress, desc=what, unit="sample")
         behind = _RESULTS_BEHIND.get(device.type, 0)
+        all_of_it = WholePool(pool, index, chosen.batch_size or 1, self.num_workers)
         with self._lent(device), bar:
             for start, stop in bounds:
                 part = pool_part(pool, start, stop)
@@ -166,7 +169,9 @@ class PoolRun:
                 # Not as compiled: that would be compiled for these few samples.
                 eager = replace(run, model=self.model)
                 lent = partial(self._lent, device)
-                batches = self._looks.at(eager, batches, part_index, chosen.mode, lent, progress)
+                batches = self.looks.at(
+                    eager, batches, part_index, all_of_it, chosen.mode, lent, progress
+                )
                 results = self._results(run, compute, device_batches(batches, device), part_index)
                 for position, columns, posterior in delayed(results, behind):
                     rows = self._checked(columns(), part_index[position])

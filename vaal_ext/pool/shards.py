@@ -16,16 +16,14 @@ file system without flock a lock is a marker; what a lost machine left behind is
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vaal_ext.atomic import remove_leftovers
 from vaal_ext.checks import require_int
 from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.locked import foreign_file, held
@@ -33,133 +31,61 @@ from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.identity import differences, identity, index_sha256
 from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.scoring import PoolRun
+from vaal_ext.pool.shard_folder import ShardFolder
 from vaal_ext.pool.trial import Mode
+from vaal_ext.progress import work_begins
 from vaal_ext.reading import parse_json
 
 __all__ = [
     "SHARD_SIZE",
-    "ShardFolder",
+    "begun_shard_size",
     "begun_with",
+    "each_shard",
     "missing_shards",
     "read_shards",
     "score_shards",
 ]
 
-# Samples: 3.7 MB a file, seconds of a CPU or a GPU at the least, and a multiple of usual batches.
+# Samples: 3.7 MB a file (and 4 bytes a letter of the longest name, 33 MB for names of up to 63
+# letters), seconds of a CPU or a GPU at the least, and a multiple of usual batches.
 SHARD_SIZE = 1 << 17
 
 _MANIFEST = "manifest.json"
 
-# Seconds after which nobody writes at a file any more. Where locks are not shared, another process
-# may be writing what is already there.
-_KILLED_FOR_SURE = 60.0
-
-
-@dataclass(frozen=True)
-class ShardFolder:
-    """A folder of shards: `num_samples` samples, `shard_size` in every shard but the last."""
-
-    path: Path
-    num_samples: int
-    shard_size: int
-
-    @property
-    def num_shards(self) -> int:
-        """How many shards the pool has; the last may be shorter."""
-        return -(-self.num_samples // self.shard_size)
-
-    def file(self, number: int) -> Path:
-        """Where a shard's scores lie, or will lie."""
-        return self.path / f"shard_{number:05d}.npz"
-
-    def bounds(self, number: int) -> tuple[int, int]:
-        """First sample of the shard, and the one after its last."""
-        start = number * self.shard_size
-        return start, min(start + self.shard_size, self.num_samples)
-
-    def missing(self) -> list[int]:
-        """The shards that have no file yet, in order."""
-        return [number for number in range(self.num_shards) if not self.file(number).exists()]
-
-    def load(self, number: int, index: np.ndarray | range | None) -> PoolScores:
-        """A shard, whole; of the samples `index` int64 [N] of the pool, where they are known.
-
-        Raises:
-            ValueError: it is damaged, or holds other samples. OSError: it cannot be read.
-        """
-        file, (start, stop) = self.file(number), self.bounds(number)
-        scores = PoolScores.load(file)
-        if isinstance(index, range):
-            known = np.array_equal(scores.index, np.arange(start, stop))
-        else:
-            known = index is None or np.array_equal(scores.index, index[start:stop])
-        if scores.num_samples != stop - start or not known:
-            raise ValueError(
-                f"{file} must hold samples {start} to {stop}, it holds {scores.num_samples} "
-                f"from {scores.index[:1]} on"
-            )
-        return scores
-
-    def drop_damaged(self, index: np.ndarray | range) -> None:
-        """Removes the shards that are damaged, to be scored again, and warns of each.
-
-        `index` is int64 [N], the identity of each sample of the pool.
-        """
-        for number in range(self.num_shards):
-            file = self.file(number)
-            if not file.exists():
-                continue
-            with held(self.path / f".{file.stem}.lock", timeout=0) as mine:
-                if not mine:
-                    continue
-                try:
-                    self.load(number, index)
-                except ValueError as error:
-                    file.unlink()
-                    warnings.warn(f"{error}: it is scored again", RuntimeWarning, stacklevel=4)
-
-    def claims(self) -> Iterator[int]:
-        """Yields missing shards that no other process is at; each is held until the next is asked
-        for, and let go when this process dies."""
-        claimed = True
-        while claimed:  # once more: another process may have died at its shard
-            claimed = False
-            for number in self.missing():
-                with held(self.path / f".{self.file(number).stem}.lock", timeout=0) as mine:
-                    if mine and not self.file(number).exists():
-                        claimed = True
-                        yield number
-
-    def tidy(self) -> None:
-        """Removes locks and what kills left behind, once every shard is there."""
-        for lock in self.path.glob(".shard_*.lock"):
-            lock.unlink(missing_ok=True)
-        remove_leftovers(self.path, older_than=_KILLED_FOR_SURE)
+_ONCE_MORE = "Score once more with the same settings"
 
 
 def score_shards(
-    run: PoolRun, pool: Any, sample_index: Any, path: Path, shard_size: int, progress: bool
+    run: PoolRun, pool: Any, sample_index: Any, path: Path, shard_size: int | None, progress: bool
 ) -> tuple[int, int]:
     """Scores what the folder `path` lacks; how many samples that were here, and how many are flat.
+
+    Of all the processes at the folder the one that takes the first of the shards to be done looks
+    at the pool and the network. A `shard_size` of None is that of the folder.
 
     Raises:
         ValueError: the folder holds other scores (it says in what they differ), or other files; and
             see :meth:`PoolRun.parts`. OSError: it cannot be made or written.
     """
+    if shard_size is None:
+        shard_size = begun_shard_size(path)
     require_int("shard_size", shard_size, 1)
     mine = identity(run, pool, sample_index)
     index = run.index(pool, sample_index)
     folder = ShardFolder(path, len(index), shard_size)
-    run.chosen = _begun(folder, mine, run, pool, index)
-    folder.drop_damaged(index)
+    run.chosen = _begun(folder, mine, run, pool, index, progress)
+    folder.drop_damaged(index, progress)
+    missing = folder.missing()
     claimed: list[int] = []
 
     def bounds() -> Iterator[tuple[int, int]]:
         for number in folder.claims():
             claimed.append(number)
+            if number == missing[0]:
+                run.looks.expect()
             yield folder.bounds(number)
 
-    left = sum(stop - start for start, stop in map(folder.bounds, folder.missing()))
+    left = sum(stop - start for start, stop in map(folder.bounds, missing))
     count = flat = 0
     with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
         for scores, flat_here in parts:
@@ -173,10 +99,29 @@ def score_shards(
 def read_shards(path: str | Path) -> PoolScores:
     """The scores in a folder of shards, all N samples; memory for them and for one shard.
 
+    That is 28 bytes a sample, and where the samples have names 4 bytes more for every letter of the
+    longest of them. (The names are there twice for a moment, where a longer one comes.)
+
     Raises:
         ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
     """
     path = Path(path)
+    found = _read_manifest(path / _MANIFEST)
+    sha256 = found["identity"]["sample_index"]
+    scores = joined(each_shard(path), found["identity"]["num_samples"])
+    if sha256 is not None and index_sha256(scores.index) != sha256:
+        raise ValueError(
+            f"{path} holds shards of other samples than its manifest says. {_ONCE_MORE}"
+        )
+    return scores
+
+
+def each_shard(path: Path) -> Iterator[PoolScores]:
+    """Yields the scores in a folder of shards, one shard after the other: memory for one.
+
+    Raises:
+        ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
+    """
     found = _read_manifest(path / _MANIFEST)
     folder = _folder(path, found)
     missing = folder.missing()
@@ -185,17 +130,13 @@ def read_shards(path: str | Path) -> PoolScores:
             f"{path} lacks {len(missing)} of {folder.num_shards} shards (the first is "
             f"{folder.file(missing[0]).name}): score once more with the same settings"
         )
-
-    sha256 = found["identity"]["sample_index"]
-    index = range(folder.num_samples) if sha256 is None else None
-    try:
-        shards = (folder.load(number, index) for number in range(folder.num_shards))
-        scores = joined(shards, folder.num_samples)
-        if sha256 is not None and index_sha256(scores.index) != sha256:
-            raise ValueError(f"{path} holds shards of other samples than its manifest says")
-    except ValueError as error:
-        raise ValueError(f"{error}. Score once more with the same settings") from error
-    return scores
+    index = range(folder.num_samples) if found["identity"]["sample_index"] is None else None
+    for number in range(folder.num_shards):
+        try:
+            scores = folder.load(number, index)
+        except ValueError as error:
+            raise ValueError(f"{error}. {_ONCE_MORE}") from error
+        yield scores
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -209,6 +150,16 @@ def begun_with(path: Path) -> dict[str, Any]:
     return identity
 
 
+def begun_shard_size(path: Path) -> int:
+    """The samples in a shard of a folder that was begun; `SHARD_SIZE` where none was.
+
+    Errors: see :func:`begun_with`.
+    """
+    manifest = path / _MANIFEST
+    size: int = _read_manifest(manifest)["shard_size"] if manifest.exists() else SHARD_SIZE
+    return size
+
+
 def missing_shards(path: Path) -> int:
     """How many shards a begun folder lacks. Errors: see :func:`read_shards`."""
     return len(_folder(path, _read_manifest(path / _MANIFEST)).missing())
@@ -219,7 +170,12 @@ def _folder(path: Path, found: dict[str, Any]) -> ShardFolder:
 
 
 def _begun(
-    folder: ShardFolder, mine: dict[str, Any], run: PoolRun, pool: Any, index: np.ndarray | range
+    folder: ShardFolder,
+    mine: dict[str, Any],
+    run: PoolRun,
+    pool: Any,
+    index: np.ndarray | range,
+    progress: bool,
 ) -> Execution:
     """How the shards are scored: as the manifest says, which the first process makes."""
     path = folder.path
@@ -230,25 +186,46 @@ def _begun(
     other = foreign_file(path, _MANIFEST)
     if other is not None:
         raise ValueError(f"{path} holds no scores but is not empty ({other}): name a new folder")
+    if manifest.exists():
+        return _taken_up(folder, mine, run, pool, index, progress)
+    if progress:
+        work_begins()  # the first process may be at its trials
     with held(path / ".lock", timeout=-1):
         if manifest.exists():
-            found = _read_manifest(manifest)
-            old = found["identity"] | {"shard_size": found["shard_size"]}
-            told = differences(old, mine | {"shard_size": folder.shard_size})
-            if told:
-                raise ValueError(f"{path} holds scores of something else: {'; '.join(told)}")
-            size, mode = found["execution"]["batch_size"], Mode(**found["execution"]["mode"])
-            # A number given now goes before the one of then: it moves scores by rounding alone.
-            if run.batch_size != "auto":
-                size = run.batch_size
-            elif size is None:  # then a DataLoader made the batches
-                size = run.choose(pool, index).batch_size
-            return Execution(size, mode, "")
+            return _taken_up(folder, mine, run, pool, index, progress)
         chosen = run.choose(pool, index)
         execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
         write_recorded(manifest, (json.dumps(content, indent=2) + "\n").encode())
     return chosen
+
+
+def _taken_up(
+    folder: ShardFolder,
+    mine: dict[str, Any],
+    run: PoolRun,
+    pool: Any,
+    index: np.ndarray | range,
+    progress: bool,
+) -> Execution:
+    """How the shards of a folder that was begun are scored. ValueError: they are others."""
+    found = _read_manifest(folder.path / _MANIFEST)
+    old = found["identity"] | {"shard_size": found["shard_size"]}
+    new = mine | {"shard_size": folder.shard_size}
+    if old.get("names") is None or new["names"] is None:  # so it is of an older version
+        old, new = old | {"names": None}, new | {"names": None}
+    told = differences(old, new)
+    if told:
+        raise ValueError(f"{folder.path} holds scores of something else: {'; '.join(told)}")
+    if progress:
+        work_begins()
+    size, mode = found["execution"]["batch_size"], Mode(**found["execution"]["mode"])
+    # A number given now goes before the one of then: it moves scores by rounding alone.
+    if run.batch_size != "auto":
+        size = run.batch_size
+    elif size is None:  # then a DataLoader made the batches
+        size = run.choose(pool, index).batch_size
+    return Execution(size, mode, "")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
