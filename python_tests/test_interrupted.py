@@ -93,6 +93,24 @@ def test_what_is_kept_and_how_to_go_on(
     assert not list(tmp_path.rglob(".bench-*"))
 
 
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        ("0", "; no shard was written to o yet; to go on, by torchrun as before: vaal-ext score "),
+        ("1", ""),
+    ],
+)
+def test_of_torchruns_processes_one_speaks_for_all(rank, said, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a job")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(commands, "score", interrupted)
+    arguments = ["score", "--model", "m:n", "--weights", "w", "--data", "digits", "--out", "o"]
+    assert main(arguments) == 130
+    end = shlex.join(arguments[1:]) if said else ""
+    assert capfd.readouterr().err == f"vaal-ext: interrupted{said}{end}\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_is_ended_by_a_signal_and_goes_on(number, tmp_path):
     command = [
