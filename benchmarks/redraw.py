@@ -2,7 +2,8 @@
 
     python benchmarks/redraw.py
 
-Every picture is drawn from a file beside it. What it was drawn from, by which code, and what came
+Every picture is drawn from a file beside it, and says what runs it was made of, as far as the file,
+or the table beside it, holds that. What it was drawn from, by which code, and what came
 out stand in benchmarks/results/pictures.csv as SHA-256 sums; a test compares them. The sums are of
 files in the repository, so they are the same on every machine, whatever its fonts would make of a
 picture.
@@ -28,8 +29,10 @@ from speed_plot import draw_speed
 from vaal_ext.report import canvas
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import Curve, write_csv
-from vaal_ext.report.figures import draw_win_matrix
+from vaal_ext.report.figures import draw_win_matrix, win_matrix_title
+from vaal_ext.report.wording import counted
 from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates, load_panels
+from vaal_ext.reproduce.made_of import seeds_text
 from vaal_ext.reproduce.plan import EXHIBITS
 from vaal_ext.reproduce.radius import FRACTIONS, draw_radius
 from vaal_ext.reproduce.sweeps import SweepRow, draw_sweep
@@ -183,6 +186,52 @@ def _speed(path: Path, data: Path, title: str) -> None:
     draw_speed(path, _read(data), title)
 
 
+def _seeds_and_labels(statistics: list[Row]) -> tuple[int, list[int]]:
+    """Of the rows of statistics.csv: how many seeds were compared, at which numbers of labels."""
+    rows = _accuracies(statistics)
+    return max(int(row["n"]) for row in rows), sorted({int(row["labels"]) for row in rows})
+
+
+def _queries(labels: list[int]) -> str:
+    """ "10 queries of 100" of the numbers of labels of all rounds."""
+    return f"{counted(len(labels) - 1, 'query', 'queries')} of {labels[1] - labels[0]}"
+
+
+def _of_statistics(data: Path) -> str:
+    seeds, labels = _seeds_and_labels(_read(data))
+    return f"{counted(seeds, 'seed')}, {_queries(labels)}"
+
+
+def _of_panels(data: Path) -> str:
+    panel = load_panels(data)[0][0]  # before the query
+    queried, pool = len(panel.queried), len(panel.x)
+    return f"1 seed, 1 query of {queried} after {len(panel.labelled)} labels, a pool of {pool}"
+
+
+def _of_pools(data: Path) -> str:
+    sizes = {len(pool.ldr) for pool in load_pools(data).values()}
+    return f"1 seed, {' to '.join(f'{size:,}' for size in sorted(sizes))} samples scored"
+
+
+def _of_losses(data: Path) -> str:
+    labels = sorted({int(row["labels"]) for row in _read(data)})
+    return f"1 seed, {_queries(labels)} from {_SMALL_POOL}"
+
+
+def _of_updates(data: Path) -> str:
+    rows = _read(data)
+    return f"{_of_seeds(data)}, {max(int(row['update']) for row in rows)} steps a training"
+
+
+def _of_seeds(data: Path) -> str:
+    """Of a table with a seed in each row, whose data sets may have more or fewer."""
+    return seeds_text(len(_grouped(rows, "seed")) for _, rows in _grouped(_read(data), "dataset"))
+
+
+def _of_variants(data: Path) -> str:
+    return seeds_text(int(row["seeds"]) for row in _read(data))
+
+
 def _number(text: str) -> float:
     return float(text) if text else math.nan
 
@@ -204,43 +253,48 @@ _LEARNING_CURVES = (
     ("table2-six-seeds", "table2"), ("table4", "table4"), ("toys", "toys_circles"),
     ("toys", "toys_moons"),
 )  # fmt: skip
-_SMALL_POOL = "queries of 100 from 10,000 samples of the pool"  # of what has no table that says so
-# Other pictures below paper/ whose data have their name: folder, data set or "", ending, drawn by.
-_OTHERS: tuple[tuple[str, str, str, Callable[[Path, Path, str], None], Callable[..., None]], ...]
+_SMALL_POOL = "10,000 samples of the pool"  # as RESULTS.md says: no table of these does
+# Other pictures below paper/ whose data have their name: folder, data set or "", ending, drawn by,
+# and what says what they were made of, as far as the data hold it.
+_Draw, _Says = Callable[[Path, Path, str], None], Callable[[Path], str]
+_OTHERS: tuple[tuple[str, str, str, _Draw, Callable[..., None], _Says], ...]
 _OTHERS = (
-    ("fig3", "", "npz", _contours, draw_contours),
-    ("fig4", "", "npz", _contours, draw_contours),
-    ("fig5", "", "csv", _updates, draw_updates),
-    ("fig9", "", "csv", _losses, draw_losses),
-    ("radius", "", "csv", _radius, draw_radius),
-    ("radius-mnist", "", "csv", _radius, draw_radius),
-    ("radius-fashion", "", "csv", _radius, draw_radius),
-    ("radius-cifar10", "", "csv", _radius, draw_radius),
-    ("search-digits", "digits", "csv", _sweep, draw_sweep),
-    ("vat-toys", "circles", "csv", _sweep, draw_sweep),
-    ("vat-toys", "moons", "csv", _sweep, draw_sweep),
-    ("what-ldr-is", "digits", "npz", _roughness, draw_roughness),
+    ("fig3", "", "npz", _contours, draw_contours, _of_panels),
+    ("fig4", "", "npz", _contours, draw_contours, _of_panels),
+    ("fig5", "", "csv", _updates, draw_updates, _of_updates),
+    ("fig9", "", "csv", _losses, draw_losses, _of_losses),
+    ("radius", "", "csv", _radius, draw_radius, _of_seeds),
+    ("radius-mnist", "", "csv", _radius, draw_radius, _of_seeds),
+    ("radius-fashion", "", "csv", _radius, draw_radius, _of_seeds),
+    ("radius-cifar10", "", "csv", _radius, draw_radius, _of_seeds),
+    ("search-digits", "digits", "csv", _sweep, draw_sweep, _of_variants),
+    ("vat-toys", "circles", "csv", _sweep, draw_sweep, _of_variants),
+    ("vat-toys", "moons", "csv", _sweep, draw_sweep, _of_variants),
+    ("what-ldr-is", "digits", "npz", _roughness, draw_roughness, _of_pools),
 )
 
 
 def pictures(results: Path) -> Iterator[Picture]:
     """Every picture in the folder of results but those of ``NOT_REDRAWN``."""
     yield Picture("speed.png", "ops_cpu.csv", _SPEED, _speed, draw_speed)
-    yield Picture("digits.png", "digits.csv", "digits", _curves, draw_learning_curves)
+    title = f"digits|{_of_statistics(results / 'digits.csv')}"
+    yield Picture("digits.png", "digits.csv", title, _curves, draw_learning_curves)
     for folder, name in _LEARNING_CURVES:
         yield _learning_curve(results, f"paper/{folder}", name)
     for table in sorted(results.glob("paper/*/statistics_*/statistics.csv")):
         folder = table.parent.relative_to(results).as_posix()
-        title = f"{folder.rpartition('_')[2]}: which strategy is more accurate"
+        title = win_matrix_title(folder.rpartition("_")[2], *_seeds_and_labels(_read(table)))
         data, png = f"{folder}/{table.name}", f"{folder}/win_matrix.png"
         yield Picture(png, data, title, _wins, draw_win_matrix)
-    for folder, dataset, ending, draw, code in _OTHERS:
+    for folder, dataset, ending, draw, code, says in _OTHERS:
         stem, title = f"paper/{folder}/{folder}", EXHIBITS[folder].title
         if dataset:
             stem, title = f"{stem}_{dataset}", f"{dataset}: {title}"
         if folder == "fig9":
-            title = f"mnist: {title}\n1 seed, {_SMALL_POOL}"
-        yield Picture(f"{stem}.png", f"{stem}.{ending}", title, draw, code)
+            title = f"mnist: {title}"
+        data = f"{stem}.{ending}"
+        title += f"\n{says(results / data)}"
+        yield Picture(f"{stem}.png", data, title, draw, code)
 
 
 def _learning_curve(results: Path, folder: str, name: str) -> Picture:
@@ -248,16 +302,17 @@ def _learning_curve(results: Path, folder: str, name: str) -> Picture:
     exhibit, _, dataset = name.partition("_")
     if not dataset:
         (dataset,) = EXHIBITS[exhibit].datasets
+    data = f"{folder}/statistics_{dataset}/statistics.csv"
     note, title = results / folder / f"{name}.md", dataset
     if note.exists():
-        data, made_of = re.search(
+        kind, made_of = re.search(
             r" Data: ([^;]*); (.*?)\.$", note.read_text("utf-8"), re.M
         ).groups()
-        if data == "folder":
+        if kind == "folder":
             title += ", saved as images"
     else:
-        title, made_of = f"{dataset}, {EXHIBITS[exhibit].title}", _SMALL_POOL
-    data = f"{folder}/statistics_{dataset}/statistics.csv"
+        title = f"{dataset}, {EXHIBITS[exhibit].title}"
+        made_of = f"{_of_statistics(results / data)} from {_SMALL_POOL}"
     return Picture(
         f"{folder}/{name}.png", data, f"{title}|{made_of}", _curves, draw_learning_curves
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -201,8 +202,9 @@ def pause(*_):
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("out", ["scores.npz", "shards"])
-def test_interrupted_it_says_what_is_kept(place: Path, out: str) -> None:
+def test_interrupted_it_says_what_is_kept(place: Path, out: str, number: int) -> None:
     """The network stops for a minute: at once, or in the second shard. (A batch runs it 3 times
     with one iteration; the command tries it once before, and the first batch is looked at by 3.)
     """
@@ -221,15 +223,17 @@ def test_interrupted_it_says_what_is_kept(place: Path, out: str) -> None:
     while not Path("waiting").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     if out == "scores.npz":
-        assert "nothing was written to scores.npz: with a folder as --out" in stderr
+        assert "vaal-ext: interrupted; nothing was written to scores.npz (with a folder" in stderr
+        assert stderr.endswith(f"; to begin again: {shlex.join(['vaal-ext', *given])}\n")
         assert not Path(out).exists()
         return
-    assert "1 of 5 shards are kept in shards: the same command goes on from there" in stderr
+    line = f"1 of 5 shards are kept in shards; to go on: {shlex.join(['vaal-ext', *given])}"
+    assert stderr.endswith(f"vaal-ext: interrupted; {line}\n")
     Path("slow.py").write_text(SLOW.format(calls=1000))
     assert main(given) == 0
     assert vaal_ext.read_shards("shards").num_samples == 40

@@ -17,7 +17,7 @@ from made_runs import make_run
 
 from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.cli.app import main
-from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.experiment.loop import Experiment, RunConfig, run
 from vaal_ext.experiment.state import read_state
 from vaal_ext.report.runs import load_run
 
@@ -104,9 +104,26 @@ def test_a_label_of_another_sample_does_not_pass(out):
     assert int(torch.load(out / "state.pt", weights_only=True)["labelled"][0]) == first ^ 64
     with pytest.raises(ValueError, match="does not have its checksum"):
         read_state(out / "state.pt")
-    with pytest.warns(RuntimeWarning, match=r"state\.pt was damaged: it is made again, by the"):
+    with pytest.warns(RuntimeWarning, match=r"state\.pt is damaged: it is made again, by the"):
         run(SMALL, out, progress=False)
     assert int(read_state(out / "state.pt").labelled[0]) == first
+
+
+def test_that_a_training_is_done_again_is_said_before_it_begins(out, monkeypatch):
+    flip(out / "state.pt", len((out / "state.pt").read_bytes()) // 2)
+    real, said = Experiment.learn, []
+
+    def learn(*arguments):
+        said.append([str(warning.message) for warning in warned])
+        return real(*arguments)
+
+    monkeypatch.setattr(Experiment, "learn", learn)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        run(SMALL, out, progress=False)
+    text = f"{out / 'state.pt'} is damaged: it is made again, by the training of round 2 done once"
+    assert said == [[f"{text} more"]]
+    assert len(warned) == 1
 
 
 def test_a_state_that_cannot_be_made_again_is_refused(tmp_path):
@@ -127,7 +144,10 @@ def test_a_state_is_not_made_from_other_labels(out):
     query = out / "query_000.csv"
     lines = query.read_text().splitlines()
     query.write_text("\n".join([lines[0], lines[2], lines[1], *lines[3:]]) + "\n")
-    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+    with (
+        pytest.warns(RuntimeWarning, match="training of round 2 done once more"),
+        pytest.raises(ValueError, match=r"state\.pt is damaged"),
+    ):
         run(SMALL, out, progress=False)
 
 

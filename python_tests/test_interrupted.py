@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaal_ext.cli import bench
+from vaal_ext.cli import bench, commands
 from vaal_ext.cli.app import main
 from vaal_ext.cli.exit_status import keeping
 from vaal_ext.experiment import loop
+from vaal_ext.labelling import config, project
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report import write
 from vaal_ext.reproduce import runner
@@ -46,12 +47,42 @@ def interrupted(*_: object, **__: object) -> None:
             ["bench", "ops", "--device", "cpu", "--out", "o"],
             bench, "_run", "what was printed is all there is, o got no table; to begin again",
         ),
+        (
+            ["select", "--scores", "s.npz", "--n", "2", "--out", "q.csv"],
+            commands, "select_query", "q.csv is written whole or not at all; to begin again",
+        ),
+        (
+            ["score", "--model", "m:n", "--weights", "w", "--data", "digits", "--out", "a folder"],
+            commands, "score", "no shard was written to a folder yet; to go on",
+        ),
+        (
+            ["query", "--project", "new", "--data", "folder:i", "--classes", "a,b"],
+            config.ProjectConfig, "from_settings", "no project was begun in new yet; to go on",
+        ),
+        (
+            ["query", "--project", "there"],
+            project, "Project", "the finished steps are kept in there; to go on",
+        ),
+        (
+            ["label", "--project", "there", "a.csv"],
+            project, "Project", "the finished steps are kept in there; to go on",
+        ),
+        (
+            ["train", "--project", "there"],
+            project, "Project", "the finished steps are kept in there; to go on",
+        ),
+        (
+            ["predict", "--project", "there", "--out", "p.csv"],
+            project, "Project", "p.csv is written whole or not at all; to begin again",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_kept_and_how_to_go_on(
     arguments, owner, name, message, monkeypatch, tmp_path, capfd
 ):
     monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    Path("there/config.json").touch()
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(owner, name, interrupted)
     assert main(arguments) == 130
@@ -60,6 +91,24 @@ def test_what_is_kept_and_how_to_go_on(
     assert error == f"vaal-ext: interrupted; {message}: {command}\n"
     assert shlex.split(error.partition(": vaal-ext ")[2]) == arguments
     assert not list(tmp_path.rglob(".bench-*"))
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        ("0", "; no shard was written to o yet; to go on, by torchrun as before: vaal-ext score "),
+        ("1", ""),
+    ],
+)
+def test_of_torchruns_processes_one_speaks_for_all(rank, said, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a job")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(commands, "score", interrupted)
+    arguments = ["score", "--model", "m:n", "--weights", "w", "--data", "digits", "--out", "o"]
+    assert main(arguments) == 130
+    end = shlex.join(arguments[1:]) if said else ""
+    assert capfd.readouterr().err == f"vaal-ext: interrupted{said}{end}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -92,6 +141,19 @@ def test_sigterm_is_as_before_outside():
     with keeping("nothing"):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_of_sigterm_that_is_not_pythons_stays(monkeypatch):
+    """Of a program that has Python inside: Python knows it as None, and cannot set it again."""
+    set_to = []
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda _, handler: set_to.append(handler))
+    with (
+        pytest.raises(Exception, match=r"^looked up; to go on$"),
+        keeping(lambda: "looked up"),
+    ):
+        raise KeyboardInterrupt
+    assert not set_to
 
 
 def test_a_benchmark_ends_with_all_it_has_started(monkeypatch, tmp_path):

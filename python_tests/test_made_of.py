@@ -61,6 +61,21 @@ def test_a_rehearsal_leaves_the_full_picture_alone(tmp_path):
     assert seeds_in(out / "digits.csv") == {"1"}
 
 
+def test_a_rehearsal_leaves_a_larger_rehearsal_alone(tmp_path):
+    """Each goes to the first folder that holds nothing, or what is made of no more."""
+    out = tmp_path / "digits"
+    for seeds, steps in ((4, 100), (3, 20), (1, 20), (2, 20), (3, 30)):
+        shown(results(seeds, 1, steps=steps), out)
+    found = {path.name: seeds_in(path / "digits.csv") for path in tmp_path.iterdir()}
+    assert found == {"digits": {"4"}, "digits-smaller": {"3"}, "digits-smaller-2": {"2"}}
+    steps = json.loads((tmp_path / "digits-smaller" / "made_of.json").read_text())
+    assert steps["digits"]["vaal"]["steps"] == 30
+    (tmp_path / "digits-smaller" / "made_of.json").unlink()
+    (line, *_) = shown(results(2, 1, steps=20), out)
+    assert "This goes to" in line
+    assert f"{out}-smaller-2; with --replace" in line
+
+
 def test_what_grows_takes_its_own_place(tmp_path):
     out = tmp_path / "digits"
     for seeds, rounds in ((1, 2), (1, 4), (3, 4), (3, 4)):
@@ -101,7 +116,7 @@ def test_what_is_less(change, message, tmp_path):
     assert destination(out, other, replace=True) == (out, None)
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"digits": {"vaal": 3}}'])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"digits": {"vaal": 3}}', "[" * 100_000])
 def test_a_picture_that_does_not_say_is_left_alone(content, tmp_path):
     """One of an earlier version, or a damaged record."""
     out = tmp_path / "digits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,21 @@ def test_every_picture_can_be_redrawn_or_says_what_it_would_take():
     drawn = {picture.png for picture in redraw.pictures(redraw.RESULTS)}
     assert drawn | set(redraw.NOT_REDRAWN) == there
     assert not drawn & set(redraw.NOT_REDRAWN)
+
+
+def test_every_picture_of_runs_says_what_it_was_made_of():
+    """Seeds and queries, or what its table says of them. (Its caption may say more.)"""
+    said = {picture.png: picture.title for picture in redraw.pictures(redraw.RESULTS)}
+    del said["speed.png"]  # of no runs
+    silent = [png for png, text in said.items() if not re.search(r"\d seeds?\b|queries of", text)]
+    assert not silent
+    assert said["digits.png"].endswith("|3 seeds, 8 queries of 10")
+    assert said["paper/fig3/fig3.png"].endswith(
+        "\n1 seed, 1 query of 10 after 10 labels, a pool of 800"
+    )
+    wins = said["paper/fashion/statistics_fashion-mnist/win_matrix.png"]
+    assert wins.endswith("more accurate\n2 seeds, 100 to 1,100 labels")
+    assert said["paper/fig5/fig5.png"].endswith("\n20 seeds, 100 steps a training")
 
 
 @pytest.fixture
@@ -70,6 +86,22 @@ def test_other_code_makes_every_picture_old(results, tmp_path, monkeypatch, chan
     monkeypatch.setattr(redraw, "_code_sum", redraw._code_sum.__wrapped__)
     everything = {picture.png for picture in redraw.pictures(results)}
     assert old_in(results) == (everything if noticed else set())
+
+
+@pytest.mark.parametrize(
+    ("committed", "load"),
+    [
+        ("fig3/fig3.npz", figures.load_panels),
+        ("what-ldr-is/what-ldr-is_digits.npz", what_ldr_is.load_pools),
+    ],
+)
+def test_a_damaged_file_of_what_is_drawn_is_refused_in_a_line(committed, load, tmp_path):
+    path = tmp_path / "drawn.npz"
+    content = (redraw.RESULTS / "paper" / committed).read_bytes()
+    for damaged in (content[:-40], content[:900] + bytes([content[900] ^ 1]) + content[901:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"drawn\.npz is not a complete \.npz of plain"):
+            load(path)
 
 
 def test_what_is_drawn_from_a_file_is_what_was_saved(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from made_runs import make_run, run_of
 
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.report import write
 from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
 from vaal_ext.report.runs import group_runs, load_run
 from vaal_ext.report.write import write_report
@@ -150,6 +151,19 @@ def test_report_of_images(tmp_path: Path) -> None:
     before = (out / "learning_curves.png").read_bytes()
     list(write_report(runs, out))
     assert (out / "learning_curves.png").read_bytes() == before
+
+
+def test_the_matrix_of_wins_says_what_was_compared(tmp_path: Path, monkeypatch) -> None:
+    titles = []
+    monkeypatch.setattr(
+        write, "draw_win_matrix", lambda path, names, wins, title: titles.append(title)
+    )
+    groups = {
+        name: [run_of([0.5, 0.6, 0.7], [20, 30, 40], seed=seed) for seed in range(3)]
+        for name in ("random", "vaal")
+    }
+    list(write.write_comparison(groups, "digits", tmp_path))
+    assert titles == ["digits: which strategy is more accurate\n3 seeds, 20 to 40 labels"]
 
 
 def test_report_of_points_has_no_contact_sheet(tmp_path: Path) -> None:

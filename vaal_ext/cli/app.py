@@ -7,6 +7,8 @@ What a command needs (torch, matplotlib) is imported when it runs, so that `--he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,37 +136,42 @@ def score(
 ) -> None:
     """Compute the Local Distributional Roughness of every sample of a pool."""
     from vaal_ext.cli import commands
+    from vaal_ext.cli.torchrun import launched, rank
 
     (radius,) = fill(preset, eps=eps_of(eps))
     (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
-    print(
-        commands.score(
-            model,
-            weights,
-            data,
-            out,
-            data_root=data_root,
-            split=split,
-            xi=xi,
-            eps=radius,
-            num_iters=num_iters,
-            method=method,
-            sign=sign,
-            seed=seed,
-            batch_size=batch_size_of(batch_size),
-            workers=workers,
-            mean=numbers("mean", mean),
-            std=numbers("std", std),
-            device=device,
-            amp=amp,
-            compile_model=compile_model,
-            backend=backend,
-            on_nonfinite=on_nonfinite,
-            on_unreadable=on_unreadable,
-            shard_size=shard_size,
-            progress=True,
+    again = "to begin again" if out.suffix == ".npz" else "to go on"
+    again += ", by torchrun as before" if launched() else ""
+    # Of torchrun's processes one speaks for all.
+    with keeping(partial(commands.kept, out), again) if rank() == 0 else nullcontext():
+        print(
+            commands.score(
+                model,
+                weights,
+                data,
+                out,
+                data_root=data_root,
+                split=split,
+                xi=xi,
+                eps=radius,
+                num_iters=num_iters,
+                method=method,
+                sign=sign,
+                seed=seed,
+                batch_size=batch_size_of(batch_size),
+                workers=workers,
+                mean=numbers("mean", mean),
+                std=numbers("std", std),
+                device=device,
+                amp=amp,
+                compile_model=compile_model,
+                backend=backend,
+                on_nonfinite=on_nonfinite,
+                on_unreadable=on_unreadable,
+                shard_size=shard_size,
+                progress=True,
+            )
         )
-    )
 
 
 @app.command()
@@ -181,11 +188,12 @@ def select(
     from vaal_ext.cli import commands
 
     prior = class_prior_of(class_prior)
-    print(
-        commands.select_query(
-            scores, n, out, percentile=percentile, class_prior=prior, order=order, seed=seed
+    with keeping(f"{out} is written whole or not at all", "to begin again"):
+        print(
+            commands.select_query(
+                scores, n, out, percentile=percentile, class_prior=prior, order=order, seed=seed
+            )
         )
-    )
 
 
 app.command()(run)

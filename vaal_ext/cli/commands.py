@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -33,9 +32,7 @@ from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import Order, percentile_rank, select
 from vaal_ext.settings import settings_for
 
-__all__ = ["score", "select_query"]
-
-_ONE_FILE = "with a folder as --out (a name without .npz) what is done is kept, shard by shard"
+__all__ = ["kept", "score", "select_query"]
 
 
 def score(
@@ -128,20 +125,15 @@ def score(
     trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
     compiled = "; the first batch waits for torch.compile" if compile_model else ""
     started = time.perf_counter()
-    try:
-        with announced(what + trials + compiled):
-            if sharded:
-                count = scorer.score_shards(pool, out, shard_size=shard_size, progress=progress)
-                left = missing_shards(out)
-                note = f"; {left} shards of the pool are still to be done" if left else "; complete"
-            else:
-                with launched_group():
-                    scores = scorer.score(pool, progress=progress)
-                count, note = scores.num_samples, ""
-    except KeyboardInterrupt:
-        if rank() == 0:
-            _tell(_kept(out) if sharded else f"nothing was written to {out}: {_ONE_FILE}")
-        raise
+    with announced(what + trials + compiled):
+        if sharded:
+            count = scorer.score_shards(pool, out, shard_size=shard_size, progress=progress)
+            left = missing_shards(out)
+            note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+        else:
+            with launched_group():
+                scores = scorer.score(pool, progress=progress)
+            count, note = scores.num_samples, ""
     seconds = time.perf_counter() - started
     # Of several processes at shards whoever did the last, which need not be the first process.
     lists = not left and (count > 0 or rank() == 0) if sharded else rank() == 0
@@ -167,6 +159,21 @@ def score(
         + (f"; {scorer.chosen.report}" if scorer.chosen and scorer.chosen.report else "")
         + note
     )
+
+
+def kept(out: Path) -> str:
+    """What an interrupted :func:`score` has written to `out`, the file or the folder of shards."""
+    if out.suffix == ".npz":
+        return (
+            f"nothing was written to {out} (with a folder as --out, a name without .npz, what is "
+            "done is kept, shard by shard)"
+        )
+    try:
+        left = missing_shards(out)
+    except (OSError, ValueError):  # the manifest comes first, and is not there yet
+        return f"no shard was written to {out} yet"
+    done = len(list(out.glob("shard_*.npz")))
+    return f"{done} of {done + left} shards are kept in {out}"
 
 
 def select_query(
@@ -260,27 +267,12 @@ def _lengths(
     return radius, xi, measured
 
 
-def _kept(folder: Path) -> str:
-    """What an interrupted folder of shards holds, and how to go on."""
-    try:
-        left = missing_shards(folder)
-    except (OSError, ValueError):  # the manifest comes first, and is not there yet
-        return f"no shard was written to {folder} yet"
-    kept = len(list(folder.glob("shard_*.npz")))
-    how = "the same command goes on from there"
-    return f"{kept} of {kept + left} shards are kept in {folder}: {how}"
-
-
 def _encoded(text: str) -> bytes:
     """UTF-8, but what os.fsdecode made of other bytes becomes those bytes again."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # lone surrogates of another kind, which no file name gives
         return text.encode("utf-8", "surrogatepass")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _require_writable(path: Path) -> None:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,22 +32,27 @@ class _Interrupted(Exception):
 
 
 @contextmanager
-def keeping(kept: str, again: str = "to go on") -> Iterator[None]:
+def keeping(kept: str | Callable[[], str], again: str = "to go on") -> Iterator[None]:
     """Around a command's work: Ctrl-C, and SIGTERM alike, end it with status 130 and one line.
 
-    The line says `kept`, and how to take the work up: `again`, with the command as it was given.
+    The line says what is kept, and how to take the work up: `again`, with the command as it was
+    given. `kept` is that text, or a function that looks, once the work has ended, and returns it.
+    A handler of SIGTERM that is not Python's, which Python could not put back, stays as it is.
 
     Raises:
         _Interrupted: in place of the KeyboardInterrupt, for :func:`exit_status`.
     """
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    before = signal.getsignal(signal.SIGTERM) if in_main else None
+    if before is not None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        raise _Interrupted(f"{kept}; {again}") from None
+        text = kept if isinstance(kept, str) else kept()
+        raise _Interrupted(f"{text}; {again}") from None
     finally:
-        if in_main:
+        if before is not None:
             signal.signal(signal.SIGTERM, before)
 
 

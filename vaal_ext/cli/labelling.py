@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from vaal_ext.cli.exit_status import keeping
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,8 +144,9 @@ def query(
         "device": device,
         "on_unreadable": on_unreadable,
     }
-    opened = _open(project, {name: value for name, value in given.items() if value is not None})
-    _print(labelling.query(opened, _network(opened.config), workers=workers))
+    with keeping(partial(_kept, project)):
+        opened = _open(project, {name: value for name, value in given.items() if value is not None})
+        _print(labelling.query(opened, _network(opened.config), workers=workers))
 
 
 def label(
@@ -154,7 +159,8 @@ def label(
     from vaal_ext.labelling import steps as labelling
     from vaal_ext.labelling.project import Project
 
-    _print(labelling.label(Project(project), answers))
+    with keeping(partial(_kept, project)):
+        _print(labelling.label(Project(project), answers))
 
 
 def train(project: _Project) -> None:
@@ -162,8 +168,9 @@ def train(project: _Project) -> None:
     from vaal_ext.labelling import steps as labelling
     from vaal_ext.labelling.project import Project
 
-    opened = Project(project)
-    _print(labelling.train(opened, _network(opened.config)))
+    with keeping(partial(_kept, project)):
+        opened = Project(project)
+        _print(labelling.train(opened, _network(opened.config)))
 
 
 def predict(
@@ -178,10 +185,11 @@ def predict(
     from vaal_ext.labelling.prediction import predict as predicted
     from vaal_ext.labelling.project import Project
 
-    opened = Project(project)
     folder = _folder("data", data)
     path = None if folder is None else Path(folder)
-    _print(predicted(opened, _network(opened.config), out, folder=path, workers=workers))
+    with keeping(f"{out} is written whole or not at all", "to begin again"):
+        opened = Project(project)
+        _print(predicted(opened, _network(opened.config), out, folder=path, workers=workers))
 
 
 def _open(path: Path, given: dict[str, Any]) -> Project:
@@ -234,6 +242,13 @@ def _network(config: ProjectConfig) -> nn.Module | None:
         return make_model(config.model)
 
 
-def _print(lines: Any) -> None:
+def _kept(project: Path) -> str:
+    """What an interrupted step leaves: each is committed as a whole."""
+    if not (project / "config.json").exists():
+        return f"no project was begun in {project} yet"
+    return f"the finished steps are kept in {project}"
+
+
+def _print(lines: Iterator[str]) -> None:
     for line in lines:
         print(line, flush=True)

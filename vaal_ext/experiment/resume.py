@@ -19,10 +19,10 @@ __all__ = ["taken_up"]
 
 
 def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
-    """The state that the folder holds; None before the first round. Warns of what was damaged.
+    """The state that the folder holds; None before the first round. Warns of what is damaged.
 
     Where ``state.pt`` is damaged it is made again: the tables say what was labelled, and the
-    training of the last round is done once more.
+    training of the last round is done once more, which the warning says before it begins.
 
     Raises:
         ValueError: it is damaged and cannot be made again, or is no state of this run.
@@ -33,29 +33,35 @@ def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
         state = folder.load_state()
     except ValueError as damage:
         try:
-            state = _retrained(experiment, *folder.load_tables())
+            rounds, labelled = folder.load_tables()
+            _require_labels_suffice(experiment)
+            warnings.warn(
+                f"{path} is damaged: it is made again, by the training of round "
+                f"{rounds[-1].round} done once more",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            state = _retrained(experiment, rounds, labelled)
         except (ValueError, OSError, LookupError):
             raise damage from None
         folder.write_state(state)
-        warnings.warn(
-            f"{path} was damaged: it is made again, by the training of round "
-            f"{state.rounds[-1].round} done once more",
-            RuntimeWarning,
-            stacklevel=3,
-        )
     if state is not None:
         _require_own(state, experiment, path)
     return state
+
+
+def _require_labels_suffice(experiment: Experiment) -> None:
+    """ValueError where a network needs more than labels to be made again."""
+    if experiment.config.warm_start or experiment.config.twins:
+        raise ValueError("the network of the round before, or the twins, are lost")
 
 
 def _retrained(experiment: Experiment, rounds: tuple[Round, ...], labelled: np.ndarray) -> State:
     """The state after these rounds, which proves itself: `labelled` int64 [labels] and the network
     are right where the training ends in the very numbers of the last of `rounds`.
 
-    ValueError: other numbers; or a network that needs more than labels to be made again.
+    ValueError: it ends in other numbers.
     """
-    if experiment.config.warm_start or experiment.config.twins:
-        raise ValueError("the network of the round before, or the twins, are lost")
     before = State(rounds[:-1], labelled, {}) if len(rounds) > 1 else None
     made = experiment.learn(before, labelled, None, 0.0, 0.0)
     if _measured(made.rounds[-1]) != _measured(rounds[-1]):

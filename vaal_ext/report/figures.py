@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
+from vaal_ext.report.wording import counted
 
-__all__ = ["Thumbnail", "draw_contact_sheet", "draw_ldr_histogram", "draw_win_matrix"]
+__all__ = [
+    "Thumbnail",
+    "draw_contact_sheet",
+    "draw_ldr_histogram",
+    "draw_win_matrix",
+    "win_matrix_title",
+]
 
 _GREY = "#707070"
 
@@ -26,6 +33,12 @@ class Thumbnail:
     pixels: np.ndarray
     caption: str
     marked: bool
+
+
+def win_matrix_title(dataset: str, seeds: int, labels: Sequence[int]) -> str:
+    """Of :func:`draw_win_matrix`, with the seeds and the numbers of labels that were compared."""
+    made_of = f"{counted(seeds, 'seed')}, {min(labels):,} to {max(labels):,} labels"
+    return f"{dataset}: which strategy is more accurate\n{made_of}"
 
 
 def draw_win_matrix(path: Path, names: Sequence[str], wins: np.ndarray, title: str) -> None:

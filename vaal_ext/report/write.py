@@ -17,6 +17,7 @@ from vaal_ext.report.figures import (
     draw_contact_sheet,
     draw_ldr_histogram,
     draw_win_matrix,
+    win_matrix_title,
 )
 from vaal_ext.report.runs import Run, group_runs, load_run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
@@ -103,7 +104,8 @@ def write_comparison(groups: dict[str, list[Run]], dataset: str, out: Path) -> I
     yield f"{out / 'statistics.csv'}, {out / 'statistics.md'}: every number, and how to read them"
     if comparison.wins is not None:
         path = out / "win_matrix.png"
-        title = f"{dataset}: which strategy is more accurate"
+        labels = comparison.labels.tolist()
+        title = win_matrix_title(dataset, len(comparison.seeds), labels)
         draw_win_matrix(path, comparison.names, comparison.wins, title)
         yield f"{path}: how often each strategy beats each other one"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.datasets.arrays import read_npz
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.wording import counted
 
@@ -33,6 +34,7 @@ _RED, _BLUE, _GREEN = "#D55E00", "#0072B2", "#009E73"
 CLASS_COLOURS = {1: "#7A1020", 0: "#08306B"}
 TINT = 0.45  # how much of the colour map's colours the tints have
 _QUERIED = "#FFD92F"
+_MASKS = ("labelled", "queried")  # what a file of panels holds as masks
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,23 @@ def save_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
         for name in ("title", "axes", "x", "y")
     }
     arrays["probability"] = np.array([panel.probability for panel in panels], dtype=np.float16)
-    for name in ("labelled", "queried"):  # as masks, which are all of one length
+    for name in _MASKS:  # which are all of one length
         arrays[name] = np.array([np.isin(np.arange(len(p.x)), getattr(p, name)) for p in panels])
     with write_atomically(path, "wb") as file:
         np.savez_compressed(file, rows=len(rows), **arrays)
 
 
 def load_panels(path: Path) -> list[list[Panel]]:
-    """What :func:`save_panels` wrote; probabilities in half precision."""
-    with np.load(path) as file:
-        held = {name: file[name] for name in file.files}
+    """What :func:`save_panels` wrote; probabilities in half precision.
+
+    ValueError where the file is damaged. OSError where it cannot be read.
+    """
+    held = read_npz(path)
     panels = [
         Panel(
             str(held["title"][i]),
             *(held[name][i] for name in ("probability", "axes", "x", "y")),
-            *(np.flatnonzero(held[name][i]) for name in ("labelled", "queried")),
+            *(np.flatnonzero(held[name][i]) for name in _MASKS),
         )
         for i in range(len(held["title"]))
     ]

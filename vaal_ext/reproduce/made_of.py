@@ -7,6 +7,7 @@ many are finished).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.reading import parse_json
 from vaal_ext.report.runs import Run
 from vaal_ext.report.wording import counted
 
@@ -86,22 +88,33 @@ def _several(numbers: Iterable[float]) -> str:
 def destination(folder: Path, new: MadeOf, *, replace: bool = False) -> tuple[Path, str | None]:
     """Where to write what is made of `new`: into `folder`, or beside it where that holds more.
 
+    Beside it is `folder`-smaller; where that holds more too, `folder`-smaller-2, and so on.
+
     Returns:
         The folder, and where it is not `folder` a line that says why.
     """
-    if replace or not any(folder.glob("*.png")):
-        return folder, None
-    try:
-        lacking = _lacking(new, json.loads((folder / _NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        lacking = f"it does not say what it was made of ({_NAME})"
-    if lacking is None:
+    why = None if replace else _more_there(folder, new)
+    if why is None:
         return folder, None
     beside = folder.with_name(f"{folder.name}-smaller")
+    for number in itertools.count(2):
+        if _more_there(beside, new) is None:
+            break
+        beside = folder.with_name(f"{folder.name}-smaller-{number}")
     return beside, (
-        f"{folder} is left as it is: {lacking}. This goes to {beside}; with --replace it takes the "
+        f"{folder} is left as it is: {why}. This goes to {beside}; with --replace it takes the "
         "place of the other"
     )
+
+
+def _more_there(folder: Path, new: MadeOf) -> str | None:
+    """What the pictures in a folder are made of and `new` is not; None where there is nothing."""
+    if not any(folder.glob("*.png")):
+        return None
+    try:
+        return _lacking(new, parse_json((folder / _NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"it does not say what it was made of ({_NAME})"
 
 
 def _lacking(new: MadeOf, old: MadeOf) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.atomic import write_atomically
+from vaal_ext.datasets.arrays import read_npz
 from vaal_ext.report.canvas import new_figure, set_title, write_figure
 from vaal_ext.report.runs import Run
 from vaal_ext.selection import percentile_rank
@@ -79,12 +80,15 @@ def save_pools(path: Path, pools: Mapping[str, ScoredPool]) -> None:
 
 
 def load_pools(path: Path) -> dict[str, ScoredPool]:
-    """What :func:`save_pools` wrote."""
-    with np.load(path) as file:
-        return {
-            str(variant): ScoredPool(*(file[f"{field.name}_{i}"] for field in fields(ScoredPool)))
-            for i, variant in enumerate(file["variants"])
-        }
+    """What :func:`save_pools` wrote.
+
+    ValueError where the file is damaged. OSError where it cannot be read.
+    """
+    held = read_npz(path)
+    return {
+        str(variant): ScoredPool(*(held[f"{field.name}_{i}"] for field in fields(ScoredPool)))
+        for i, variant in enumerate(held["variants"])
+    }
 
 
 def draw_roughness(path: Path, pools: Mapping[str, ScoredPool], title: str) -> None:
