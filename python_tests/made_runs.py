@@ -42,10 +42,11 @@ def make_run(
     content = {"config": config, "data_sha256": sha256}
     (folder / "config.json").write_text(json.dumps(content))
     header = (
-        "round,labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds"
+        "round,labels,test_accuracy,test_loss,val_accuracy,train_loss,"
+        "train_seconds,score_seconds,select_seconds"
     )
     rows = [
-        f"{i},{20 + 10 * i},{value},{1 - value},{value},0.1,{2 * (i > 0)},{i > 0:d}"
+        f"{i},{20 + 10 * i},{value},{1 - value},{value},0.1,1,{2 * (i > 0)},{i > 0:d}"
         for i, value in enumerate(accuracy)
     ]
     (folder / "rounds.csv").write_text("\n".join([header, *rows]) + "\n")
@@ -84,5 +85,6 @@ def run_of(
         val_accuracy=values,
         test_loss=loss,
         train_loss=loss,
+        train_seconds=np.zeros(len(labels)),
         query_seconds=np.array(seconds),
     )

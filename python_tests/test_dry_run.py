@@ -11,7 +11,7 @@ from command_line import files
 from vaal_ext.cli.app import main
 from vaal_ext.experiment.loop import run
 from vaal_ext.reproduce import runner
-from vaal_ext.reproduce.estimate import time_left
+from vaal_ext.reproduce.estimate import recorded_seconds, time_left
 from vaal_ext.reproduce.plan import EXHIBITS
 from vaal_ext.reproduce.planned import Overrides, PlannedRun, list_runs
 from vaal_ext.reproduce.runner import run_missing
@@ -85,6 +85,17 @@ def test_the_estimate(tmp_path):
     others = list_runs([EXHIBITS["toys"]], Overrides(seeds=1, steps=1), tmp_path)
     assert time_left([*items, *others]) == "at least 80 min"
     assert time_left([first]) == ""  # nothing is left
+
+
+def test_recorded_seconds_are_those_that_were_proved(tmp_path, monkeypatch):
+    item = planned(tmp_path)[0]
+    run(item.config, item.folder, progress=False)
+    took(item, 10, 60, 120)
+    assert recorded_seconds(item) == [10, 60, 120]
+    found = item.load()
+    monkeypatch.setattr(PlannedRun, "load", lambda item: found)
+    (item.folder / "rounds.csv").write_text("nothing of it is read again")
+    assert recorded_seconds(item) == [10, 60, 120]
 
 
 def test_a_bar_and_a_line_say_which_run_is_on(monkeypatch, tmp_path, capsys):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaal_ext
-from vaal_ext.radius import rms_length
+from vaal_ext.cli.run import run
+from vaal_ext.radius import lengths_for, rms_length
+from vaal_ext.settings import settings_for
 
 
 def test_the_length_by_hand():
@@ -75,6 +79,23 @@ def test_pixels():
         vaal_ext.small_radius(pixels)
     with pytest.raises(TypeError, match="uint8"):
         vaal_ext.small_radius(pixels.float(), normalize=(0, 1))
+
+
+def test_run_says_which_length_it_takes_on_ones_own_data():
+    (option,) = get_type_hints(run, include_extras=True)["eps"].__metadata__
+    assert settings_for("npz:x.npz").eps == settings_for("folder:x").eps == 0.1
+    assert "for npz: and folder: 0.1 unless given" in option.help
+
+
+def test_lengths_that_can_be_given_again():
+    x = torch.full((5, 7), 1.23456)  # 0.02 * 1.23456 * sqrt(7) = 0.065327
+    assert lengths_for(x, None, None) == (0.0653, 0.00653)
+    assert lengths_for(x, None, 0.5) == (0.0653, 0.5)
+    assert lengths_for(None, 0.123456, None) == (0.123456, 0.0123)  # what is given stays
+    assert lengths_for(None, 2.0, 1.0) == (2.0, 1.0)
+    pixels = torch.full((5, 3, 2, 2), 255, dtype=torch.uint8)
+    # As the network sees them: 0.02 * sqrt(48) = 0.13856
+    assert lengths_for(pixels, None, None, normalize=(0.5, 0.25)) == (0.139, 0.0139)
 
 
 @pytest.mark.parametrize(

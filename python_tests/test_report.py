@@ -18,7 +18,10 @@ from vaal_ext.report.runs import group_runs, load_run
 from vaal_ext.report.write import write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
-HEADER = b"labels,test_accuracy,test_loss,val_accuracy,train_loss,score_seconds,select_seconds\n"
+HEADER = (
+    b"labels,test_accuracy,test_loss,val_accuracy,train_loss,"
+    b"train_seconds,score_seconds,select_seconds\n"
+)
 
 
 def add_scores(folder: Path, index: np.ndarray) -> None:
@@ -254,12 +257,13 @@ def damage(folder: Path, name: str, content: bytes | None) -> None:
         ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0\n", "damaged: a line has too few"),
         (
             "rounds.csv",
-            HEADER + b"20,nan,1,0.5,1,0,0\n",
+            HEADER + b"20,nan,1,0.5,1,0,0,0\n",
             "damaged: labels must grow and accuracies",
         ),
-        ("rounds.csv", HEADER + b"x,0.5,1,0.5,1,0,0\n", "damaged: invalid literal"),
-        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0,nan\n", "damaged: seconds must be finite"),
-        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,-1,0\n", "damaged: seconds must be finite"),
+        ("rounds.csv", HEADER + b"x,0.5,1,0.5,1,0,0,0\n", "damaged: invalid literal"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0,0,nan\n", "damaged: seconds must be finite"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,0,-1,0\n", "damaged: seconds must be finite"),
+        ("rounds.csv", HEADER + b"20,0.5,1,0.5,1,inf,0,0\n", "damaged: seconds must be finite"),
         ("rounds.csv", b"\xff\xfe\x00", "damaged, 'utf-8' codec can't decode"),
     ],
 )

@@ -233,3 +233,27 @@ def test_query_leaves_it_out_and_lists_it(project, capfd, workers):
     assert "query 2: 16 of 19 images, by vaal" in out
     assert "shelf/03.jpg is no readable image: " in out
     assert set(labelling_project.asked(2)) == {*asked[9:20], *asked[21:]}
+
+
+@pytest.mark.parametrize("strategy", ["vaal", "random", "entropy", "margin", "dfal"])
+def test_query_where_none_can_be_read(project, capfd, strategy):
+    labelling_project.begin(strategy=strategy, on_unreadable="skip", held_out="0")
+    labelling_project.step("label", labelling_project.fill_in(1))
+    labelling_project.step("train")
+    asked = labelling_project.asked(1)
+    damage(*(f"images/{name}" for name in labelling_project.FILES if name not in asked))
+    query = ["query", "--project", "project"]
+    message = "none of the 23 images to choose from can be read: "
+    assert "is no readable image" in refuse(project, capfd, query, message, begun=True)
+
+
+def test_train_where_no_labelled_image_can_be_read(project, capfd):
+    labelling_project.begin(on_unreadable="skip", held_out="0")
+    labelling_project.step("label", labelling_project.fill_in(1))
+    asked = labelling_project.asked(1)
+    damage(*(f"images/{name}" for name in asked))
+    train = ["train", "--project", "project"]
+    message = "none of the 5 labelled images to train on can be read: "
+    assert f"{min(asked)} is no readable image" in refuse(
+        project, capfd, train, message, begun=True
+    )

@@ -11,7 +11,7 @@ from vaal_ext.forward import check_input, flattened
 from vaal_ext.pool.batches import pool_size, spread_samples
 from vaal_ext.pool.pixels import PixelScale
 
-__all__ = ["rms_length", "small_radius"]
+__all__ = ["lengths_for", "rms_length", "small_radius"]
 
 # A fiftieth of the length of a sample. Up to a thirtieth LDR finds wrong pseudo labels as well as
 # it ever does, at a tenth it is worse, at two fifths it is chance (`vaal-ext reproduce radius`).
@@ -76,3 +76,28 @@ def small_radius(pool: Any, *, normalize: Any = None) -> float:
     if length == 0:
         raise ValueError("the samples must not be 0 throughout: there is no length to measure by")
     return _FRACTION * length
+
+
+def lengths_for(
+    pool: Any, eps: float | None, xi: float | None, *, normalize: Any = None
+) -> tuple[float, float]:
+    """eps and xi > 0 for a pool of one's own: as given, and where None, :func:`small_radius` of the
+    pool for eps and a tenth of eps for xi.
+
+    Those are rounded to three digits: a person can give them again, and they are alike on every
+    machine.
+
+    Args:
+        pool, normalize: see :func:`small_radius`; not read where eps is given.
+        eps, xi: > 0 in the units of the network's input, or None.
+
+    Raises:
+        TypeError, ValueError: see :func:`small_radius`.
+    """
+    if eps is None:
+        eps = _three_digits(small_radius(pool, normalize=normalize))
+    return eps, _three_digits(eps / 10) if xi is None else xi
+
+
+def _three_digits(length: float) -> float:
+    return float(f"{length:.3g}")

@@ -27,7 +27,7 @@ from vaal_ext.pool.pixels import PixelScale
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import begun_with, each_shard, missing_shards, read_shards
 from vaal_ext.progress import announced
-from vaal_ext.radius import small_radius
+from vaal_ext.radius import lengths_for
 from vaal_ext.roughness import LDRScorer
 from vaal_ext.selection import Order, percentile_rank, select
 from vaal_ext.settings import settings_for
@@ -250,21 +250,17 @@ def _lengths(
     """
     own = data.startswith(("npz:", "npy:", "folder:"))
     measured = "eps" not in begun and (eps == "auto" or (eps is None and own))
-    if eps is not None and eps != "auto":
-        radius = eps
-    elif "eps" in begun:
-        radius = begun["eps"]
-    elif measured:
-        # Three digits: they can be given again, and are alike on every machine.
-        radius = float(f"{small_radius(pool, normalize=normalize):.3g}")
-    else:
-        radius = settings_for(data).eps
-    require_positive("eps", radius)
+    radius = None if eps == "auto" else eps
+    if radius is None and not measured:
+        radius = begun["eps"] if "eps" in begun else settings_for(data).eps
+    if radius is not None:
+        require_positive("eps", radius)
     if xi is None and method == "finite-difference":
         xi = begun.get("xi")
-        if xi is None:
-            xi = float(f"{radius / 10:.3g}") if own or measured else settings_for(data).xi
-    return radius, xi, measured
+        if xi is None and not (own or measured):
+            xi = settings_for(data).xi
+    radius, step = lengths_for(pool, radius, xi, normalize=normalize)
+    return radius, step if method == "finite-difference" else xi, measured
 
 
 def _encoded(text: str) -> bytes:

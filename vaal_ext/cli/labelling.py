@@ -226,7 +226,10 @@ def _folder(name: str, text: str | None) -> str | None:
     kind, _, path = text.partition(":")
     if kind != "folder" or not path:
         raise ValueError(f"{name} must be folder:PATH, got {text!r}")
-    return path
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    return str(folder)
 
 
 def _network(config: ProjectConfig) -> nn.Module | None:

@@ -14,7 +14,6 @@ from vaal_ext.cli.shared import (
     ClassPrior,
     DataRoot,
     Device,
-    Eps,
     Method,
     OnUnreadable,
     Order,
@@ -48,7 +47,13 @@ def run(
     ] = None,
     preset: Preset = None,
     xi: Xi = None,
-    eps: Eps = None,
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            help="Length of the perturbation, in units of the network's input; for npz: and "
+            "folder: 0.1 unless given, which is not measured on the data as score's is."
+        ),
+    ] = None,
     num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
     percentile: Annotated[
         str | None,

@@ -21,9 +21,6 @@ Xi = Annotated[
     float | None,
     typer.Option(help="Length of the finite-difference step, in units of the network's input."),
 ]
-Eps = Annotated[
-    float | None, typer.Option(help="Length of the perturbation, in units of the network's input.")
-]
 Method = Annotated[
     Literal["finite-difference", "fisher"],
     typer.Option(help="Gradients at x + xi u, or exact products with the Hessian at x (no xi)."),

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vaal_ext.checks import require_int, require_number
 from vaal_ext.experiment.config import RunConfig
-from vaal_ext.radius import small_radius
+from vaal_ext.radius import lengths_for
 
 __all__ = ["SKIP", "ProjectConfig"]
 
@@ -107,16 +107,12 @@ class ProjectConfig:
         return cls(images, classes, test, float(held_out), model, size, predictions, run)
 
     def search_lengths(self, images: Dataset[Any] | Tensor) -> dict[str, Any]:
-        """eps and xi of the query, where the strategy has them: as given, or else a fiftieth of the
-        images' length (:func:`vaal_ext.small_radius`) and a tenth of eps."""
+        """eps and xi of the query, where the strategy has them: see
+        :func:`vaal_ext.radius.lengths_for`."""
         if self.run.strategy.partition("+")[0] != "vaal":
             return {}
-        eps = self.run.eps
-        if eps is None:  # three digits, which can be given again
-            eps = float(f"{small_radius(images):.3g}")
-        if self.run.method != "finite-difference":
-            return {"eps": eps}
-        return {"eps": eps, "xi": self.run.xi or float(f"{eps / 10:.3g}")}
+        eps, xi = lengths_for(images, self.run.eps, self.run.xi)
+        return {"eps": eps} | ({"xi": xi} if self.run.method == "finite-difference" else {})
 
     def settings(self) -> dict[str, Any]:
         """By name, as :meth:`from_settings` takes them and JSON can hold them."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import fingerprint, parts
 from vaal_ext.labelling.project import Project
-from vaal_ext.reading import load_torch
 
-__all__ = ["due", "is_current", "labels_there", "lacking", "next_step"]
+__all__ = ["due", "is_current", "is_fresh", "labels_there", "lacking", "next_step"]
 
 
 def labels_there(project: Project, images: ImageFiles) -> dict[str, str]:
@@ -21,28 +19,16 @@ def labels_there(project: Project, images: ImageFiles) -> dict[str, str]:
     return {image: name for image, name in project.labels().items() if image in there}
 
 
-def is_current(project: Project, images: ImageFiles) -> bool:
-    """Whether the last training was on these labels and settings, and its weights are whole.
-
-    Where they are damaged a RuntimeWarning says so.
-    """
+def is_fresh(project: Project, images: ImageFiles) -> bool:
+    """Whether the last training was on these labels and settings."""
     trainings = project.trainings()
     inputs = fingerprint(project.config, labels_there(project, images))
-    if not trainings or trainings[-1].inputs_sha256 != inputs:
-        return False
-    weights = project.weights(trainings[-1].training)
-    try:
-        load_torch(weights)
-    except FileNotFoundError:
-        return False
-    except ValueError as error:
-        warnings.warn(
-            f"{weights} is damaged, {error}: vaal-ext train makes it again",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
+    return bool(trainings) and trainings[-1].inputs_sha256 == inputs
+
+
+def is_current(project: Project, images: ImageFiles) -> bool:
+    """Whether it was, and its weights are there, undamaged (else a RuntimeWarning says so)."""
+    return is_fresh(project, images) and project.has_whole_weights(project.trainings()[-1].training)
 
 
 def due(project: Project, images: ImageFiles) -> tuple[str | Path, ...]:

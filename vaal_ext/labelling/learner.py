@@ -109,8 +109,8 @@ class Learner:
         """The network of training `number`, and how it did; ``query`` and the hash are left open.
 
         Raises:
-            ValueError: no labels to train on (see :func:`parts`), a label that is no class, or a
-                test folder with other classes.
+            ValueError: no labels to train on (see :func:`parts`), or no image of theirs that can be
+                read; a label that is no class; a test folder with other classes.
         """
         for name in labels.values():
             if name not in self.config.classes:
@@ -121,6 +121,12 @@ class Learner:
                 )
         training, evaluation = parts(self.config, labels)
         x, y = self._samples(training, progress)
+        if training and len(y) == 0:
+            broken = self.images.unreadable([self.images.names.index(min(training))])
+            raise ValueError(
+                f"none of the {len(training)} labelled images to train on can be read: "
+                f"{''.join(broken)}"
+            )
         others = self._test(progress) if self.config.test else self._samples(evaluation, progress)
         run = self.config.run.resolved()
         model = self._model(number)
@@ -160,16 +166,25 @@ class Learner:
         return files
 
     def load(self, weights: Path) -> nn.Module:
-        """The network with weights that :meth:`train`'s caller saved. ValueError if they misfit."""
+        """The network with weights that :meth:`train`'s caller saved. ValueError if they are gone,
+        damaged, not finite, or misfit."""
+        try:
+            state = load_torch(weights)
+        except FileNotFoundError:
+            raise ValueError(f"{weights} is gone: vaal-ext train makes it again") from None
+        except ValueError as error:
+            raise ValueError(
+                f"{weights} is damaged, {error}: vaal-ext train makes it again"
+            ) from error
         model = self._model(0)
         try:
-            model.load_state_dict(load_torch(weights))
+            model.load_state_dict(state)
             require_finite(model.named_parameters())
         except (ValueError, TypeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"{weights} is damaged or does not fit the network: {reason}. Delete it, and "
-                "vaal-ext train makes another"
+                f"{weights} does not fit the network: {reason}. Delete it, and vaal-ext train "
+                "makes another"
             ) from error
         return model
 

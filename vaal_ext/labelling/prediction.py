@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.device.named import device_named
-from vaal_ext.labelling.due import is_current, next_step
+from vaal_ext.labelling.due import is_fresh, next_step
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner
 from vaal_ext.labelling.project import Project
 from vaal_ext.model_state import borrowed
 from vaal_ext.pool.batches import pool_batches
-from vaal_ext.progress import progress_bar
+from vaal_ext.progress import announced, progress_bar, work_begins
 
 __all__ = ["predict"]
 
@@ -48,28 +48,33 @@ def predict(
         out: the CSV to write.
         folder: whose images, at any depth; None for the project's.
         workers: processes that decode the images.
-        progress: whether to show a bar.
+        progress: whether to show a bar, and to say on stderr at once what is begun.
 
     Raises:
         ValueError: no network is trained yet; images of another size than the project's; logits
             that are not finite; a damaged project, or a network that does not fit.
         OSError: an image that cannot be read, a file that cannot be written.
     """
-    with project.locked():
-        config = project.config
+    config = project.config
+    what = f"predicting the images in {folder or config.images} by {project.path}, to {out}"
+    with project.locked(), announced(what):
         skipping = config.run.on_unreadable
-        own = ImageFiles(Path(config.images), config.image_size, on_unreadable=skipping)
         trainings = project.trainings()
         if not trainings:
+            own = ImageFiles(Path(config.images), config.image_size, on_unreadable=skipping)
             raise ValueError(f"no network is trained yet; {next_step(project, own)}")
         number = trainings[-1].training
-        if not is_current(project, own):
-            yield f"labels or settings have changed since training {number}, which knows the old"
-        learner = Learner(config, own, network)
-        images = own if folder is None else learner.others(folder)
-        model = learner.load(project.weights(number))
         counts: Counter[str] = Counter()
         with write_atomically(out, "w") as file:  # first: a path that is no good is found at once
+            if progress:
+                work_begins()
+            own = ImageFiles(Path(config.images), config.image_size, on_unreadable=skipping)
+            if not is_fresh(project, own):
+                knows = f"training {number}, which knows the old"
+                yield f"labels or settings have changed since {knows}"
+            learner = Learner(config, own, network)
+            images = own if folder is None else learner.others(folder)
+            model = learner.load(project.weights(number))
             writer = csv.writer(file, lineterminator="\n")
             columns = (f"p({name})" for name in config.classes)
             writer.writerow(("image", "predicted", "confidence", *columns))

@@ -8,7 +8,9 @@
 ``network.py``     a factory for that network: ``vaal-ext score --model network:network``
 ``query_N.*``      query N for those who label, see :mod:`vaal_ext.labelling.handout`
 ``not_taken.csv``  the answers that ``vaal-ext label`` last refused, to be mended and given again
-``.checksums.json`` the SHA-256 of the three tables, see :mod:`vaal_ext.checksums`
+``.config.json``   the settings as the last command read them: by it the next one tells an edit
+``.checksums.json`` the SHA-256 of the three tables and of ``.config.json``, see
+                   :mod:`vaal_ext.checksums`
 ``.lock``          held by the process that is at the project
 
 Every file is replaced by an atomic rename. The three tables are the state: the rename of one
@@ -21,17 +23,20 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vaal_ext.atomic import remove_leftovers, write_atomically
+from torch import Tensor
+
+from vaal_ext.atomic import remove_leftovers, write_atomically, write_tensors
 from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 from vaal_ext.locked import foreign_file, locked
-from vaal_ext.reading import parse_json
+from vaal_ext.reading import load_torch, parse_json
 
 __all__ = ["Asked", "Given", "Project", "Training"]
 
@@ -97,6 +102,7 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._whole: dict[int, bool] = {}  # of trainings, whether their weights are
         file = path / "config.json"
         if not file.is_file():
             raise ValueError(
@@ -142,11 +148,16 @@ class Project:
     def locked(self) -> Iterator[None]:
         """No other process can be at this project inside the block.
 
+        A RuntimeWarning tells which settings are not those that the block before had: they may be
+        edited, and that is how a damaged ``config.json`` shows too.
+
         Raises:
             FolderInUseError: one is.
+            ValueError: ``.config.json`` or the record of checksums is damaged.
         """
         with locked(self.path, "project"):
             remove_leftovers(self.path)
+            self._tell_of_edits()
             yield
 
     def asked(self) -> list[Asked]:
@@ -185,12 +196,56 @@ class Project:
         """Where the network of that training lies."""
         return self.path / f"weights_{training}.pt"
 
+    def write_weights(self, training: int, state: Mapping[str, Tensor]) -> None:
+        """Replace the network of that training by a state dict, tensors of any shape and dtype.
+        OSError naming the file."""
+        write_tensors(self.weights(training), dict(state))
+        self._whole[training] = True
+
+    def has_whole_weights(self, training: int) -> bool:
+        """Whether the network of that training is there and undamaged; a RuntimeWarning tells of
+        damage. The file is read for it once, however often this is asked."""
+        if training not in self._whole:
+            weights = self.weights(training)
+            try:
+                load_torch(weights)
+                self._whole[training] = True
+            except FileNotFoundError:
+                self._whole[training] = False
+            except ValueError as error:
+                self._whole[training] = False
+                warnings.warn(
+                    f"{weights} is damaged, {error}: vaal-ext train makes it again",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        return self._whole[training]
+
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Replace the file `name` by a CSV table of these rows, whole or not at all."""
         with write_atomically(self.path / name, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)
+
+    def _tell_of_edits(self) -> None:
+        kept, settings = self.path / ".config.json", self.config.settings()
+        if kept.exists():
+            text = read_recorded(kept, "delete it, and config.json counts as it is")
+            before = _settings(kept, text)
+            changed = [
+                f"{name} was {before[name]!r} and is {value!r}"
+                for name, value in settings.items()
+                if name in before and value != before[name]  # a later version has more of them
+            ]
+            if changed:
+                warnings.warn(
+                    f"{self.path / 'config.json'} was edited or damaged since the last command: "
+                    f"{', '.join(changed)}",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        write_recorded(kept, f"{json.dumps(settings, indent=2)}\n".encode())
 
     def _write(self, name: str, kind: type[Row], rows: Sequence[Row]) -> None:
         table = io.StringIO(newline="")
@@ -216,3 +271,13 @@ class Project:
             ]
         except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _settings(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = parse_json(text)
+        if not isinstance(found, dict):
+            raise TypeError("it holds no settings")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, {error}: delete it") from None
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from vaal_ext.atomic import write_atomically, write_tensors
+from vaal_ext.atomic import write_atomically
 from vaal_ext.labelling.answers import NOT_TAKEN, judge, read_answers
 from vaal_ext.labelling.due import due, is_current, labels_there, lacking, next_step
 from vaal_ext.labelling.handout import hand_out
@@ -23,7 +23,7 @@ from vaal_ext.labelling.learner import Learner, fingerprint, parts
 from vaal_ext.labelling.project import Asked, Given, Project
 from vaal_ext.labelling.wording import described, outcome_table, standing
 from vaal_ext.pool.scores import PoolScores, score_text
-from vaal_ext.progress import progress_bar
+from vaal_ext.progress import announced, progress_bar, work_begins
 from vaal_ext.selection import percentile_rank
 from vaal_ext.strategies import QueryContext, Random
 from vaal_ext.streams import Stream, stream_seed
@@ -46,15 +46,19 @@ def query(
         project: is locked meanwhile.
         network: the user's own, fresh; None for the project's.
         workers: processes that decode the images.
-        progress: whether to show bars.
+        progress: whether to show bars, and to say on stderr at once what is begun.
 
     Raises:
         ValueError: a damaged project, a network that does not fit, an image of another size.
         OSError: an image that cannot be read, a file that cannot be written.
     """
-    with project.locked():
-        images = _images(project)
+    folder = project.config.images
+    what = f"looking for what {project.path} is to ask next, among the images in {folder}"
+    with project.locked(), announced(what):
         asked, answers = project.asked(), project.answers()
+        if progress:
+            work_begins()
+        images = _images(project)
         pool = np.flatnonzero([name not in answers for name in images.names])
         if len(pool) == 0:
             yield f"all {len(images)} images have an answer: there is nothing left to ask"
@@ -128,14 +132,18 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
 
     It is evaluated on the test folder, or on the labels that are held out of the training: an
     image is held out for good, or never. Where neither labels nor settings have changed since the
-    last training, nothing is done.
+    last training, nothing is done. With `progress` stderr is told at once what is begun.
 
     Raises:
         ValueError: no labels to train on, a damaged project, a network or images that do not fit.
         OSError: an image that cannot be read, a file that cannot be written.
     """
-    with project.locked():
-        images, trainings = _images(project), project.trainings()
+    what = f"training on the labels of {project.path}, of images in {project.config.images}"
+    with project.locked(), announced(what):
+        trainings = project.trainings()
+        if progress and parts(project.config, project.labels())[0]:  # or it is refused below
+            work_begins()
+        images = _images(project)
         labels = labels_there(project, images)
         gone = [image for image in project.labels() if image not in labels]
         if gone:
@@ -153,8 +161,7 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
             model, row = learner.train(labels, number, progress=progress)
             asked = project.asked()
             row = replace(row, query=asked[-1].query if asked else 0, inputs_sha256=inputs)
-            weights = {k: v.cpu() for k, v in model.state_dict().items()}
-            write_tensors(project.weights(number), weights)
+            project.write_weights(number, {k: v.cpu() for k, v in model.state_dict().items()})
             if project.config.model is None:
                 with write_atomically(project.path / "network.py", "w") as file:
                     file.write(learner.factory())
@@ -219,6 +226,8 @@ def _choose(
         return [Asked(number, images.names[i], "", "", "", "") for i in drawn], how, unreadable
     there = scores.pseudo_label >= 0
     unreadable = images.unreadable(pool[~there])
+    if not there.any():
+        raise _none_readable(len(pool), unreadable)
     picked = strategy.pick(scores, min(n, int(there.sum())), context)
     names = [images.names[i] for i in pool[picked]]
     columns = _columns(scores, picked, config.classes)
@@ -230,6 +239,7 @@ def _drawn(n: int, context: QueryContext, images: ImageFiles) -> tuple[np.ndarra
     """The positions of n images (fewer, where there are not so many) that can be read, at random
     from ``context.sample_index``; and a line for each that cannot."""
     pool, unreadable = context.sample_index, list[str]()
+    total = len(pool)
     while True:
         context = replace(context, sample_index=pool)
         drawn = pool[Random().pick(None, min(n, len(pool)), context)]
@@ -240,7 +250,12 @@ def _drawn(n: int, context: QueryContext, images: ImageFiles) -> tuple[np.ndarra
         unreadable += images.unreadable(broken)
         pool = np.setdiff1d(pool, broken)
         if len(pool) == 0:
-            raise ValueError(f"none of the images that are left can be read: {unreadable[0]}")
+            raise _none_readable(total, unreadable)
+
+
+def _none_readable(total: int, unreadable: Sequence[str]) -> ValueError:
+    reason = "".join(unreadable[:1])
+    return ValueError(f"none of the {total} images to choose from can be read: {reason}")
 
 
 def _columns(

@@ -40,7 +40,7 @@ _CONFIG = {
 
 _ACCURACIES = ("test_accuracy", "val_accuracy")
 _LOSSES = ("test_loss", "train_loss")
-_QUERY_SECONDS = ("score_seconds", "select_seconds")
+_SECONDS = ("train_seconds", "score_seconds", "select_seconds")
 
 _MEND = "vaal-ext run, called as for this run, writes it again"
 
@@ -65,7 +65,8 @@ class Run:
         labels: int64 [R].
         accuracy, val_accuracy: float64 [R] in 0..1, on the test set and on the validation set.
         test_loss, train_loss: float64 [R], in nats.
-        query_seconds: float64 [R], what scoring and selecting took (none of it in round 0).
+        train_seconds, query_seconds: float64 [R], what training took, and scoring and selecting
+            (nothing in round 0).
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Run:
     val_accuracy: np.ndarray
     test_loss: np.ndarray
     train_loss: np.ndarray
+    train_seconds: np.ndarray
     query_seconds: np.ndarray
 
     @property
@@ -173,12 +175,12 @@ def load_run(folder: Path) -> Run:
     if wrong:
         raise ValueError(f"{path} is not the configuration of a run: {wrong[0]} has the wrong type")
     path = folder / "rounds.csv"
-    rows = _read_csv(path, ("labels", *_ACCURACIES, *_LOSSES, *_QUERY_SECONDS))
+    rows = _read_csv(path, ("labels", *_ACCURACIES, *_LOSSES, *_SECONDS))
     try:
         labels = np.array([int(row["labels"]) for row in rows], dtype=np.int64)
         accuracy, losses, seconds = (
             np.array([[float(row[name]) for row in rows] for name in names])
-            for names in (_ACCURACIES, _LOSSES, _QUERY_SECONDS)
+            for names in (_ACCURACIES, _LOSSES, _SECONDS)
         )
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
@@ -199,7 +201,8 @@ def load_run(folder: Path) -> Run:
         val_accuracy=val_accuracy,
         test_loss=test_loss,
         train_loss=train_loss,
-        query_seconds=seconds.sum(0),
+        train_seconds=seconds[0],
+        query_seconds=seconds[1:].sum(0),
     )
 
 

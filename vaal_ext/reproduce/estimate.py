@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 
 from vaal_ext.experiment.status import duration
@@ -16,17 +15,8 @@ def recorded_seconds(item: PlannedRun) -> list[float]:
 
     ValueError: see :meth:`~vaal_ext.reproduce.planned.PlannedRun.load`.
     """
-    if item.load() is None:
-        return []
-    path = item.folder / "rounds.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                sum(float(value) for name, value in row.items() if name.endswith("_seconds"))
-                for row in csv.DictReader(file)
-            ]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    found = item.load()
+    return [] if found is None else (found.train_seconds + found.query_seconds).tolist()
 
 
 def time_left(planned: Sequence[PlannedRun], pace: float = 1.0) -> str:
