@@ -1,9 +1,9 @@
 """What is read back is what was written: the SHA-256 of a folder's files, kept beside them.
 
 ``.checksums.json`` has under "files" for every recorded file the digest of its content, and of
-the content before, which a kill between the two renames leaves there; and under "sha256" the digest
-of all these. A file that it does not name, as in a folder of an earlier version, is read as it is.
-Only who holds the folder's lock writes.
+the content before ("absent" where there was no file), which a kill between the two renames leaves
+there; and under "sha256" the digest of all these. A file that it does not name, as in a folder of an
+earlier version, is read as it is. Only who holds the folder's lock writes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from vaal_ext.atomic import write_atomically
 from vaal_ext.reading import parse_json
 
-__all__ = ["read_recorded", "recorded", "write_recorded"]
+__all__ = ["is_edited", "is_lost", "read_recorded", "recorded", "write_recorded"]
 
 _RECORD = ".checksums.json"
+_ABSENT = "absent"
 
 # A file may be replaced between the reading of its record and its own.
 _TRIES = 3
@@ -36,7 +37,10 @@ def write_recorded(path: Path, content: bytes) -> None:
     mine = hashlib.sha256(content).hexdigest()
     if before == mine and known is not None and known[:1] == [mine]:
         return
-    kept = [before] if before is not None and (known is None or before in known) else []
+    if before is None:
+        kept = [_ABSENT] if known is None or _ABSENT in known else []
+    else:
+        kept = [before] if known is None or before in known else []
     digests |= {path.name: list(dict.fromkeys([mine, *kept]))}
     with write_atomically(path.parent / _RECORD, "w") as file:
         json.dump({"files": digests, "sha256": _digest_of_all(digests)}, file, indent=2)
@@ -70,6 +74,19 @@ def read_recorded(path: Path, mend: str = "put back a copy of it") -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged, {error}: {mend}") from None
+
+
+def is_lost(path: Path) -> bool:
+    """Whether the file is not there although it was written: twice at least, since a kill before
+    the first time leaves a record alone."""
+    known = _read_record(path.parent).get(path.name)
+    return known is not None and _ABSENT not in known and not path.exists()
+
+
+def is_edited(path: Path) -> bool:
+    """Whether the file is there and is not what was recorded of it; False where nothing was."""
+    known, now = _read_record(path.parent).get(path.name), _digest_of(path)
+    return known is not None and now is not None and now not in known
 
 
 def recorded(path: Path, content: bytes) -> bool:

@@ -259,7 +259,10 @@ def _lengths(
         xi = begun.get("xi")
         if xi is None and not (own or measured):
             xi = settings_for(data).xi
-    radius, step = lengths_for(pool, radius, xi, normalize=normalize)
+    try:
+        radius, step = lengths_for(pool, radius, xi, normalize=normalize)
+    except ValueError as error:
+        raise ValueError(f"{data}: eps cannot be measured, {error}. Give --eps NUMBER") from error
     return radius, step if method == "finite-difference" else xi, measured
 
 

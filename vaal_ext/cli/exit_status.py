@@ -122,4 +122,5 @@ def _without_traceback(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    # One line; blanks within a line may be part of a file's name.
+    print(re.sub(r"\s*\n\s*", " ", text.strip()), file=sys.stderr, flush=True)

@@ -199,15 +199,19 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
     from vaal_ext.labelling.learner import Learner
     from vaal_ext.labelling.project import Project
 
-    if not (path / "config.json").exists() and given:
-        config = ProjectConfig.from_settings(given)
+    new = not (path / "config.json").exists()
+    fresh = not new and not Project(path).asked() and not Project(path).given()
+    if given and (new or fresh):  # nothing was asked yet: what is given now counts
+        config = ProjectConfig.from_settings(
+            given if new else Project(path).config.settings() | given
+        )
         # Images and network are tried before there is a project.
         images = ImageFiles(
             Path(config.images), config.image_size, on_unreadable=config.run.on_unreadable
         )
         images.shape  # noqa: B018  which reads an image
         Learner(config, images, _network(config))
-        project = Project.begin(path, config)
+        project = Project.begin(path, config) if new else Project(path).with_config(config)
     else:
         project = Project(path)
     has = project.config.settings()

@@ -159,6 +159,8 @@ def _path(name: str) -> Path:
     """The path of a name KIND:PATH, ~ being the user's home. ValueError where what is there is of
     another kind."""
     kind, _, text = name.partition(":")
+    if not text:
+        raise ValueError(f"{name} must be followed by a path, as in {name}PATH")
     path = Path(os.path.expanduser(text))
     there = _kind_of(path)
     if there not in (None, kind) and "folder" in (kind, there):

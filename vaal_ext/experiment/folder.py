@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.atomic import remove_leftovers
-from vaal_ext.checksums import read_recorded, recorded, write_recorded
+from vaal_ext.checksums import is_edited, read_recorded, recorded, write_recorded
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
 from vaal_ext.experiment.state import Round, State, read_state, write_state
@@ -172,7 +172,14 @@ class RunFolder:
     def _write_rounds(self, rounds: tuple[Round, ...]) -> None:
         header = [field.name for field in fields(Round)]
         rows = [tuple(asdict(row).values()) for row in rounds]
-        write_recorded(self.path / "rounds.csv", _table([header, *rows]))
+        path, content = self.path / "rounds.csv", _table([header, *rows])
+        if is_edited(path):
+            warnings.warn(
+                f"{path} was damaged or edited: it is written again from state.pt",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        write_recorded(path, content)
 
     def _write_query(self, state: State, number: int, scores: PoolScores | None) -> None:
         queried = _queried(state, number)

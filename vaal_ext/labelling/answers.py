@@ -126,10 +126,15 @@ def judge(
 
 
 def _from_csv(text: str, path: Path) -> list[Answer]:
+    if "\n" not in text:  # lines as Excel's "CSV (Macintosh)" ends them
+        text = text.replace("\r", "\n")
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=separator, restval="")
-    columns = [name.strip() for name in reader.fieldnames or []]
+    try:
+        columns = [name.strip() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     if "label" not in columns or not {"image", TASK_KEY} & set(columns):
         raise ValueError(
             f"{path} must be a CSV with the columns image and label, or Label Studio's export "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -69,7 +70,11 @@ class ProjectConfig:
         given = {name: value for name, value in settings.items() if value is not None}
         unknown = sorted(given.keys() - {*own, *_RUN})
         if unknown:
-            raise ValueError(f"a project has no setting {unknown[0]!r}; it has {', '.join(own)}")
+            near = difflib.get_close_matches(unknown[0], [*own, *_RUN], n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(
+                f"a project has no setting {unknown[0]!r}{meant}; it has {', '.join([*own, *_RUN])}"
+            )
         for name in ("images", "classes"):
             if name not in given:
                 raise ValueError(f"a project needs {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -198,6 +199,14 @@ class Learner:
         classes = {position[image]: self._class(name) for image, name in labels.items()}
         x, read = self.images.read(sorted(classes), progress=progress)
         y = torch.tensor([classes[row] for row in read], dtype=torch.int64)
+        if len(read) < len(classes):
+            broken = self.images.unreadable(sorted(classes.keys() - set(read)))
+            warnings.warn(
+                f"{len(broken)} labelled images cannot be read, and are left out: "
+                f"{'; '.join(broken)}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return x.to(self._device), y.to(self._device)
 
     def _test(self, progress: bool) -> tuple[Tensor, Tensor]:

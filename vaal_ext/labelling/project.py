@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from vaal_ext.atomic import remove_leftovers, write_atomically, write_tensors
-from vaal_ext.checksums import read_recorded, write_recorded
+from vaal_ext.checksums import is_lost, read_recorded, write_recorded
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 from vaal_ext.locked import foreign_file, locked
 from vaal_ext.reading import load_torch, parse_json
@@ -139,10 +139,19 @@ class Project:
             )
         with locked(path, "project"):
             if not (path / "config.json").exists():
-                with write_atomically(path / "config.json", "w") as file:
-                    json.dump(config.settings(), file, indent=2)
-                    file.write("\n")
+                _write_config(path, config)
         return cls(path)
+
+    def with_config(self, config: ProjectConfig) -> Project:
+        """The project with other settings, where nothing was asked or answered yet.
+
+        Raises:
+            FolderInUseError: another process is at it. OSError: it cannot be written.
+        """
+        with locked(self.path, "project"):
+            (self.path / ".config.json").unlink(missing_ok=True)  # no edit of which to tell
+            _write_config(self.path, config)
+        return Project(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -256,6 +265,11 @@ class Project:
 
     def _read(self, name: str, kind: type[Row]) -> list[Row]:
         path = self.path / name
+        if is_lost(path):
+            raise ValueError(
+                f"{path} is missing: put back a copy of it; or, if the project is to go on without "
+                f"what it held, delete {path.parent / '.checksums.json'}"
+            )
         if not path.exists():
             return []
         convert = {"int": int, "float": float, "str": str}
@@ -271,6 +285,12 @@ class Project:
             ]
         except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _write_config(path: Path, config: ProjectConfig) -> None:
+    with write_atomically(path / "config.json", "w") as file:
+        json.dump(config.settings(), file, indent=2)
+        file.write("\n")
 
 
 def _settings(path: Path, text: str) -> dict[str, Any]:
