@@ -2,8 +2,8 @@
 
 ``.checksums.json`` has under "files" for every recorded file the digest of its content, and of
 the content before ("absent" where there was no file), which a kill between the two renames leaves
-there; and under "sha256" the digest of all these. A file that it does not name, as in a folder of an
-earlier version, is read as it is. Only who holds the folder's lock writes.
+there; and under "sha256" the digest of all these. A file that it does not name, as in a folder of
+an earlier version, is read as it is. Only who holds the folder's lock writes.
 """
 
 from __future__ import annotations

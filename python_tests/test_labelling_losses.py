@@ -1,0 +1,84 @@
+"""What a project meets: tables that are lost, images that cannot be read, a beginning that failed,
+an old spreadsheet, a slip in the settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import refuse
+from labelling_project import FILES, begin, fill_in, go_to_images, rows, step, write_images
+
+from vaal_ext.labelling.answers import read_answers
+from vaal_ext.labelling.project import Project
+
+pytest.importorskip("torchvision")
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    return go_to_images(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("table", ["queries.csv", "labels.csv", "trainings.csv"])
+def test_a_lost_table_is_missed(table, place, capfd):
+    """Each was written twice: after the first time a kill may have left the record alone."""
+    begin()
+    for number in (1, 2):
+        step("label", fill_in(number))
+        step("train")
+        step("query")
+    Path("project", table).unlink()
+    command = ["train" if table == "trainings.csv" else "query", "--project", "project"]
+    refuse(place, capfd, command, f"project/{table} is missing: put back a copy")
+    Path("project/.checksums.json").unlink()
+    assert Project(Path("project"))._read(table, type("Row", (), {})) == []
+
+
+def test_a_labelled_image_that_cannot_be_read_is_listed(place, capfd):
+    begin(on_unreadable="skip", held_out="0")
+    step("label", fill_in(1))
+    broken = rows("project/query_1.csv")[0]["image"]
+    Path("images", broken).write_bytes(b"")
+    capfd.readouterr()
+    step("train")
+    said = capfd.readouterr()
+    assert "warning: 1 labelled images cannot be read, and are left out" in said.err
+    assert broken in said.err
+
+
+def test_a_beginning_that_failed_takes_what_is_given_next(place, capfd):
+    write_images(Path("images"), ["98.jpg"], size=(12, 20))
+    asked = len(FILES) + 1
+    assert begin(query_size=str(asked)) == 2
+    assert "give an image size" in capfd.readouterr().err
+    assert begin(query_size=str(asked), image_size="8") == 0
+    said = capfd.readouterr()
+    assert "edited" not in said.err  # of nobody's edit
+    assert len(rows("project/query_1.csv")) == asked
+    assert begin(image_size="16") == 2  # now it has asked
+    assert "the project's image_size is 8, the command says 16" in capfd.readouterr().err
+
+
+def test_lines_of_an_old_mac_are_read(tmp_path):
+    """Excel's "CSV (Macintosh)" ends them with a carriage return alone."""
+    path = tmp_path / "answers.csv"
+    path.write_bytes(b"image;label\ra.png;cat\rb c.png;\r")
+    found = [(answer.image, answer.label) for answer in read_answers(path)]
+    assert found == [("a.png", "cat"), ("b c.png", "")]
+    path.write_bytes(b'image,label\n"a\rb.png",cat\nc\r.png,dog\n')
+    with pytest.raises(ValueError, match=r"answers.csv, line \d+: new-line character"):
+        read_answers(path)
+
+
+def test_a_slip_in_the_settings_is_answered_with_what_was_meant(place, capfd):
+    begin()
+    config = Path("project/config.json")
+    settings = json.loads(config.read_text())
+    settings["sed"] = settings.pop("seed")
+    config.write_text(json.dumps(settings))
+    message = "a project has no setting 'sed' (did you mean seed?); it has images, classes"
+    assert ", steps" in refuse(place, capfd, ["query", "--project", "project"], message)
