@@ -41,13 +41,6 @@ from vaal_ext.reproduce.what_ldr_is import draw_roughness, load_pools
 RESULTS = ROOT / "benchmarks" / "results"
 LEDGER = "pictures.csv"
 
-# What stays as it was drawn, because its data are not here: what would bring them.
-NOT_REDRAWN = {
-    "paper/what-ldr-is-mnist/what-ldr-is-mnist_mnist.png": (
-        "vaal-ext reproduce what-ldr-is-mnist --pool-size 10000 --data-root FOLDER: its .npz"
-    )
-}
-
 Row = dict[str, str]
 
 
@@ -271,11 +264,12 @@ _OTHERS = (
     ("vat-toys", "circles", "csv", _sweep, draw_sweep, _of_variants),
     ("vat-toys", "moons", "csv", _sweep, draw_sweep, _of_variants),
     ("what-ldr-is", "digits", "npz", _roughness, draw_roughness, _of_pools),
+    ("what-ldr-is-mnist", "mnist", "npz", _roughness, draw_roughness, _of_pools),
 )
 
 
 def pictures(results: Path) -> Iterator[Picture]:
-    """Every picture in the folder of results but those of ``NOT_REDRAWN``."""
+    """Every picture in the folder of results."""
     yield Picture("speed.png", "ops_cpu.csv", _SPEED, _speed, draw_speed)
     title = f"digits|{_of_statistics(results / 'digits.csv')}"
     yield Picture("digits.png", "digits.csv", title, _curves, draw_learning_curves)
