@@ -15,7 +15,7 @@ INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 STORAGE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of kernels.h
 # No checks of the stack, where UBSan watches the bounds of arrays: these kernels keep registers in
 # arrays, and with the checks the compiler takes minutes.
-LIGHT = ["--param asan-stack=0"]
+LIGHT = ["--param=asan-stack=0"]
 
 
 def _settings() -> dict:
