@@ -3,6 +3,7 @@
 import logging
 import re
 import runpy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_every_adapter_has_an_example():
 def test_examples_run(name, tmp_path, monkeypatch, capsys):
     for library in LIBRARIES[name]:
         pytest.importorskip(library)
+    if name == "ray" and " " in sys.executable:
+        pytest.skip("Ray starts no actors from a Python in a path with a blank")
     path = EXAMPLES / f"with_{name}.py"
     assert len(path.read_text().splitlines()) < 40
     monkeypatch.chdir(tmp_path)

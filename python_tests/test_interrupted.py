@@ -81,6 +81,7 @@ def test_what_is_kept_and_how_to_go_on(
     arguments, owner, name, message, monkeypatch, tmp_path, capfd
 ):
     monkeypatch.chdir(tmp_path)
+    Path("i").mkdir()
     Path("there").mkdir()
     Path("there/config.json").touch()
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
