@@ -199,11 +199,12 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
     from vaal_ext.labelling.learner import Learner
     from vaal_ext.labelling.project import Project
 
-    new = not (path / "config.json").exists()
-    fresh = not new and not Project(path).asked() and not Project(path).given()
-    if given and (new or fresh):  # nothing was asked yet: what is given now counts
+    there = Project(path) if (path / "config.json").exists() or not given else None
+    if there is not None and (not given or there.asked() or there.given()):
+        project = there
+    else:  # nothing was asked yet: what is given now counts
         config = ProjectConfig.from_settings(
-            given if new else Project(path).config.settings() | given
+            given if there is None else there.config.settings() | given
         )
         # Images and network are tried before there is a project.
         images = ImageFiles(
@@ -211,9 +212,7 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
         )
         images.shape  # noqa: B018  which reads an image
         Learner(config, images, _network(config))
-        project = Project.begin(path, config) if new else Project(path).with_config(config)
-    else:
-        project = Project(path)
+        project = Project.begin(path, config) if there is None else there.with_config(config)
     has = project.config.settings()
     for name, value in ProjectConfig.from_settings(has | given).settings().items():
         if name in given and value != has[name]:

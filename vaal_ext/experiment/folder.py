@@ -174,11 +174,7 @@ class RunFolder:
         rows = [tuple(asdict(row).values()) for row in rounds]
         path, content = self.path / "rounds.csv", _table([header, *rows])
         if is_edited(path):
-            warnings.warn(
-                f"{path} was damaged or edited: it is written again from state.pt",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            _warn_of_mended(path, "it is written again from state.pt")
         write_recorded(path, content)
 
     def _write_query(self, state: State, number: int, scores: PoolScores | None) -> None:
