@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from vaal_ext.experiment.status import duration
 from vaal_ext.reproduce.planned import PlannedRun
 
 __all__ = ["recorded_seconds", "time_left"]
-
-# Folder -> which rounds.csv was read there, and the seconds in it.
-_read: dict[Path, tuple[tuple[int, int, int] | None, list[float]]] = {}
 
 
 def recorded_seconds(item: PlannedRun) -> list[float]:
@@ -19,18 +15,8 @@ def recorded_seconds(item: PlannedRun) -> list[float]:
 
     ValueError: see :meth:`~vaal_ext.reproduce.planned.PlannedRun.load`.
     """
-    try:
-        stat = (item.folder / "rounds.csv").stat()
-    except FileNotFoundError:
-        return []
-    # An estimate before every run of a plan asks for all its runs: a table that was not replaced
-    # since is read and proved once.
-    stamp = stat.st_ino, stat.st_mtime_ns, stat.st_size
-    if _read.get(item.folder, (None, []))[0] != stamp:
-        found = item.load()
-        took = [] if found is None else (found.train_seconds + found.query_seconds).tolist()
-        _read[item.folder] = stamp, took
-    return list(_read[item.folder][1])
+    found = item.load()
+    return [] if found is None else (found.train_seconds + found.query_seconds).tolist()
 
 
 def time_left(planned: Sequence[PlannedRun], pace: float = 1.0) -> str:
