@@ -11,8 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaal_ext.forward import flattened
 
-__all__ = ["ATTENTION", "Linearised", "input_gradient", "recorded", "search"]
+__all__ = ["ATTENTION", "Linearised", "Pull", "input_gradient", "recorded", "search"]
 
+# Of a slope like the logits [B, C]: the gradient of the sum of slope·logits by x, like x [B, ...].
+Pull = Callable[[Tensor], Tensor]
 
 # The one of torch's attention kernels whose gradient can be differentiated.
 ATTENTION = SDPBackend.MATH
@@ -50,11 +52,12 @@ def input_gradient(
 
 
 def recorded(
-    forward: Callable[[Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    forward: Callable[[Tensor], Tensor], x: Tensor, *, kept: bool = False
+) -> tuple[Tensor, Pull]:
     """The logits at x [B, ...], and the call that makes of a slope like them their gradient by x.
 
-    x needs no gradient before, and does afterwards. The call raises what `input_gradient` does,
+    x needs no gradient before, and does afterwards. The call may be made once, and nothing else
+    that goes back through the logits afterwards, unless they are `kept`. The call raises what `input_gradient` does,
     except where torch.compile traces: there torch.func does the work, because a graph may not
     hold torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
     """
@@ -65,7 +68,7 @@ def recorded(
     with torch.enable_grad():
         x.requires_grad_()
         logits = forward(x.clone())
-    return logits, lambda slope: input_gradient(logits, x, slope)
+    return logits, lambda slope: input_gradient(logits, x, slope, retain_graph=kept)
 
 
 class Linearised:

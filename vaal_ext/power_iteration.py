@@ -13,10 +13,14 @@ from torch.nn.attention import sdpa_kernel
 
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_divergence, require_int, require_positive
-from vaal_ext.fisher import ATTENTION, Linearised, recorded, search
+from vaal_ext.fisher import ATTENTION, Linearised, Pull, recorded, search
 from vaal_ext.forward import finite_rows
 
 __all__ = ["Perturbed", "PowerIteration", "Roughness"]
+
+
+# Steps of the search where nobody says how many, by method.
+_USUAL_ITERS = {"direct": 0, "finite-difference": 5, "fisher": 5}
 
 
 class Roughness(NamedTuple):
@@ -52,54 +56,63 @@ class Perturbed(NamedTuple):
 
 @dataclass(frozen=True)
 class PowerIteration:
-    """The settings of the power iteration (section III-A of the paper), checked when made.
+    """The settings of the search of r (Eq. 1, section III-A of the paper), checked when made.
 
     Attributes:
-        xi: length of the finite-difference step, in units of the network's input; None with
-            method="fisher", which makes none.
-        eps: length of the perturbation itself (the radius of Eq. 1), in the same units.
-        num_iters: gradient steps (the paper's Ip).
+        eps: length of the perturbation (the radius of Eq. 1), in units of the network's input.
+        method: "direct" goes from x along Jᵀw, w the direction in which the posterior itself changes
+            most (:mod:`vaal_ext.direct`); the power iteration from a random start takes the
+            gradient of the divergence at x + xi·u ("finite-difference", the paper's) or the exact
+            product of u with the Hessian JᵀFJ at x ("fisher", :mod:`vaal_ext.fisher`).
+        num_iters: gradient steps (the paper's Ip) from the random start, >= 1; with
+            method="direct" steps after the first, >= 0. None: 5, and 0 with method="direct".
+        xi: length of the finite-difference step, in the units of eps; None with the other methods,
+            which make none.
         divergence: "symmetric" or "forward", see :func:`vaal_ext.ops.symmetric_kl`.
-        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
-        seed: of the start vectors, 0 <= seed < 2^63.
+        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1); 0 but
+            with method="finite-difference".
+        seed: of the random starts, 0 <= seed < 2^63.
         backend: "fused" (vaal_ext.ops) or "reference" (vaal_ext.reference).
-        method: "finite-difference" takes the gradient of the divergence at x + xi·u, "fisher" the
-            exact product of u with the Hessian JᵀFJ at x (:mod:`vaal_ext.fisher`).
         sign: "paper" takes the roughness at x + r, "max" the larger and "mean" the mean of those
             at x + r and x - r, between which the Hessian does not choose.
     """
 
-    xi: float | None
     eps: float
-    num_iters: int = 5
+    method: str = "direct"
+    num_iters: int | None = None
+    xi: float | None = None
     divergence: str = "symmetric"
     smoothing: float = 0.0
     seed: int = 0
     backend: str = "fused"
-    method: str = "finite-difference"
     sign: str = "paper"
 
     def __post_init__(self) -> None:
-        if self.method not in ("finite-difference", "fisher"):
-            raise ValueError(f"method must be 'finite-difference' or 'fisher', got {self.method!r}")
+        if self.method not in _USUAL_ITERS:
+            known = ", ".join(map(repr, _USUAL_ITERS))
+            raise ValueError(f"method must be one of {known}, got {self.method!r}")
         if self.sign not in ("paper", "max", "mean"):
             raise ValueError(f"sign must be 'paper', 'max' or 'mean', got {self.sign!r}")
-        if self.method == "finite-difference" and self.xi is None:
-            raise TypeError("xi must be a number with method='finite-difference', got None")
-        lengths = ("xi", "eps") if self.method == "finite-difference" else ("eps",)
-        for name in lengths:
-            require_positive(name, getattr(self, name))
+        require_positive("eps", self.eps)
         require_divergence(self.divergence, self.smoothing)
-        if self.method == "fisher" and self.xi is not None:
-            raise ValueError(
-                f"xi must be None with method='fisher', which makes no such step, got {self.xi}"
-            )
-        if self.method == "fisher" and self.smoothing:
-            raise ValueError(
-                "smoothing must be 0 with method='fisher', whose matrix is that of the posterior "
-                f"as it is, got {self.smoothing}"
-            )
-        require_int("num_iters", self.num_iters, 1)
+        if self.method == "finite-difference":
+            if self.xi is None:
+                raise TypeError("xi must be a number with method='finite-difference', got None")
+            require_positive("xi", self.xi)
+        else:
+            if self.xi is not None:
+                raise ValueError(
+                    f"xi must be None with method={self.method!r}, which makes no such step, got "
+                    f"{self.xi} (method='finite-difference' makes one)"
+                )
+            if self.smoothing:
+                raise ValueError(
+                    f"smoothing must be 0 with method={self.method!r}, whose matrix is that of the "
+                    f"posterior as it is, got {self.smoothing}: take method='finite-difference'"
+                )
+        if self.num_iters is None:
+            object.__setattr__(self, "num_iters", _USUAL_ITERS[self.method])
+        require_int("num_iters", self.num_iters, 0 if self.method == "direct" else 1)
         require_int("seed", self.seed, 0, 2**63 - 1)
         require_backend(self.backend)
 
@@ -115,8 +128,9 @@ class PowerIteration:
         Where a `mask` (bool, broadcast to x) is False nothing moves: the start is 0 there, and
         `forward` must see to it that the gradient is.
 
-        num_iters + 2 calls of `forward` and num_iters gradients with respect to the input alone
-        (method="fisher": 2 calls and 2·num_iters + 1 gradients). `forward` must give logits [B, C]
+        With n = num_iters: n + 2 calls of `forward` and n + 1 gradients with respect to the input
+        alone (from a random start n + 2 calls and n gradients, with method="fisher" 2 and 2·n + 1).
+        `forward` must give logits [B, C]
         and let each sample's depend on that sample only. The KL itself is never recorded: its
         gradient with respect to the logits comes from one op, scaled per row so that half types do
         not underflow (only its direction matters). Nothing in here waits for the device.
@@ -138,17 +152,42 @@ class PowerIteration:
         index: Tensor,
         clean: Tensor | None = None,
         mask: Tensor | None = None,
+        pull: Pull | None = None,
     ) -> Perturbed:
         """x + r for each sample of x [B, ...]; `forward`, `index` and `mask` as in :meth:`run`.
 
         `clean` [B, C] are the logits that the divergence is measured from, detached; without them
         they are those of `forward`. (method="fisher" is exact at the logits of its own forward.)
+        `pull`, for method="direct" alone and with `clean`, makes of a slope like the clean logits
+        its gradient by x, where the caller has recorded their forward.
         """
         # (Not a decorator, which torch.compile cannot trace on a method.)
         with torch.no_grad():
+            if self.method == "direct":
+                return self._search_directly(forward, x, clean, pull)
             if self.method == "fisher":
                 return self._search_by_fisher(forward, x, index, clean, mask)
             return self._search_by_differences(forward, x, index, clean, mask)
+
+    def _search_directly(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        clean: Tensor | None,
+        pull: Pull | None,
+    ) -> Perturbed:
+        ops, eps = load_backend(self.backend), float(self.eps)
+        if clean is None or pull is None:
+            logits, pull = recorded(forward, x.detach())
+            # The logits are copied: a model may write the next ones to the same place.
+            clean = logits.detach().clone()
+        slope, _ = ops.fisher_direction(clean)
+        moved, norm = ops.perturb(x, pull(slope), eps, return_norm=True)
+        finite = finite_rows(clean) & torch.isfinite(norm).to(clean.device)
+        flat = (norm == 0).to(clean.device)
+        for _ in range(cast(int, self.num_iters)):
+            self._step(forward, clean, x, moved, eps, finite, flat)
+        return Perturbed(clean, moved.detach(), finite, flat)
 
     def _search_by_fisher(
         self,
@@ -162,7 +201,7 @@ class PowerIteration:
         network = Linearised(forward, x)
         clean = network.logits if clean is None else clean
         unit = self._start(torch.zeros_like(x), 1.0, index, mask)
-        moved, finite, flat = search(ops, network, x, unit, self.num_iters, eps)
+        moved, finite, flat = search(ops, network, x, unit, cast(int, self.num_iters), eps)
         finite, flat = finite.to(clean.device), flat.to(clean.device)
         return Perturbed(clean, moved, finite & finite_rows(clean), flat)
 
@@ -183,8 +222,8 @@ class PowerIteration:
             clean = forward(x.clone()).clone()
         finite = finite_rows(clean)
         flat = torch.zeros_like(finite)
-        for step in range(1, self.num_iters + 1):
-            radius = eps if step == self.num_iters else xi
+        for step in range(1 - cast(int, self.num_iters), 1):
+            radius = xi if step else eps
             self._step(forward, clean, x, moved, radius, finite, flat)
         return Perturbed(clean, moved.detach(), finite, flat)
 

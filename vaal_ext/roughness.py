@@ -29,16 +29,16 @@ def ldr_scores(
     model: Model,
     x: Tensor,
     *,
-    xi: float | None = None,
     eps: float,
-    num_iters: int = 5,
+    method: str = "direct",
+    num_iters: int | None = None,
+    xi: float | None = None,
     divergence: str = "symmetric",
     smoothing: float = 0.0,
     seed: int = 0,
     sample_index: Tensor | None = None,
     backend: str = "fused",
     logits_fn: LogitsFn | None = None,
-    method: str = "finite-difference",
     sign: str = "paper",
 ) -> Tensor:
     """Local Distributional Roughness of one batch (Eq. 4 of the paper, with r of Eq. 1).
@@ -102,7 +102,7 @@ def ldr_scores(
     Warns if the model gives probabilities instead of logits.
     """
     settings = PowerIteration(
-        xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
+        eps, method, num_iters, xi, divergence, smoothing, seed, backend, sign
     )
     model = unwrapped(model)
     forward = forward_of(model, logits_fn)
@@ -124,7 +124,7 @@ class LDRScorer:
     """Scores a whole pool: :func:`ldr_scores` in batches, with the posterior's summary besides.
 
     Args:
-        model, xi, eps, num_iters, divergence, smoothing, seed, backend, logits_fn, method, sign:
+        model, eps, method, num_iters, xi, divergence, smoothing, seed, backend, logits_fn, sign:
             see :func:`ldr_scores`.
         encode: for perturbation at an inner point of the network, and for samples that are no
             floating tensors. Of a batch x from the pool, on the device, it gives the point that is
@@ -187,9 +187,10 @@ class LDRScorer:
         self,
         model: Model,
         *,
-        xi: float | None = None,
         eps: float,
-        num_iters: int = 5,
+        method: str = "direct",
+        num_iters: int | None = None,
+        xi: float | None = None,
         divergence: str = "symmetric",
         smoothing: float = 0.0,
         seed: int = 0,
@@ -205,12 +206,11 @@ class LDRScorer:
         compile_model: bool = False,
         cuda_graph: bool | str = "auto",
         on_nonfinite: str = "raise",
-        method: str = "finite-difference",
         sign: str = "paper",
     ) -> None:
         self._run = PoolRun(
             model,
-            PowerIteration(xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign),
+            PowerIteration(eps, method, num_iters, xi, divergence, smoothing, seed, backend, sign),
             logits_fn=logits_fn,
             encode=encode,
             device=device,
@@ -327,9 +327,8 @@ class LDRScorer:
 def _warn_of_flat(flat: int, count: int) -> None:
     if flat:
         warnings.warn(
-            f"LDR is 0 for {flat} of {count} samples because a gradient of the divergence was "
-            "exactly 0 there: the network is flat around them, or xi is so small that x + xi*u "
-            "rounds to x",
+            f"LDR is 0 for {flat} of {count} samples because a gradient was exactly 0 there: the "
+            "network is flat around them, or a step xi was so small that x + xi*u rounds to x",
             RuntimeWarning,
             stacklevel=3,
         )

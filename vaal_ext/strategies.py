@@ -153,15 +153,15 @@ class Vaal(Strategy):
     """
 
     eps: float
+    method: str = "direct"
+    num_iters: int | None = None
     xi: float | None = None
-    num_iters: int = 5
     divergence: str = "symmetric"
     smoothing: float = 0.0
     percentile: float | str = 90.0
     class_prior: Any = "uniform"
     order: Order = "ascending"
     backend: str = "fused"
-    method: str = "finite-difference"
     sign: str = "paper"
 
     name: ClassVar[str] = "vaal"
@@ -173,7 +173,7 @@ class Vaal(Strategy):
         select(mean, [0], 1, posterior_mean=mean, **self._selection(self._percentile(1, 1, 0.5)))
 
     def _power_iteration(self) -> dict[str, Any]:
-        names = ("xi", "eps", "num_iters", "divergence", "smoothing", "backend", "method", "sign")
+        names = ("eps", "method", "num_iters", "xi", "divergence", "smoothing", "backend", "sign")
         return {name: getattr(self, name) for name in names}
 
     def _selection(self, percentile: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, require_positive, require_sample_index
+from vaal_ext.fisher import recorded
 from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, with_copied_buffers
 from vaal_ext.power_iteration import PowerIteration
@@ -22,9 +23,10 @@ def vat_loss(
     model: Model,
     x: Tensor,
     *,
-    xi: float | None = None,
     eps: float,
-    num_iters: int = 1,
+    method: str = "direct",
+    num_iters: int | None = None,
+    xi: float | None = None,
     divergence: str = "symmetric",
     smoothing: float = 0.0,
     seed: int = 0,
@@ -32,7 +34,6 @@ def vat_loss(
     entropy_weight: float = 0.0,
     backend: str = "fused",
     logits_fn: LogitsFn | None = None,
-    method: str = "finite-difference",
     sign: str = "paper",
 ) -> Tensor:
     """Mean roughness of a batch, to be minimised: -1/N times the sum of LDS in the paper's Eq. 3.
@@ -44,7 +45,7 @@ def vat_loss(
     the number returned, and the symmetric J has no side that could be the target. (Published VAT
     code takes KL(p‖q) instead and holds p fixed.)
 
-    The model runs in the mode it is in, num_iters + 2 times (3 times with method="fisher"). In
+    The model runs in the mode it is in, num_iters + 2 times (with method="fisher" 3 times). In
     training mode batch norm normalises each pass by that pass's own statistics (a sample's r then
     serves the whole batch a little; all samples count alike in it), and every pass draws its own
     dropout mask from torch's global generator, so that J also measures the masks. Buffers (the
@@ -57,12 +58,14 @@ def vat_loss(
         model: an nn.Module or any callable that gives logits [B, C] for x. Of a callable that is no
             nn.Module the buffers are not protected.
         x: floating, [B, ...], B >= 1, labelled and unlabelled samples alike; not modified.
-        xi, eps: lengths per sample in units of the network's input; see
+        eps, xi: lengths per sample in units of the network's input; see
             :func:`vaal_ext.ldr_scores` for the step xi that rounding allows.
-        num_iters: power iterations (Ip); VAT's usual one.
-        divergence, smoothing, backend, logits_fn, method, sign: see :func:`vaal_ext.ldr_scores`.
+        method, divergence, smoothing, backend, logits_fn, sign: see :func:`vaal_ext.ldr_scores`.
+            With "direct" the clean forward, which the loss needs anyway, serves the search too.
             With sign="max" or "mean" x + r and x - r pass in one batch, which batch norm in
             training mode normalises as one.
+        num_iters: steps of the search (Ip), by default VAT's usual one from a random start, and
+            with method="direct" none after its first.
         seed, sample_index: key each sample's start direction; sample_index is int64 [B] on the
             device of x, by default arange(B). Change one of them from step to step.
         entropy_weight: of the mean conditional entropy, finite and >= 0. 0 leaves it out.
@@ -81,8 +84,10 @@ def vat_loss(
         RuntimeError: called under torch.inference_mode(), where nothing can be differentiated; a
             TorchScript or DataParallel model, which torch.func.functional_call refuses.
     """
+    if num_iters is None and method != "direct":
+        num_iters = 1
     settings = PowerIteration(
-        xi, eps, num_iters, divergence, smoothing, seed, backend, method, sign
+        eps, method, num_iters, xi, divergence, smoothing, seed, backend, sign
     )
     require_positive("entropy_weight", entropy_weight, or_zero=True)
     check_input(x)
@@ -95,18 +100,22 @@ def vat_loss(
         sample_index = torch.arange(len(x), device=x.device)
     require_sample_index(sample_index, x)
     load_backend(backend)
-    recorded = forward_of(with_copied_buffers(model, detached=False), logits_fn)
+    learning = forward_of(with_copied_buffers(model, detached=False), logits_fn)
     searching = forward_of(with_copied_buffers(model, detached=True), logits_fn)
     x = x.detach()
     # Every call gets its own copy of the input: a model may begin with an in-place layer. And the
     # logits are copied: a model may write the next ones to the same place.
-    clean = recorded(x.clone()).clone()
-    if (
-        clean.is_cpu and not torch.compiler.is_compiling()
-    ):  # where the answer need not be waited for
+    pull = None
+    if method == "direct":
+        clean, pull = recorded(learning, x, kept=True)
+        clean = clean.clone()
+    else:
+        clean = learning(x.clone()).clone()
+    # (Where the answer need not be waited for.)
+    if clean.is_cpu and not torch.compiler.is_compiling():
         warn_of_probabilities(model, clean)
-    found = settings.search(searching, x, sample_index, clean.detach())
-    loss = settings.divergence_of(recorded, clean, x, found.moved).mean()
+    found = settings.search(searching, x, sample_index, clean.detach(), pull=pull)
+    loss = settings.divergence_of(learning, clean, x.detach(), found.moved).mean()
     if entropy_weight:
         loss = loss + float(entropy_weight) * _entropy(clean).mean()
     return loss
@@ -118,7 +127,7 @@ class VatSettings:
 
     Attributes:
         weight: λ, finite and above 0.
-        xi, eps, num_iters: see :func:`vat_loss`.
+        eps, method, num_iters, xi: see :func:`vat_loss`.
         decay: the share of a training, at its end, in which the learning rate falls linearly to 0,
             in [0, 1]; 0 keeps it constant. The term is another in every step, by its samples and
             directions, so at a constant rate the last weights are noisy.
@@ -126,9 +135,10 @@ class VatSettings:
     """
 
     weight: float
-    xi: float
     eps: float
-    num_iters: int
+    method: str = "direct"
+    num_iters: int | None = None
+    xi: float | None = None
     decay: float = 0.0
     backend: str = "fused"
 
@@ -137,7 +147,7 @@ class VatSettings:
         require_number("decay", self.decay)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {self.decay}")
-        PowerIteration(self.xi, self.eps, self.num_iters, backend=self.backend)
+        PowerIteration(self.eps, self.method, self.num_iters, self.xi, backend=self.backend)
 
 
 class VatTerm:
@@ -171,9 +181,10 @@ class VatTerm:
             loss = vat_loss(
                 model,
                 self.x[batch],
-                xi=settings.xi,
                 eps=settings.eps,
+                method=settings.method,
                 num_iters=settings.num_iters,
+                xi=settings.xi,
                 seed=self.seed,
                 sample_index=numbers_drawn,
                 backend=settings.backend,

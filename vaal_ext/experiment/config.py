@@ -95,8 +95,10 @@ class RunConfig:
                 raise TypeError(f"{name} must be a string, got {getattr(self, name)!r}")
         query, regularised = self._query_and_regulariser()
         table = run_settings(self.dataset, regularised)
-        if self.method == "fisher":
+        if self.method != "finite-difference":
             del table["xi"]
+        if self.method == "direct":
+            table["num_iters"] = 0
         given = {n: plain_number(v) for n, v in asdict(self).items() if v is not None}
         if query == "dfal":
             table["twins"] = True
@@ -182,7 +184,7 @@ class RunConfig:
             return None
         try:
             settings = {name.removeprefix("vat_"): getattr(self, name) for name in _VAT}
-            return VatSettings(**settings, backend=self.backend)
+            return VatSettings(**settings, method="finite-difference", backend=self.backend)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of the regulariser: {error}") from error
 

@@ -5,6 +5,7 @@ A is the type of the arithmetic in the docstrings: float64 for float64 input, el
 
 from . import _library  # noqa: F401  (loads the kernels; everything below needs them)
 from .deepfool_step import deepfool_step
+from .fisher_direction import fisher_direction
 from .fisher_product import fisher_product
 from .perturb import perturb
 from .posterior_summary import posterior_summary
@@ -14,6 +15,7 @@ from .symmetric_kl_direction import symmetric_kl_direction
 
 __all__ = [
     "deepfool_step",
+    "fisher_direction",
     "fisher_product",
     "perturb",
     "posterior_summary",

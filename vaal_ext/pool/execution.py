@@ -144,10 +144,11 @@ def _batch_size(
     if memory_limit is None:
         memory_limit = int(_MEMORY_SHARE * available_memory(run.device))
     growth = MemoryGrowth(run.device)
-    # One step of the power iteration for every size: the rates keep their proportions. So they do
-    # with few samples that are repeated, which spares reading thousands.
+    # As few steps of the search as there can be for every size: the rates keep their proportions.
+    # So they do with few samples that are repeated, which spares reading thousands.
     if isinstance(run.probe, PowerIteration):
-        run = replace(run, probe=replace(run.probe, num_iters=1))
+        fewest = 0 if run.probe.method == "direct" else 1
+        run = replace(run, probe=replace(run.probe, num_iters=fewest))
     x = first_samples(pool, min(len(index), _READ))
     if len(x) == 0:
         return 1, "batch size 1 (the pool is empty)"
@@ -160,7 +161,7 @@ def _batch_size(
     largest = min(len(index), _LARGEST_BATCH)
     size, rates = choose_batch_size(run_batch, largest, growth.peak, memory_limit)
     tried = ", ".join(f"{b}: {rate:.0f}" for b, rate in rates.items())
-    return size, f"batch size {size} (samples/s with one iteration: {tried})"
+    return size, f"batch size {size} (samples/s in a short trial: {tried})"
 
 
 def _mode(run: BatchRun, pool: Any, index: np.ndarray | range, batch_size: int) -> tuple[Mode, str]:

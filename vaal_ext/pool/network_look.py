@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -78,9 +78,12 @@ def look_at_network(
         return
     with lent(), _random_states_kept():
         samples = _unless_it_fails(spread) or first
-    correlation = _unless_it_fails(lambda: _between_starts(run, settings, samples, mode, lent))
+    other = _another_search(settings)
+    correlation = _unless_it_fails(
+        lambda: _between_searches(run, (settings, other), samples, mode, lent)
+    )
     if correlation is not None and correlation < _RANK_CORRELATION:
-        _warn_of_noise(settings, correlation)
+        _warn_of_noise(settings, other, correlation)
 
 
 @contextmanager
@@ -157,19 +160,30 @@ def _warn_of_what_moves(
             f"the network computes in {str(coarsest).removeprefix('torch.')}, whose logits hardly "
             "resolve the step xi of method='finite-difference', so LDR ranks samples badly: "
             "convert the network to float32 (and pass amp= to run it in half precision where that "
-            "does no harm), or take method='fisher'"
+            "does no harm), or take method='direct'"
         )
 
 
-def _between_starts(
-    run: BatchRun, settings: PowerIteration, first: list[Batch], mode: Mode, lent: Lent
+def _another_search(settings: PowerIteration) -> PowerIteration:
+    """What ranks samples alike where the search finds what it looks for: another random start, or,
+    with method="direct", which has none, two steps more."""
+    if settings.method == "direct":
+        return replace(settings, num_iters=cast(int, settings.num_iters) + 2)
+    return replace(settings, seed=(int(settings.seed) + 1) % 2**63)
+
+
+def _between_searches(
+    run: BatchRun,
+    searches: tuple[PowerIteration, PowerIteration],
+    samples: list[Batch],
+    mode: Mode,
+    lent: Lent,
 ) -> float | None:
-    """Spearman's correlation of LDR between two random starts; None where most samples are flat."""
+    """Spearman's correlation of LDR between two searches; None where most samples are flat."""
     scores = []
-    for seed in (settings.seed, (settings.seed + 1) % 2**63):
-        other = replace(run, probe=replace(settings, seed=int(seed)))
+    for search in searches:
         with lent():
-            found = [other(x, index, mode) for x, index in first]
+            found = [replace(run, probe=search)(x, index, mode) for x, index in samples]
         ldr = torch.cat([roughness.ldr for roughness in found])
         flat = torch.cat([roughness.flat for roughness in found])
         scores.append(ldr.double().masked_fill(flat, torch.nan).cpu().numpy())
@@ -177,18 +191,25 @@ def _between_starts(
     return rank_correlation(scores[0][known], scores[1][known]) if known.sum() >= _ENOUGH else None
 
 
-def _warn_of_noise(settings: PowerIteration, correlation: float) -> None:
+def _warn_of_noise(settings: PowerIteration, other: PowerIteration, correlation: float) -> None:
+    # One digit, so that the rounds of a loop say the same and Python shows it once.
+    found = f"(Spearman's correlation {max(correlation, 0.0):.1f})"
+    if settings.method == "direct":
+        warn_caller(
+            "LDR ranks samples of the pool otherwise once its search goes two steps further "
+            f"{found}: at this eps the first step does not find the worst perturbation. Pass "
+            f"num_iters={other.num_iters}, or a smaller eps"
+        )
+        return
     advice = [
-        (settings.sign != "max", "sign='max' (which helps most)"),
-        (settings.method != "fisher", "method='fisher'"),
-        (True, f"more iterations (num_iters={4 * settings.num_iters})"),
+        (True, "method='direct', which has no random start"),
+        (settings.sign != "max", "sign='max'"),
+        (True, f"more iterations (num_iters={4 * cast(int, settings.num_iters)})"),
         (True, "a smaller eps"),
     ]
-    # One digit, so that the rounds of a loop say the same and Python shows it once.
     warn_caller(
         "LDR is mostly noise here: from other random starts samples of the pool rank otherwise "
-        f" (Spearman's correlation {max(correlation, 0.0):.1f}). What steadies it: "
-        + ", ".join(text for holds, text in advice if holds)
+        f"{found}. What steadies it: " + ", ".join(text for holds, text in advice if holds)
     )
 
 
