@@ -71,8 +71,8 @@ def textbook_ldr(
 def test_ldr_is_the_textbooks(backend, divergence, smoothing, num_iters):
     model, x, index = smooth_mlp(), normal(12, 20), torch.arange(12) * 1000 + 3
     settings = {
-        "method": "finite-difference", "xi": 0.5, "eps": 1.5, "num_iters": num_iters, "seed": 7, "divergence": divergence,
-        "smoothing": smoothing,
+        "method": "finite-difference", "xi": 0.5, "eps": 1.5, "num_iters": num_iters, "seed": 7,
+        "divergence": divergence, "smoothing": smoothing,
     }  # fmt: skip
     expected = textbook_ldr(model, x, index, **settings)
     got = ldr_scores(model, x, sample_index=index, backend=backend, **settings)

@@ -51,7 +51,9 @@ def ldr_scores(
       diag(p) - ppᵀ of its largest eigenvalue, turned away from the pseudo label. F is the Hessian
       of the KL by the logits, so w is the change of the logits that changes the posterior most, and
       Jᵀw the shortest way there. One gradient, no random start. Each of `num_iters` more steps sets
-      r to eps along the gradient of J at x + r, which nears the largest J at long eps.
+      r to eps along the gradient of J at x + r: wanted at long eps, and by networks whose logits
+      differ much in how fast they change (untrained ones), where five steps of the next search are
+      nearer to the largest J than the first one of this.
     * "finite-difference": the paper's power iteration (section III-A). From a random u, `num_iters`
       times, u is set to the unit gradient of J(f(x), f(x + xi u)); r = eps·u.
     * "fisher": the same with the exact product JᵀFJu, the Hessian of the KL at r = 0, in the place
@@ -93,11 +95,11 @@ def ldr_scores(
         sign: r and -r are alike to the Hessian, not to J: "paper" takes J at x + r, with the sign
             that the search led to, "max" the larger of J at x + r and x - r, "mean" their mean (one
             more forward). With "direct" the sign is that which takes from the pseudo label; on
-            MNIST "max" finds no more. A random start nearly at right angles to the worst direction leaves
-            the sign to rounding: of 2,000 MNIST images (the paper's CNN, 300 labels, xi 0.01, eps
-            1, 8 iterations, logits off by up to 2 ulps at random, twice) 5 and 6 came out at the
-            other side, where J is another by a factor of 440 at the median; with "max" none moved
-            by more than 20 %.
+            MNIST "max" finds no more. A random start nearly at right angles to the worst direction
+            leaves the sign to rounding: of 2,000 MNIST images (the paper's CNN, 300 labels, xi
+            0.01, eps 1, 8 iterations, logits off by up to 2 ulps at random, twice) 5 and 6 came out
+            at the other side, where J is another by a factor of 440 at the median; with "max" none
+            moved by more than 20 %.
 
     Returns:
         [B] on the device of the logits, float64 where they are, else float32; in nats, >= 0. It
