@@ -182,8 +182,9 @@ class PowerIteration:
             logits, pull = recorded(forward, x.clone())
             # The logits are copied: a model may write the next ones to the same place.
             clean = logits.detach().clone()
+            del logits
         gradient = pull(ops.fisher_direction(clean)[0])
-        logits = pull = None  # so that what they hold of the forward makes room
+        del pull  # and what it holds of the forward: room for the next one
         moved, norm = ops.perturb(x, gradient, eps, return_norm=True)
         del gradient
         finite = finite_rows(clean) & torch.isfinite(norm).to(clean.device)
