@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from vaal_ext.checksums import read_recorded
 from vaal_ext.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import with_defaults
+from vaal_ext.experiment.config import OF_VAAL, with_defaults
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.reading import parse_json
 from vaal_ext.selection import accuracy_percentile
@@ -237,7 +237,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config
-        treatment = [f"{k}={_text(config[k])}" for k in sorted(config) if k not in _NOT_A_TREATMENT]
+        treatment = [f"{k}={_text(config[k])}" for k in sorted(config) if _counts(k, config)]
         same = groups.setdefault(" ".join(treatment), [])
         for other in same:
             if other.config["seed"] == run.config["seed"]:
@@ -256,9 +256,15 @@ def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
     different = [
         f"{key}={run.config.get(key)}"
         for key in keys
-        if key not in _NOT_A_TREATMENT and len({_text(c.get(key)) for c in rivals}) > 1
+        if _counts(key, run.config) and len({_text(c.get(key)) for c in rivals}) > 1
     ]
     return f"{strategy} ({', '.join(different)})" if different else strategy
+
+
+def _counts(setting: str, config: Mapping[str, Any]) -> bool:
+    """Whether a setting can change what a run of this configuration comes to."""
+    query = config["strategy"].partition("+")[0]
+    return setting not in _NOT_A_TREATMENT and (query == "vaal" or setting not in OF_VAAL)
 
 
 def _text(setting: Any) -> str:
