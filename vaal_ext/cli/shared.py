@@ -30,9 +30,7 @@ Method = Annotated[
 ]
 NumIters = Annotated[
     int | None,
-    typer.Option(
-        help="Gradient steps: of --method direct those after the first (0), else Ip (5)."
-    ),
+    typer.Option(help="Gradient steps: of --method direct those after the first (0), else Ip (5)."),
 ]
 Sign = Annotated[
     Literal["paper", "max", "mean"],

@@ -16,7 +16,6 @@ from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.vat import VatSettings
 
 __all__ = [
-    "OF_VAAL",
     "ResolvedConfig",
     "RunConfig",
     "as_begun",
@@ -28,7 +27,7 @@ __all__ = [
 _VAT = ("vat_weight", "vat_method", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
 # Of the query, and read by the strategy vaal alone.
-OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
+_OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
 
 # How r is found, by the query and by the regulariser: what a later version has other defaults of.
 _SEARCHES = tuple(
@@ -172,12 +171,13 @@ class RunConfig:
         if name not in STRATEGIES or name == "vaal":
             return
         defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
-        usual = replace(self, **{setting: defaults[setting] for setting in OF_VAAL}).resolved()
-        for setting in OF_VAAL:
+        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL})
+        tables = usual.resolved(), replace(usual, method="finite-difference").resolved()
+        for setting in _OF_VAAL:
             value = getattr(self, setting)
             if not any(
                 isinstance(value, type(known)) and value == known
-                for known in (defaults[setting], getattr(usual, setting))
+                for known in (defaults[setting], *(getattr(table, setting) for table in tables))
             ):
                 raise ValueError(
                     f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"

@@ -69,12 +69,12 @@ def run(
         ImportError: a TensorBoard log is asked for, and tensorboard is not installed.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
+    given, config = config, config.resolved()
     begun = begun_with(Path(out))
     if begun is None:
-        config.refuse_unread()
+        given.refuse_unread()
     else:
-        config = as_begun(config, begun)
-    config = config.resolved()
+        config = as_begun(given, begun).resolved()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)

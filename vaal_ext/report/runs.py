@@ -16,7 +16,7 @@ import numpy as np
 from vaal_ext.checksums import read_recorded
 from vaal_ext.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import OF_VAAL, with_defaults
+from vaal_ext.experiment.config import with_defaults
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.reading import parse_json
 from vaal_ext.selection import accuracy_percentile
@@ -26,6 +26,9 @@ __all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device", "on_unreadable")
+
+# The defaults of these have changed, and a strategy other than vaal does not read them.
+_OF_THE_SEARCH = ("method", "xi", "num_iters")
 
 # What is read of a run's configuration; the rest only tells groups apart.
 _CONFIG = {
@@ -264,7 +267,7 @@ def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
 def _counts(setting: str, config: Mapping[str, Any]) -> bool:
     """Whether a setting can change what a run of this configuration comes to."""
     query = config["strategy"].partition("+")[0]
-    return setting not in _NOT_A_TREATMENT and (query == "vaal" or setting not in OF_VAAL)
+    return setting not in _NOT_A_TREATMENT and (query == "vaal" or setting not in _OF_THE_SEARCH)
 
 
 def _text(setting: Any) -> str:
