@@ -58,7 +58,7 @@ void directions(const DirectionArguments& args, int64_t begin, int64_t end) {
     const V R = Rows::sum(sum_w.total);
 
     V sigma = first_root<V>(e, R, Rows::sum(sum_wd.total));
-    auto there = sigma != sigma;
+    auto there = alone | (sigma != sigma);
     for (int step = 0; step < kMostSteps && any_lane(~there); ++step) {
       LongSum<V> sum_s{}, sum_t{};
       V block_s{}, block_t{};
