@@ -85,10 +85,13 @@ void directions(const DirectionArguments& args, int64_t begin, int64_t end) {
       store(column_w + at, entry);
     }, [&]() __attribute__((always_inline)) { sum_v.take(block_v); });
     const V all = Rows::sum(sum_v.total);
-    for (int lane = 0; lane < Rows::kRows; ++lane)
-      column_w[k[lane] * Rows::kRows + lane] = -all[lane];
     const V nothing = a_k - a_k;  // 0, or NaN
-    Rows::write(static_cast<T*>(args.out), first, end, cols, column_w, alone ? nothing : 1 / all);
+    T* const out = static_cast<T*>(args.out);
+    Rows::write(out, first, end, cols, column_w, alone ? nothing : 1 / all);
+    // The pivot's own entry is Σ v, turned round: -1 to the bit.
+    const V pivot = alone ? nothing : (all - all) - 1;
+    for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
+      store_some<S>(out + (first + lane) * cols + k[lane], broadcast<S>(pivot[lane]), 1);
     const V curvature = alone ? nothing : e / (1 + e * R) * (1 + h * sigma);
     Rows::write_row(static_cast<S*>(args.curvature), first, end, curvature);
   }

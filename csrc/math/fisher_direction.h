@@ -33,7 +33,7 @@ VAAL_HD V inverse_gap(V h) {
 template <class V>
 VAAL_HD V first_root(V e, V R, V M) {
   const V nearest = 1 / (1 + e), mean = (R - M / R) / (1 + e * R);
-  return mean > nearest ? mean : nearest;
+  return (mean > nearest ? mean : nearest) + (R - R);  // NaN where R is
 }
 
 // One step from σ: S = Σ w_j/(σ + D_j), T = Σ w_j/(σ + D_j)².
