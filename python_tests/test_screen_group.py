@@ -20,6 +20,7 @@ def three(rank):
         f"loader{rank}.npz"
     )
     scored(deceiving()).save(f"deceiving{rank}.npz")
+    scored(telling(), above=None).save(f"whole{rank}.npz")
     other, _ = failure(lambda: scored(telling(), above=90.0 + rank))
     dist.destroy_process_group()
     return other
@@ -34,4 +35,6 @@ def test_three_processes_give_what_one_gives(tmp_path):
         assert alone.left_out.any() == (name != "deceiving")
         for rank in range(3):
             assert_same(PoolScores.load(tmp_path / f"{name}{rank}.npz"), alone)
+    for rank in range(3):
+        assert_same(PoolScores.load(tmp_path / f"whole{rank}.npz"), scores_of(telling()))
     assert all("above is 90.0 there and 91.0 here" in text for text in found)

@@ -43,8 +43,8 @@ _RESULTS_BEHIND = {"cuda": 1}
 
 class Part(NamedTuple):
     """What a part of a pool came to: its scores, how many of its samples are flat, and the places
-    in the part (int64) of the samples that the scores are of: all, unless a loader's sampler leaves
-    some out."""
+    in the part, int64 [N], of the N samples that the scores are of: all, unless a loader's sampler
+    leaves some out."""
 
     scores: PoolScores
     flat: int

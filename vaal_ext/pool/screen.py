@@ -24,8 +24,8 @@ __all__ = ["Screen", "audit_size", "screen_pays"]
 # missed than `miss` says in at most so many pools of a hundred.
 _CONFIDENCE = 0.95
 
-# By so much of what is scored a further step goes on at most: so pools are read in few pieces, and
-# little is scored in vain.
+# By so much of what is scored a further step goes on at most, and by half of it at least: so pools
+# are read in few pieces, and little is scored in vain.
 _STEP = 1 / 8
 
 # With so much of the pool scored there is nothing left to win, and nothing is risked any more.
@@ -125,10 +125,11 @@ class Screen:
             yield order[done : done + step]
             done = min(done + step, len(order))
             if done >= _TOO_MUCH * len(order):
-                self.reason = "two thirds of the pool were not enough to find all that ranks above the percentile"
+                self.reason = "two thirds of the pool did not hold all that ranks above"
                 break
-            step = min(self._to_follow(done), max(1, int(_STEP * done)))
-            if step == 0:
+            follow = self._to_follow(done)
+            step = max(1, int(_STEP * done / 2), min(follow, int(_STEP * done)))
+            if follow == 0:
                 rest = order[done:]
                 drawn = audit_size(len(rest), int(self._miss * self._count()))
                 audit = rest[np.argsort(_shuffled(self._index[rest], self._seed), kind="stable")]
@@ -137,9 +138,7 @@ class Screen:
                 if not (self.ldr[audit[:drawn]] >= threshold).any():
                     self.threshold = self._threshold()
                     return
-                self.reason = (
-                    "a random audit found samples above the percentile among those to be left out"
-                )
+                self.reason = "a random audit found some that rank above among those to be left out"
                 break
         yield order[~self.scored[order]]
 

@@ -30,7 +30,11 @@ class Team:
     size: int
 
     def gathered(self, work: Callable[[], Any]) -> list[Any]:
-        """What `work` gives in every process, by rank."""
+        """What `work` gives in every process, by rank; all of them call this together.
+
+        Raises:
+            Exception: that of `work` here, or one that says that it failed in another process.
+        """
         raise NotImplementedError
 
 
