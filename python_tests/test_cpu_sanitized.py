@@ -135,6 +135,16 @@ def test_fisher_direction(instruction_set, dtype, misalign):
             assert (relative_error(curvature, expected[1]) <= 400 * roundoff(dtype)).all()
 
 
+@pytest.mark.parametrize("dtype", STORAGE, ids=str)
+def test_normals_of_short_samples(instruction_set, dtype):
+    """The bits that each sample has alone."""
+    kernels = CpuKernels(instruction_set, dtype, 0)
+    index = torch.arange(16) * (2**33 + 1)
+    for count in (1, 2, 4, 5, 63):
+        alone = [kernels.normals(7, int(i), 0, count) for i in index]
+        assert torch.equal(kernels.short_normals(7, index, count), torch.stack(alone))
+
+
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
 def test_norm_and_steps(instruction_set, dtype, misalign):

@@ -83,6 +83,19 @@ def test_every_seed_of_64_bits(seed):
     torch.testing.assert_close(start(x, index, seed), expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 63, 64])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_short_sample_starts_as_it_does_alone(size, dtype):
+    """On the CPU short samples are drawn in groups of 16."""
+    x = torch.randn(37, size).to(dtype)
+    index = torch.randint(-(2**62), 2**62, (2 * len(x),))[::2]
+    alone = [start(x[i : i + 1], index[i : i + 1]) for i in range(len(x))]
+    assert torch.equal(start(x, index), torch.cat(alone))
+    expected = reference.random_perturb(torch.zeros(37, size), 1.0, seed=7, sample_index=index)
+    found = start(torch.zeros(37, size), index)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_a_sample_starts_the_same_in_every_batch():
     x, index = torch.randn(100, 3, 8, 8), torch.arange(100)
     whole = start(x, index)

@@ -76,6 +76,14 @@ struct NormalArguments {
   Storage storage;
 };
 
+// The normals of several short samples, whose numbers lie `stride` apart: elements [0, count) of each.
+struct ShortNormalArguments {
+  uint64_t seed;
+  const int64_t* sample;
+  int64_t stride, samples, count;
+  Storage storage;
+};
+
 struct Kernels {
   const char* isa;
   void (*symmetric_kl)(const KLArguments&, int64_t begin, int64_t end);
@@ -91,6 +99,8 @@ struct Kernels {
   void (*scaled)(const void* from, void* out, int64_t count, int exponent, double factor, Storage);
   // Normals in the type of the arithmetic: double for kFloat64, else float.
   void (*normals)(const NormalArguments&, void* out);
+  // A sample begins at a multiple of count rounded up to 4; the last register is written in full.
+  void (*short_normals)(const ShortNormalArguments&, void* out);
   // As add_scaled, for a direction in the type of the arithmetic.
   void (*add_scaled_normals)(const void* x, const void* normals, void* out, int64_t count,
                              Factor factor, Storage);

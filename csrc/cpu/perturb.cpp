@@ -203,13 +203,37 @@ VAAL_HD void zip(typename Register<S>::V a, typename Register<S>::V b, typename 
   second = __builtin_shuffle(a, b, from + Lane(kLanes / 2));
 }
 
+constexpr int64_t kBatch = 4 * WordMath::kLanes;  // normals of one Philox call
+
+// Lane l of the counter gives elements 4l to 4l + 3 of out.
 template <class S>
-void fill_normals(const NormalArguments& args, S* out) {
+VAAL_HD void normals_of(const PhiloxBlock<WordMath::U>& counter, uint64_t seed, S* out) {
   using W = WordMath;
   using R = Register<S>;
   using V = typename R::V;
   using Words = typename NormalMath<S>::Words;
-  constexpr int64_t kBatch = 4 * W::kLanes;  // normals of one Philox call
+  const auto random = philox4x32_10<W>(counter, uint32_t(seed), uint32_t(seed >> 32));
+  W::Words words[4];
+  for (int i = 0; i < 4; ++i) words[i] = W::join(random.word[i]);
+  for (int part = 0; part < W::kLanes; part += R::kLanes) {
+    Words word[4];
+    for (int i = 0; i < 4; ++i)
+      memcpy(&word[i], reinterpret_cast<const char*>(&words[i]) + 4 * part, sizeof(Words));
+    V n0, n1, n2, n3;
+    box_muller<NormalMath<S>>(word[0], word[1], n0, n1);
+    box_muller<NormalMath<S>>(word[2], word[3], n2, n3);
+    V even[2], odd[2], line[4];
+    zip<S>(n0, n2, even[0], even[1]);
+    zip<S>(n1, n3, odd[0], odd[1]);
+    zip<S>(even[0], odd[0], line[0], line[1]);
+    zip<S>(even[1], odd[1], line[2], line[3]);
+    for (int i = 0; i < 4; ++i) store(out + 4 * part + i * R::kLanes, line[i]);
+  }
+}
+
+template <class S>
+void fill_normals(const NormalArguments& args, S* out) {
+  using W = WordMath;
   const auto broadcast_word = [](uint64_t word) { return W::split(W::Words{} + uint32_t(word)); };
   const W::U index_low = broadcast_word(args.sample), index_high = broadcast_word(args.sample >> 32);
   const W::Words lane = bits_as<W::Words>(lane_numbers<float>());
@@ -219,28 +243,33 @@ void fill_normals(const NormalArguments& args, S* out) {
     const W::Words low = lane + uint32_t(number);
     const W::Words carry = bits_as<W::Words>(low < lane) & 1;
     const W::Words high = carry + uint32_t(number >> 32);
-    const PhiloxBlock<W::U> counter = {{W::split(low), W::split(high), index_low, index_high}};
-    const auto random =
-        philox4x32_10<W>(counter, uint32_t(args.seed), uint32_t(args.seed >> 32));
-    W::Words words[4];
-    for (int i = 0; i < 4; ++i) words[i] = W::join(random.word[i]);
     const int64_t left = args.count - done;
-    S* to = left >= kBatch ? out + done : rest;
-    for (int part = 0; part < W::kLanes; part += R::kLanes) {
-      Words word[4];
-      for (int i = 0; i < 4; ++i)
-        memcpy(&word[i], reinterpret_cast<const char*>(&words[i]) + 4 * part, sizeof(Words));
-      V n0, n1, n2, n3;
-      box_muller<NormalMath<S>>(word[0], word[1], n0, n1);
-      box_muller<NormalMath<S>>(word[2], word[3], n2, n3);
-      V even[2], odd[2], line[4];  // lane l of n0..n3 is elements 4l to 4l + 3
-      zip<S>(n0, n2, even[0], even[1]);
-      zip<S>(n1, n3, odd[0], odd[1]);
-      zip<S>(even[0], odd[0], line[0], line[1]);
-      zip<S>(even[1], odd[1], line[2], line[3]);
-      for (int i = 0; i < 4; ++i) store(to + 4 * part + i * R::kLanes, line[i]);
-    }
+    normals_of<S>({{W::split(low), W::split(high), index_low, index_high}}, args.seed,
+                  left >= kBatch ? out + done : rest);
     if (left < kBatch) memcpy(out + done, rest, left * sizeof(S));
+  }
+}
+
+// Blocks of all samples fill the lanes one after the other.
+template <class S>
+void fill_short_normals(const ShortNormalArguments& args, S* out) {
+  using W = WordMath;
+  const int64_t blocks = (args.count + 3) / 4;
+  int64_t sample = 0, block = 0;
+  for (int64_t done = 0; done < args.samples * blocks; done += W::kLanes) {
+    W::Words number{}, low{}, high{};
+    for (int lane = 0; lane < W::kLanes && sample < args.samples; ++lane) {
+      const uint64_t index = uint64_t(args.sample[sample * args.stride]);
+      number[lane] = uint32_t(block);
+      low[lane] = uint32_t(index);
+      high[lane] = uint32_t(index >> 32);
+      if (++block == blocks) {
+        block = 0;
+        ++sample;
+      }
+    }
+    normals_of<S>({{W::split(number), W::split(W::Words{}), W::split(low), W::split(high)}},
+                  args.seed, out + 4 * done);
   }
 }
 
@@ -263,6 +292,11 @@ void scaled(const void* from, void* out, int64_t count, int exponent, double fac
 void normals(const NormalArguments& args, void* out) {
   args.storage == Storage::kFloat64 ? fill_normals(args, static_cast<double*>(out))
                                     : fill_normals(args, static_cast<float*>(out));
+}
+
+void short_normals(const ShortNormalArguments& args, void* out) {
+  args.storage == Storage::kFloat64 ? fill_short_normals(args, static_cast<double*>(out))
+                                    : fill_short_normals(args, static_cast<float*>(out));
 }
 
 void add_scaled_normals(const void* x, const void* normals, void* out, int64_t count, Factor factor,

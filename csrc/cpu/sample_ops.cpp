@@ -115,6 +115,9 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
   return {out, norm};
 }
 
+// Samples shorter than this are drawn in groups: one alone would leave most of a register idle.
+constexpr int64_t kShort = 64, kGroup = 16;
+
 Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor& sample_index) {
   STD_TORCH_CHECK(x.dim() >= 1 && sample_index.dim() == 1 && sample_index.size(0) == x.size(0) &&
                       sample_index.scalar_type() == ScalarType::Long,
@@ -132,6 +135,31 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
   const int64_t index_stride = sample_index.stride(0);
   const char* x_data = static_cast<const char*>(from.const_data_ptr());
   char* out_data = static_cast<char*>(to.mutable_data_ptr());
+  const Storage arithmetic =
+      storage == Storage::kFloat64 ? Storage::kFloat64 : Storage::kFloat32;
+  if (samples.elements < kShort) {
+    const int64_t padded = (samples.elements + 3) / 4 * 4 * element_bytes(arithmetic);
+    const auto move_group = [&](int64_t first, int64_t count) {
+      alignas(64) char group[kGroup * kShort * sizeof(double)];
+      kernels().short_normals({uint64_t(seed), index + first * index_stride, index_stride, count,
+                               samples.elements, storage},
+                              group);
+      for (int64_t i = 0; i < count; ++i) {
+        const char* direction = group + i * padded;
+        const NormPart part = kernels().norm_part(direction, samples.elements, arithmetic);
+        const int64_t o = (first + i) * samples.elements * bytes;
+        kernels().add_scaled_normals(x_data + o, direction, out_data + o, samples.elements,
+                                     factor_of(radius, part), storage);
+      }
+    };
+    const int64_t least = grain(samples.elements);
+    torch::stable::parallel_for(0, samples.count, least, [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin; first < end; first += kGroup)
+        move_group(first, std::min(kGroup, end - first));
+    });
+    if (to.get() != out.get()) torch::stable::copy_(out, to);
+    return out;
+  }
   // Each thread draws into a buffer of its own; a sample of one chunk is drawn once.
   static thread_local std::vector<double> buffer;
   const auto draw = [&](int64_t sample, int64_t at, int64_t count) {
@@ -139,8 +167,6 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
     kernels().normals({uint64_t(seed), uint64_t(index[sample * index_stride]), at, count, storage},
                       buffer.data());
   };
-  const Storage arithmetic =
-      storage == Storage::kFloat64 ? Storage::kFloat64 : Storage::kFloat32;
   move_samples(
       samples, radius,
       [&](int64_t sample, int64_t at, int64_t count) {

@@ -14,11 +14,12 @@ NormPart norm_part(const void*, int64_t, Storage);
 void add_scaled(const void*, const void*, void*, int64_t, Factor, Storage);
 void scaled(const void*, void*, int64_t, int, double, Storage);
 void normals(const NormalArguments&, void*);
+void short_normals(const ShortNormalArguments&, void*);
 void add_scaled_normals(const void*, const void*, void*, int64_t, Factor, Storage);
 
 extern const Kernels kernels;
 const Kernels kernels = {VAAL_STRING(VAAL_ISA), symmetric_kl, posterior_summary, fisher_product,
                          fisher_direction,      norm_part,    add_scaled,        scaled,
-                         normals,               add_scaled_normals};
+                         normals,               short_normals, add_scaled_normals};
 
 }  // namespace vaal::VAAL_ISA

@@ -116,6 +116,15 @@ const Registration normals("cpu/normals", [](const Call& call, void* const* buff
                         buffer[0]);
 });
 
+// seed, samples, count                         sample numbers → normals
+const Registration short_normals("cpu/short_normals", [](const Call& call, void* const* buffer) {
+  const int64_t* const own = call.integer + 2;
+  kernels(call).short_normals({static_cast<uint64_t>(own[0]),
+                               static_cast<const int64_t*>(buffer[0]), 1, own[1], own[2],
+                               storage(call)},
+                              buffer[1]);
+});
+
 }  // namespace
 }  // namespace testing
 }  // namespace vaal

@@ -136,3 +136,9 @@ class CpuKernels:
         """Elements [begin, begin + count) of the sample's normals."""
         output = self._out((count,), self.scalar)
         return self._call("normals", [seed, sample, begin, count], [], [output])[0]
+
+    def short_normals(self, seed: int, sample_index: Tensor, count: int) -> Tensor:
+        """[16, count]: elements [0, count) of 16 samples, which fill whole registers."""
+        padded = -(-count // 4) * 4
+        buffers = [self._in(sample_index), self._out((16, padded), self.scalar)]
+        return self._call("short_normals", [seed, 16, count], [], buffers)[0][:, :count]
