@@ -1,6 +1,6 @@
 """How near each search of r comes to the worst direction, and what it costs in passes.
 
-    python benchmarks/bench_search.py [--device cpu] [--data-root ROOT] [--cifar FOLDER] [--csv FILE]
+    python benchmarks/bench_search.py [--data-root ROOT] [--cifar FOLDER] [--csv FILE]
 
 Networks of several kinds (kinds.py): ReLU, max pooling, dropout (the paper's CNN on MNIST, if ROOT
 holds it), batch norm (torchvision's ResNet-18 on CIFAR-10, if FOLDER holds its images, a folder a
@@ -56,9 +56,8 @@ def runner_up(eps: float) -> Search:
             logits, pull = recorded(forward, x)
             clean = logits.detach().clone()
             best = clean.topk(2, 1).indices
-            slope = torch.zeros_like(clean).scatter(
-                1, best, clean.new_tensor([-1.0, 1.0]).expand(len(x), 2)
-            )
+            signs = clean.new_tensor([-1.0, 1.0]).expand_as(best)
+            slope = torch.zeros_like(clean).scatter(1, best, signs)
             return ops.symmetric_kl(clean, forward(ops.perturb(x, pull(slope), eps)))
 
     return search

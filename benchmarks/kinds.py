@@ -85,7 +85,7 @@ def attention(samples: int, device: torch.device) -> Trained:
 
 
 def many_classes(samples: int, device: torch.device) -> Trained:
-    """An MLP on 500 normal clouds of 32 features, ten labels a class; deviation 0.7 of the means'."""
+    """An MLP on 500 normal clouds of deviation 0.7 around means of deviation 1, ten labels each."""
     generator = torch.Generator().manual_seed(SEED)
     means = torch.randn(_CLASSES, _FEATURES, generator=generator)
     labelled = _CLASSES * _OF_A_CLASS
