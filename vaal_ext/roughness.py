@@ -14,11 +14,14 @@ from torch import Tensor
 from vaal_ext.backend import load_backend
 from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, borrowed, unwrapped
+from vaal_ext.pool.batches import pool_size
 from vaal_ext.pool.distributed import group_size, score_together
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.inner_point import Encode
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.scoring import PoolRun, index_array
+from vaal_ext.pool.screen import screen_pays
+from vaal_ext.pool.screened import Alone, require_screen, screened
 from vaal_ext.pool.shards import score_shards
 from vaal_ext.power_iteration import PowerIteration
 
@@ -241,11 +244,28 @@ class LDRScorer:
         self,
         pool: Any,
         *,
+        above: float | None = None,
+        miss: float = 0.01,
         sample_index: Tensor | None = None,
         progress: bool = True,
         group: Any = None,
     ) -> PoolScores:
         """Scores every sample of the pool; memory for four batches and 64 bytes a sample.
+
+        With `above` LDR is given only for the samples that rank above that percentile, which is all
+        that a query needs, and is computed for few others. One forward over the pool gives, beside
+        the summary of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is
+        nearly proportional while eps is small. Samples are scored in falling order of λ, in steps,
+        until the largest LDR/λ so far, times the λ of the next one, no longer reaches the
+        threshold. Then so many of the rest are scored, drawn at random, that were more than `miss`
+        of the candidates among it the draw would have shown one in 95 of 100 pools. If it shows
+        one, or if two thirds of the pool were scored before that, all are scored, and a warning
+        says so. A small pool, of which that would take most, is scored whole at once.
+
+        A pool is read twice at most, the second time only where it is scored. What a sample is
+        scored as does not depend on `above`, to rounding. With seed and pool the samples drawn are
+        fixed, whatever the batch size and however many processes. (A sample whose logits are
+        finite at x and not at x + r has a part in posterior_mean here.)
 
         Names of the samples (see :class:`vaal_ext.PoolScores`) take 4 bytes a letter of the longest
         of them besides, for each sample: NumPy gives every text of an array the same room.
@@ -266,6 +286,10 @@ class LDRScorer:
                 mmap_mode="r") maps, several of them in a torch.utils.data.ConcatDataset, or a
                 Dataset that reads its files. Where its sample is None there is none (a file that
                 cannot be read, say): ldr, entropy and margin are NaN, the pseudo label is -1.
+            above: a percentile, 0 <= above < 100: that of the query or a lower one. The ldr of
+                samples that do not rank above it is -inf, and :func:`vaal_ext.select` refuses a
+                percentile, or a number of samples, for which it would be needed. None: LDR for all.
+            miss: the share of the samples above the percentile that may be missed.
             sample_index: int64 [N], the identity of each sample of the tensor or dataset, by
                 default arange(N). Give it when the pool is a part of a larger set, so that a
                 sample keeps its start direction (and its score) from pool to pool.
@@ -275,17 +299,28 @@ class LDRScorer:
                 initialised. A group of this process alone scores here, whatever the others do.
 
         Raises:
-            TypeError, ValueError: see :func:`ldr_scores`, and `on_nonfinite`; a pool of another
-                kind, a loader whose order cannot be followed, or a sampler that repeats samples (or
-                leaves some out, where there are several processes); processes that differ in pool,
-                network or settings.
+            TypeError, ValueError: see :func:`ldr_scores`, and `on_nonfinite`; a percentile that is
+                none, or one with smoothing; a pool of another kind, a loader whose order cannot be
+                followed, or a sampler that repeats samples (or leaves some out, where there are
+                several processes); processes that differ in pool, network or settings.
             RankFailedError: (a ConnectionError) another process of the group failed or died.
         """
+        run, screen = self._run, None
+        if above is not None:
+            settings = cast(PowerIteration, run.probe)
+            require_screen(settings, above, miss)
+            if screen_pays(pool_size(pool), above, miss, settings):
+                screen = float(above), float(miss)
         if group_size(group) > 1:
-            scores, flat = score_together(self._run, pool, sample_index, progress, group)
+            scores, flat, scored = score_together(run, pool, sample_index, progress, group, screen)
+        elif screen is None:
+            scores, flat = run.score(pool, sample_index, progress)
+            scored = scores.num_samples
         else:
-            scores, flat = self._run.score(pool, sample_index, progress)
-        _warn_of_flat(flat, scores.num_samples)
+            run.choose(pool, run.index(pool, sample_index))
+            run.looks.expect()
+            scores, flat, scored = screened(run, pool, sample_index, progress, *screen, Alone())
+        _warn_of_flat(flat, scored)
         return scores
 
     def score_shards(

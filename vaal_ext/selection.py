@@ -19,6 +19,7 @@ __all__ = [
     "candidate_count",
     "class_quotas",
     "percentile_rank",
+    "require_percentile",
     "select",
 ]
 
@@ -149,7 +150,9 @@ def select(
     Ties in the score go to the smaller pool index.
 
     Args:
-        scores: roughness of each sample of the pool, real [N]. NaN: the sample is left out.
+        scores: roughness of each sample of the pool, real [N]. NaN: the sample is left out. -inf:
+            it is known only that it ranks below the others (see `above` of
+            :meth:`vaal_ext.LDRScorer.score`).
         pseudo_labels: argmax of each posterior, integers [N] in [0, num_classes).
         n: number of samples to choose, 1 <= n <= the number of samples with a score.
         percentile: the paper's PRT, 0 <= percentile < 100. With 0 every sample is a candidate;
@@ -169,7 +172,8 @@ def select(
     Raises:
         TypeError: n is no int, percentile no number, scores or weights hold no real numbers,
             pseudo_labels no integers.
-        ValueError: naming what was expected and what came.
+        ValueError: naming what was expected and what came; a percentile or an n for which scores
+            would be needed that are -inf.
     """
     require_int("n", n, 1)
     values = _scores_array(scores)
@@ -178,7 +182,7 @@ def select(
         raise ValueError(
             f"scores and pseudo_labels must have one length, got {values.size} and {labels.size}"
         )
-    percentile = _check_percentile(percentile)
+    percentile = require_percentile(percentile)
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
     scored = ~np.isnan(values)
@@ -191,6 +195,14 @@ def select(
     threshold = np.partition(values[scored], place)[place]
     above = values >= threshold  # False where NaN
     candidates = np.flatnonzero(above)
+    known = available - int(np.count_nonzero(np.isneginf(values)))
+    if known < min(available, max(n, available - place)):
+        lowest = min(percentile, 100.0 * (available - n) / available)
+        raise ValueError(
+            f"percentile {percentile:g} and n = {n} need more than the {known} largest scores of "
+            f"{available}: the others are -inf, as a screen for a higher percentile left them. "
+            f"Score the pool with above={lowest:g} or less, or without a screen"
+        )
     if order == "random":
         candidates = np.random.default_rng(seed).permutation(candidates)
     else:
@@ -255,14 +267,16 @@ def _prior_weights(
     return np.ones(num_classes) if prior is None else prior
 
 
-def _check_percentile(percentile: float) -> float:
+def require_percentile(percentile: Any) -> float:
+    """The percentile as a float; TypeError where it is no number, ValueError outside [0, 100)."""
     if isinstance(percentile, bool) or not isinstance(percentile, numbers.Real):
         raise TypeError(f"percentile must be a number, got {percentile!r}")
     if percentile == 100:
         raise ValueError("percentile must be below 100: nothing ranks above it")
-    if not 0 <= percentile < 100:
+    value = float(percentile)
+    if not 0 <= value < 100:
         raise ValueError(f"percentile must be in [0, 100), got {percentile}")
-    return float(percentile)
+    return value
 
 
 def _array(name: str, values: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +48,8 @@ class QueryContext:
     ``sample_index`` is the index in the data set of each pool sample, int64 [N]; ``seed`` is the
     only source of randomness; ``val_accuracy``, in 0..1, is that of the network on the validation
     set; the pool is scored ``batch_size`` samples at a time on the device of
-    the model, with a bar if ``progress``.
+    the model, with a bar if ``progress``; ``n`` is how many samples will be picked, where that is
+    known when the pool is scored: then a strategy need not score what cannot be among them.
     """
 
     sample_index: np.ndarray
@@ -56,6 +58,7 @@ class QueryContext:
     val_accuracy: float | None = None
     batch_size: int = 256
     progress: bool = False
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ class Vaal(Strategy):
 
     Settings: those of :class:`~vaal_ext.roughness.LDRScorer` and of
     :func:`~vaal_ext.selection.select`, under the same names. The percentile may be "accuracy": then
-    it is :func:`~vaal_ext.selection.accuracy_percentile`, query by query.
+    it is :func:`~vaal_ext.selection.accuracy_percentile`, query by query. Where the context says
+    how many samples will be picked, the pool is screened for them (see `above` of
+    :meth:`vaal_ext.LDRScorer.score`), but not with smoothing.
     """
 
     eps: float
@@ -196,8 +201,23 @@ class Vaal(Strategy):
             seed=context.seed,
             batch_size=context.batch_size,
         )
-        index = torch.from_numpy(context.sample_index)
-        return scorer.score(pool, sample_index=index, progress=context.progress)
+        score = partial(
+            scorer.score,
+            pool,
+            sample_index=torch.from_numpy(context.sample_index),
+            progress=context.progress,
+        )
+        n, size = context.n, len(context.sample_index)
+        if self.smoothing or n is None or not 1 <= n <= size:
+            return score()
+        # Where fewer than n rank above the percentile the pick goes on below it.
+        lowest = 100.0 * (size - n) / size
+        above = min(self._percentile(n, size, context.val_accuracy), lowest)
+        scores = score(above=above)
+        ranked, left_out = np.count_nonzero(~np.isnan(scores.ldr)), scores.left_out.sum()
+        if left_out and ranked - left_out < n:  # of the samples some could not be read
+            scores = score()
+        return scores
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
         scores = _given(scores)

@@ -222,6 +222,7 @@ class Experiment:
             rng = np.random.default_rng(self._seed(Stream.SUBSAMPLE, number))
             unlabelled = np.sort(rng.choice(unlabelled, size=limit, replace=False))
         context = QueryContext(
+            n=self.config.query_size,
             sample_index=unlabelled,
             num_classes=self.data.num_classes,
             seed=self._seed(Stream.QUERY, number),

@@ -202,6 +202,7 @@ def _choose(
     # What a test folder says must not steer what is queried.
     known = bool(trainings) and trainings[-1].accuracy != "" and config.test is None
     context = QueryContext(
+        n=n,
         sample_index=pool,
         num_classes=len(config.classes),
         seed=seed,

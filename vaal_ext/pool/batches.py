@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 __all__ = [
+    "batches_at",
     "first_samples",
     "pool_batches",
     "pool_part",
@@ -88,19 +89,51 @@ def spread_batches(
         ValueError, TypeError: see :func:`pool_batches`; a DataLoader that has no parts, see
             :func:`pool_part`.
     """
-    positions = _spread(pool_size(pool), count)
+    positions = np.array(_spread(pool_size(pool), count), dtype=np.int64)
+    if isinstance(pool, DataLoader):
+        _require_whole(pool)
+    for x, place in batches_at(pool, positions, batch_size, num_workers):
+        yield x, torch.from_numpy(positions)[place]
+
+
+def batches_at(
+    pool: Any,
+    positions: np.ndarray,
+    batch_size: int,
+    num_workers: int,
+    missing: list[int] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples at these positions of the pool (int64 [M], distinct), with their places 0 to M-1
+    in `positions`, int64 [B]; the places of those that are None are appended to `missing`.
+
+    They are read in that order as :func:`pool_batches` reads the pool (in a DataLoader's batches,
+    by its workers), and apart from it: a loader's sampler and its generator are not asked. Its
+    errors.
+    """
+    if len(positions) == 0:
+        return
     if isinstance(pool, Tensor | np.ndarray):
-        some: Any = pool[positions]
-    elif isinstance(pool, DataLoader):
-        workers = min(pool.num_workers, -(-len(positions) // (pool.batch_size or 1)))
-        apart = {"num_workers": workers, "generator": torch.Generator()}
-        some = _loader_of_part(pool, Subset(pool.dataset, positions), **apart)
+        for start in range(0, len(positions), batch_size):
+            rows = positions[start : start + batch_size]
+            if isinstance(pool, Tensor):
+                x = pool.index_select(0, torch.from_numpy(rows).to(pool.device))
+            else:
+                x = _tensor(pool[rows])
+            yield x, torch.arange(start, start + len(rows))
+        return
+    if isinstance(pool, DataLoader):
+        # A sampler of batches says how large they are, or nobody knows.
+        batch_size = pool.batch_size or getattr(pool.batch_sampler, "batch_size", None) or 256
+        num_workers = pool.num_workers
+    num_workers = min(num_workers, -(-len(positions) // batch_size))
+    some: Any
+    if isinstance(pool, DataLoader):
+        apart = {"num_workers": num_workers, "generator": torch.Generator()}
+        part = Subset(pool.dataset, positions.tolist())
+        some = _loader_like(pool, part, pool.collate_fn, batch_size=batch_size, **apart)
     else:
-        some = Subset(pool, positions)
-        num_workers = min(num_workers, -(-len(positions) // batch_size))
-    where = torch.tensor(positions, dtype=torch.int64)
-    for x, position in pool_batches(some, batch_size, num_workers):
-        yield x, where[position]
+        some = Subset(pool, positions.tolist())
+    yield from pool_batches(some, batch_size, num_workers, missing)
 
 
 def _spread(size: int, count: int) -> list[int]:
@@ -136,12 +169,13 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
         return pool[start:stop]
     if not isinstance(pool, DataLoader):
         return Subset(pool, range(start, stop))
+    _require_whole(pool)
     part = Subset(pool.dataset, range(start, stop))
-    return _loader_of_part(pool, part)
+    return _loader_like(pool, part, pool.collate_fn, batch_size=pool.batch_size)
 
 
-def _loader_of_part(loader: DataLoader[Any], part: Dataset[Any], **changes: Any) -> DataLoader[Any]:
-    """A loader of a part of its dataset. ValueError: see :func:`pool_part`."""
+def _require_whole(loader: DataLoader[Any]) -> None:
+    """ValueError: see :func:`pool_part`."""
     plain = type(loader.sampler) is SequentialSampler or (
         type(loader.sampler) is RandomSampler
         and not loader.sampler.replacement
@@ -152,8 +186,6 @@ def _loader_of_part(loader: DataLoader[Any], part: Dataset[Any], **changes: Any)
             "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
             f"or not), got one with {type(loader.sampler).__name__}: give a Subset of the dataset"
         )
-    size = loader.batch_size
-    return _loader_like(loader, part, loader.collate_fn, batch_size=size, **changes)
 
 
 def pool_batches(

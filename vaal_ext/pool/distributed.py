@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from vaal_ext.pool.identity import differences, identity
-from vaal_ext.pool.scores import PoolScores, joined
-from vaal_ext.pool.scoring import PoolRun
+from vaal_ext.pool.scores import joined
+from vaal_ext.pool.scoring import Part, PoolRun
+from vaal_ext.pool.screened import Screened, Team, screened
 
 __all__ = ["RankFailedError", "group_size", "score_together"]
 
@@ -34,11 +36,27 @@ def group_size(group: Any) -> int:
     return size
 
 
-def score_together(
-    run: PoolRun, pool: Any, sample_index: Any, progress: bool, group: Any
-) -> tuple[PoolScores, int]:
-    """The scores of the whole pool, and how many samples are flat, in every process of `group`.
+@dataclass(frozen=True)
+class _Group(Team):
+    group: Any
+    rank: int
+    size: int
 
+    def gathered(self, work: Callable[[], T]) -> list[T]:
+        return _gathered(work, self.group)
+
+
+def score_together(
+    run: PoolRun,
+    pool: Any,
+    sample_index: Any,
+    progress: bool,
+    group: Any,
+    screen: tuple[float, float] | None,
+) -> Screened:
+    """The scores of the whole pool, in every process of `group`.
+
+    `screen` is (above, miss) of :meth:`vaal_ext.LDRScorer.score`, or None.
     Process r of K reads and scores samples N·r/K to N·(r+1)/K; the rest comes from the others. What
     is "auto" is settled by the first process, for all. `progress` is the first process's bar.
 
@@ -52,7 +70,9 @@ def score_together(
         if rank == 0:
             run.choose(pool, run.index(pool, sample_index))
             run.looks.expect()  # here alone
-        return identity(run, pool, sample_index), run.chosen if rank == 0 else None
+        same = identity(run, pool, sample_index)
+        above, miss = screen or (None, None)
+        return same | {"above": above, "miss": miss}, run.chosen if rank == 0 else None
 
     plans = _gathered(plan, group)
     (first, run.chosen), mine = plans[0], plans[rank][0]
@@ -64,9 +84,11 @@ def score_together(
                 f"the processes of a group must score one pool with one network: {found} "
                 f"(there: rank 0, here: rank {other})"
             )
+    if screen is not None:
+        return screened(run, pool, sample_index, progress, *screen, _Group(group, rank, size))
     total = mine["num_samples"]
 
-    def work() -> tuple[PoolScores, int]:
+    def work() -> Part:
         index = run.index(pool, sample_index)
         start, stop = (total * r // size for r in (rank, rank + 1))
         bounds = [(start, stop)]
@@ -74,7 +96,8 @@ def score_together(
         return part
 
     parts = _gathered(work, group)
-    return joined((scores for scores, _ in parts), total), sum(flat for _, flat in parts)
+    scores = joined((part.scores for part in parts), total)
+    return Screened(scores, sum(part.flat for part in parts), total)
 
 
 def _gathered(work: Callable[[], T], group: Any) -> list[T]:

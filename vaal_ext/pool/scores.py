@@ -38,7 +38,9 @@ class PoolScores:
 
     Attributes:
         index: int64 [N], the dataset index of each sample (it keys the sample's start vector).
-        ldr: float32 [N], Local Distributional Roughness in nats; NaN where it was not computed.
+        ldr: float32 [N], Local Distributional Roughness in nats; NaN where it was not computed, and
+            -inf where the screen of :meth:`vaal_ext.LDRScorer.score` left the sample out: then the
+            sample ranks below all that have an LDR.
         pseudo_label: int64 [N], argmax of the posterior; -1 where the logits were not finite, or
             there was no sample (see :meth:`vaal_ext.LDRScorer.score`).
         entropy: float32 [N], of the posterior, in nats; NaN where the logits were not finite.
@@ -92,14 +94,17 @@ class PoolScores:
         return self.num_samples
 
     def __repr__(self) -> str:
-        known = self.ldr[~np.isnan(self.ldr)]
+        left_out = int(self.left_out.sum())
+        known = self.ldr[~(np.isnan(self.ldr) | self.left_out)]
         parts = [f"{self.num_samples} samples", f"{self.num_classes} classes"]
         if len(known):
             parts.append(
                 f"ldr {known.min():.3g} to {known.max():.3g}, median {np.median(known):.3g}"
             )
-        if len(known) < self.num_samples:
-            parts.append(f"{self.num_samples - len(known)} without ldr")
+        if left_out:
+            parts.append(f"{left_out} left out by the screen")
+        if len(known) + left_out < self.num_samples:
+            parts.append(f"{self.num_samples - len(known) - left_out} without ldr")
         parts += [f"with {name}" for name in _OPTIONAL if getattr(self, name) is not None]
         return f"PoolScores({', '.join(parts)})"
 
@@ -107,6 +112,11 @@ class PoolScores:
     def num_samples(self) -> int:
         """N."""
         return len(self.index)
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """bool [N], the samples that the screen left out: their ldr is -inf."""
+        return np.isneginf(self.ldr)
 
     @property
     def num_classes(self) -> int:
@@ -282,6 +292,11 @@ class ScoreTable:
         for name in self._measured:
             self._columns[name][position] = -1 if name == "pseudo_label" else np.nan
         self._scored[position] = True
+
+    @property
+    def position(self) -> np.ndarray:
+        """int64 [M], the places in the pool of the samples that have come in, in order."""
+        return np.flatnonzero(self._scored)
 
     def scores(self) -> PoolScores:
         """What has come in, in the order of the pool. The table gives its columns away."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from vaal_ext.device.named import device_named
 from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
 from vaal_ext.forward import LogitsFn, finite_rows, forward_of
 from vaal_ext.model_state import Model, borrowed, home_device, unwrapped
-from vaal_ext.pool.batches import pool_batches, pool_part, pool_size
+from vaal_ext.pool.batches import batches_at, pool_batches, pool_part, pool_size
 from vaal_ext.pool.execution import BatchRun, Execution, Probe, choose_execution
 from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.inner_point import Encode
@@ -32,13 +32,23 @@ from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.pool.trial import Mode
 from vaal_ext.progress import progress_bar, work_begins
 
-__all__ = ["PoolRun", "index_array"]
+__all__ = ["Part", "PoolRun", "index_array"]
 
 # What the bar of a measure says.
 _BAR = {"ldr": "LDR", "perturbation_norm": "DeepFool"}
 
 # How many batches' results may still be on their way to the host while the next batch is queued.
 _RESULTS_BEHIND = {"cuda": 1}
+
+
+class Part(NamedTuple):
+    """What a part of a pool came to: its scores, how many of its samples are flat, and the places
+    in the part (int64) of the samples that the scores are of: all, unless a loader's sampler leaves
+    some out."""
+
+    scores: PoolScores
+    flat: int
+    position: np.ndarray
 
 
 @dataclass
@@ -104,8 +114,8 @@ class PoolRun:
         self.choose(pool, index)
         self.looks.expect()
         whole = [(0, len(index))]
-        ((scores, flat),) = self.parts(pool, index, whole, len(index), progress)
-        return scores, flat
+        (part,) = self.parts(pool, index, whole, len(index), progress)
+        return part.scores, part.flat
 
     def index(self, pool: Any, sample_index: Any) -> np.ndarray | range:
         """The identity of each sample of the pool, int64 [N]; by default a range, of no size."""
@@ -136,15 +146,18 @@ class PoolRun:
         self,
         pool: Any,
         index: np.ndarray | range,
-        bounds: Iterable[tuple[int, int]],
-        total: int,
+        wanted: Iterable[tuple[int, int] | np.ndarray],
+        total: int | None,
         progress: bool,
-    ) -> Generator[tuple[PoolScores, int], None, None]:
-        """Yields the scores of samples start to stop of the pool, and how many of them are flat,
-        for every (start, stop) of `bounds`, which is asked for the next one when the last is done.
+        clean: Probe | None = None,
+    ) -> Generator[Part, None, None]:
+        """Yields the scores of each part of the pool that is wanted: samples start to stop for a
+        (start, stop), or those at the positions of an array, int64 [M]. `wanted` is asked for the
+        next one when the last is done.
 
         `index` is int64 [N], the identity of each sample. The pool is run in the way `chosen`. The
         model stays lent until the iterator is through or closed. `total` is what the bar counts to.
+        With `clean` that fills the column "ldr" in the place of the run's own probe.
         """
         chosen = self.chosen
         assert chosen is not None, "choose comes first"
@@ -152,22 +165,28 @@ class PoolRun:
             print(chosen.report, file=sys.stderr)
         device = self._place(pool)
         run = self._batch_run(device)
+        # Not as compiled: that would be compiled for these few samples.
+        eager = replace(run, model=self.model)
+        if clean is not None:
+            run = replace(run, probe=clean)
         compute = replayed(partial(self._columns, run, chosen.mode), device, self.cuda_graph)
-        what = "posterior" if self.probe is None else _BAR[self.measure]
+        what = _BAR[self.measure] if run.probe is self.probe is not None else "posterior"
         bar = progress_bar(total=total, show=progress, desc=what, unit="sample")
         behind = _RESULTS_BEHIND.get(device.type, 0)
         all_of_it = WholePool(pool, index, chosen.batch_size or 1, self.num_workers)
         with self._lent(device), bar:
-            for start, stop in bounds:
-                part = pool_part(pool, start, stop)
-                part_index = index[start:stop]
-                if isinstance(part_index, range):
-                    part_index = np.arange(start, stop)
-                table = ScoreTable(part_index, self.measure, pool_names(pool, start, stop))
+            for some in wanted:
                 missing: list[int] = []
-                batches = pool_batches(part, chosen.batch_size or 1, self.num_workers, missing)
-                # Not as compiled: that would be compiled for these few samples.
-                eager = replace(run, model=self.model)
+                reading = chosen.batch_size or 1, self.num_workers, missing
+                if isinstance(some, np.ndarray):
+                    part_index = some if isinstance(index, range) else index[some]
+                    names, batches = None, batches_at(pool, some, *reading)
+                else:
+                    start, stop = some
+                    part_index = np.asarray(index[start:stop], dtype=np.int64)
+                    names = pool_names(pool, start, stop)
+                    batches = pool_batches(pool_part(pool, start, stop), *reading)
+                table = ScoreTable(part_index, self.measure, names)
                 lent = partial(self._lent, device)
                 batches = self.looks.at(
                     eager, batches, part_index, all_of_it, chosen.mode, lent, progress
@@ -179,7 +198,7 @@ class PoolRun:
                     bar.update(len(position))
                 table.leave_out(missing)
                 bar.update(len(missing))
-                yield table.scores(), table.flat
+                yield Part(table.scores(), table.flat, table.position)
 
     def _batch_run(self, device: torch.device) -> BatchRun:
         load_backend(self.backend)
@@ -248,7 +267,7 @@ class PoolRun:
         with torch.no_grad():
             summary = load_backend(self.backend).posterior_summary(logits)
             finite = finite_rows(logits)
-            if self.probe is not None:
+            if run.probe is not None:
                 finite = finite & ~torch.isnan(ldr)
             # One copy to the host for everything; float64 holds every label exactly.
             columns = [column.double() for column in (*summary, ldr, flat, finite)]

@@ -88,9 +88,9 @@ def score_shards(
     left = sum(stop - start for start, stop in map(folder.bounds, missing))
     count = flat = 0
     with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
-        for scores, flat_here in parts:
-            scores.save(folder.file(claimed.pop()))
-            count, flat = count + scores.num_samples, flat + flat_here
+        for part in parts:
+            part.scores.save(folder.file(claimed.pop()))
+            count, flat = count + part.scores.num_samples, flat + part.flat
     if not folder.missing():
         folder.tidy()
     return count, flat

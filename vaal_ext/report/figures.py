@@ -72,15 +72,18 @@ def draw_ldr_histogram(
 ) -> None:
     """Histogram of the LDR of a pool, with the threshold, to the PNG file `path`.
 
-    `ldr` is float[N] (finite, at least one sample), `queried` bool[N], `percentile` the PRT of
-    the paper's Algorithm 1; the threshold is the smallest LDR of a candidate. LDR spans many
-    orders of magnitude, so its axis is logarithmic; samples below 1e-12 (zero included) stand in
-    the leftmost bin.
+    `ldr` is float[N] (no NaN, at least one finite), `queried` bool[N], `percentile` the PRT of
+    the paper's Algorithm 1; the threshold is the smallest LDR of a candidate. Of samples at -inf,
+    which the screen left out, there is the number alone. LDR spans many orders of magnitude, so
+    its axis is logarithmic; samples below 1e-12 (zero included) stand in the leftmost bin.
     """
     from vaal_ext.selection import percentile_rank
 
     candidate = percentile_rank(ldr) > percentile
     threshold = float(ldr[candidate].min()) if candidate.any() else float(ldr.max())
+    known = np.isfinite(ldr)
+    left_out = np.count_nonzero(~known)
+    ldr, candidate, queried = ldr[known], candidate[known], queried[known]
     shown, edge = np.maximum(ldr.astype(np.float64), 1e-12), max(threshold, 1e-12)
     # The bins start from the threshold both ways, so that none holds samples of both sides.
     bins = np.clip(3 * len(shown) ** (1 / 3), 20, 80)
@@ -89,8 +92,11 @@ def draw_ldr_histogram(
     edges = edge * np.exp(width * np.arange(np.floor(first - 1e-9), np.floor(last) + 2))
     figure = new_figure(7.2, 4.2)
     axes = figure.subplots()
+    below = "below the threshold"
+    if left_out:
+        below += f", besides {left_out:,} left out by the screen"
     parts = (
-        (~candidate & ~queried, "#B8C7D6", "below the threshold"),
+        (~candidate & ~queried, "#B8C7D6", below),
         (candidate & ~queried, "#56B4E9", "candidates left"),
         (queried, "#D55E00", "queried"),
     )

@@ -31,7 +31,7 @@ _SHEET_ROWS = 10
 
 def _histogram(run: Run, scores: PoolScores, name: str, path: Path) -> str:
     """Draw the LDR of the pool that a run's last query chose from; the line that says so."""
-    scored = np.isfinite(scores.ldr)
+    scored = ~np.isnan(scores.ldr)
     number, query = list(run.queries().items())[-1]
     queried = np.isin(scores.index, [index for index, _ in query])
     if not queried.any():  # the run was stopped between these scores and the query made from them

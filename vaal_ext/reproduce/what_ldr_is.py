@@ -48,10 +48,16 @@ class ScoredPool:
 
 
 def scored_pool(run: Run) -> ScoredPool:
-    """ValueError where the run's strategy computes no LDR, or nothing was queried yet."""
+    """ValueError where the run's strategy computes no LDR, or that of a part of the pool alone, or
+    nothing was queried yet."""
     scores = run.scores()
     if scores is None:
         raise ValueError(f"{run.folder} has no LDR: its strategy computes none")
+    if scores.left_out.any():
+        raise ValueError(
+            f"{run.folder} has LDR for the candidates of its last query alone: the screen left out "
+            f"{scores.left_out.sum()} of {scores.num_samples} samples"
+        )
     label = run.load_data().train_y.numpy()
     kept = np.isfinite(scores.ldr)
     wrong = scores.pseudo_label != label[scores.index]
