@@ -131,7 +131,8 @@ def resnet(folder: Path, samples: int, device: torch.device) -> Trained:
         batch_size=32,
         seed=SEED,
     )
-    return Trained("ResNet-18, CIFAR-10, 300 labels", _frozen(model), x[CIFAR_LABELS:])
+    labelled = x[:CIFAR_LABELS], y[:CIFAR_LABELS]
+    return Trained("ResNet-18, CIFAR-10, 300 labels", _frozen(model), x[CIFAR_LABELS:], labelled)
 
 
 def _made(factory: Callable[[], nn.Module]) -> nn.Module:
