@@ -36,7 +36,14 @@ GENERATIONS = {
     "Hopper": "9.0",
     "Blackwell": "10.0 12.0",
 }
-CPU_KERNELS = ["symmetric_kl", "posterior_summary", "fisher_product", "perturb", "table"]
+CPU_KERNELS = [
+    "symmetric_kl",
+    "posterior_summary",
+    "fisher_product",
+    "fisher_direction",
+    "perturb",
+    "table",
+]
 INSTRUCTION_SETS = {
     "portable": [],
     "avx2": ["-mavx2", "-mfma"],

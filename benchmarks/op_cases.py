@@ -172,6 +172,58 @@ def fisher_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     return Case((logits, tangents), contestants, errors, 3 * logits.nbytes)
 
 
+def fisher_direction_by_hand(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel's formulas (csrc/math/fisher_direction.h) on whole tensors, five steps for all."""
+    a = logits.float()
+    top, k = a.max(1, keepdim=True)
+    others = a.scatter(1, k, -torch.inf)
+    runner_up = others.amax(1, keepdim=True)
+    shift = others - runner_up
+    weight, gap = shift.exp(), -torch.expm1(runner_up - top)
+    distance = -torch.expm1(shift) / gap.clamp(min=2.0**-120)
+    ratio, rest = (runner_up - top).exp(), weight.sum(1, keepdim=True)
+    mean = (rest - (weight * distance).sum(1, keepdim=True) / rest) / (1 + ratio * rest)
+    sigma = torch.maximum(1 / (1 + ratio), mean)
+    for _ in range(5):
+        share = 1 / (sigma + distance)
+        total = (weight * share).sum(1, keepdim=True)
+        slope = (weight * share * share).sum(1, keepdim=True) + ratio * total * total
+        sigma = sigma + total * ((1 - ratio * sigma) * total - 1) / slope
+    entries = weight / (sigma + distance)
+    vector = (entries / entries.sum(1, keepdim=True)).scatter(1, k, -1.0)
+    curvature = ratio / (1 + ratio * rest) * (1 + gap * sigma)
+    return vector.to(logits.dtype), curvature.squeeze(1)
+
+
+def fisher_direction_by_eigh(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """What PyTorch has for it: all eigenvectors of the C x C matrices."""
+    p = logits.float().softmax(1)
+    matrix = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+    values, vectors = torch.linalg.eigh(matrix)
+    vector = vectors[:, :, -1]
+    pivot = vector.gather(1, logits.argmax(1, keepdim=True))
+    return (-pivot.sign() * vector).to(logits.dtype), values[:, -1]
+
+
+def fisher_direction_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
+    """The eigenvector, up to a row's size; of few classes also by dense matrices."""
+    logits = (torch.randn(shape, device=device) * 3).to(dtype)
+    expected = reference.fisher_direction(logits.double())[0]
+
+    def errors(answer: tuple[Tensor, Tensor]) -> Tensor:
+        return direction_errors(answer[0], expected)
+
+    contestants: dict[str, Call] = {
+        OURS: ops.fisher_direction,
+        "eager": fisher_direction_by_hand,
+        "torch.compile": compiled(fisher_direction_by_hand),
+        "clone": lambda logits: logits.clone(),
+    }
+    if shape[1] <= 10:
+        contestants["eigh"] = fisher_direction_by_eigh
+    return Case((logits,), contestants, errors, 2 * logits.nbytes)
+
+
 # --------------------------------------------------------------------------------- the steps
 
 

@@ -40,7 +40,9 @@ def tables(results: Path) -> dict[str, str]:
     return {
         "accuracy": accuracy(files["accuracy"]),
         "machine": machine(files),
-        "logits": speed(ops, ["symmetric_kl", "fisher_product", "posterior_summary"]),
+        "logits": speed(
+            ops, ["symmetric_kl", "fisher_direction", "fisher_product", "posterior_summary"]
+        ),
         "images": speed(ops, ["perturb", "random_perturb"]),
         "gradients": speed(ops, ["deepfool_step"]),
         "losses": losses(ops),

@@ -29,6 +29,7 @@ def main() -> None:
                 "symmetric_kl_direction",
                 "posterior_summary",
                 "fisher_product",
+                "fisher_direction",
             ):
                 seen.add((op, _C.launch_plan(op, rows, cols, name)["path"]))
             for how in ({}, {"divergence": "forward"}, {"smoothing": 0.1}):
@@ -37,6 +38,7 @@ def main() -> None:
                 ops.symmetric_kl(p, q, **how).sum().backward()
             ops.posterior_summary(a)
             ops.fisher_product(a, b)
+            ops.fisher_direction(a)
         for rows, size in SAMPLES:
             x = torch.randn(rows, size, device=device, dtype=dtype)
             for op in ("perturb", "random_perturb"):

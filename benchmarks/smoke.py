@@ -54,6 +54,7 @@ def check(device: torch.device, dtype: torch.dtype, rows: int, cols: int) -> Non
             strict=True,
         ),
         (raw.fisher_product(a, b), reference.fisher_product(p, q)),
+        *zip(raw.fisher_direction(a), reference.fisher_direction(p), strict=True),
     ]
     for number, (mine, expected) in enumerate(pairs):
         what = f"result {number} in {dtype}, [{rows}, {cols}]"

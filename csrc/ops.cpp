@@ -29,4 +29,6 @@ STABLE_TORCH_LIBRARY(vaal, m) {
       "-> (Tensor, Tensor, Tensor)");
   // logits, tangents [B, C] -> product [B, C] with row maximum 1
   m.def("fisher_product(Tensor logits, Tensor tangents) -> Tensor");
+  // logits [B, C] -> direction [B, C] with row maximum 1, curvature A[B]
+  m.def("fisher_direction(Tensor logits) -> (Tensor, Tensor)");
 }

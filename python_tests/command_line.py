@@ -84,7 +84,6 @@ def score_arguments(**changes: str) -> list[str]:
         "weights": "net.pt",
         "data": "npz:pool.npz",
         "out": "scores.npz",
-        "xi": "0.01",
         "eps": "0.5",
         "backend": "reference",
         "device": "cpu",

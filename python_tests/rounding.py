@@ -51,7 +51,7 @@ def logits_apart(layers: nn.Sequential, x: Tensor) -> Tensor:
 
 def scores_apart(
     layers: nn.Sequential, x: Tensor, ldr: Tensor, *, xi: float, eps: float, num_iters: int,
-    seed: int = 0, sample_index: Tensor | None = None,
+    method: str = "finite-difference", seed: int = 0, sample_index: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """[B]: the share of its LDR by which a sample's score may differ.
 
@@ -62,6 +62,7 @@ def scores_apart(
     The backward's own rounding is as the forward's, but relative to a gradient and not to J: it
     is less than what the first term says, and doubles it at most.
     """
+    assert method == "finite-difference"
     model = copy.deepcopy(layers).double().eval()
     x = x.detach().double()
     index = torch.arange(len(x)) if sample_index is None else torch.as_tensor(sample_index)

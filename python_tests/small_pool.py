@@ -7,7 +7,9 @@ from torch import nn
 
 import vaal_ext
 
-SETTINGS = {"xi": 0.05, "eps": 0.5, "num_iters": 2, "percentile": 60.0, "order": "descending"}
+# The search whose seed and steps tell whether all settings have arrived.
+SEARCH = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 2}
+SETTINGS = {**SEARCH, "percentile": 60.0, "order": "descending"}
 
 
 class Network(nn.Module):
@@ -32,18 +34,16 @@ def samples(n=60):
 
 def expected_scores(network, pool, sample_index, *, seed, **scorer):
     """The scores of the pool [N, ...] with the settings above."""
-    settings = {name: SETTINGS[name] for name in ("xi", "eps", "num_iters")}
-    scorer = vaal_ext.LDRScorer(network, seed=seed, **settings, **scorer)
+    scorer = vaal_ext.LDRScorer(network, seed=seed, **SEARCH, **scorer)
     return scorer.score(pool, sample_index=sample_index, progress=False)
 
 
 def allowed(scores, *, seed):
     """The share by which each LDR of :func:`samples` may differ in other batches, [n]."""
-    settings = {name: SETTINGS[name] for name in ("xi", "eps", "num_iters")}
     x, ldr = torch.from_numpy(samples(len(scores.ldr))), torch.from_numpy(scores.ldr)
     index = torch.from_numpy(scores.index)
     layers = Network().layers
-    return scores_apart(layers, x, ldr, **settings, seed=seed, sample_index=index).numpy()
+    return scores_apart(layers, x, ldr, **SEARCH, seed=seed, sample_index=index).numpy()
 
 
 def expected_choice(scores, n):

@@ -27,7 +27,7 @@ from torch import nn
 
 SHAPES = {"symmetric_kl": (5, 7), "forward_kl": (5, 7), "posterior_summary": (5, 7)}
 SHAPES |= {"perturb": (5, 3, 4, 4), "random_perturb": (5, 3, 16, 16)}
-SHAPES |= {"deepfool_step": (5, 2, 3, 4, 4), "fisher_product": (5, 7)}
+SHAPES |= {"deepfool_step": (5, 2, 3, 4, 4), "fisher_product": (5, 7), "fisher_direction": (5, 7)}
 CPU = torch.device("cpu")
 
 

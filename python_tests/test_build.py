@@ -288,7 +288,7 @@ def test_a_missing_torch_ends_with_what_to_type(tmp_path):
 
 
 OPS = ("symmetric_kl", "perturb", "random_perturb", "posterior_summary")
-OPS += ("deepfool_step", "fisher_product")
+OPS += ("deepfool_step", "fisher_product", "fisher_direction")
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -313,7 +313,7 @@ def test_launch_plans(op):
             assert plan["blocks"] > 0 or rows == 0
             if plan["path"] in ("warp", "block"):
                 assert plan["threads_per_row"] * plan["items_per_thread"] >= min(cols, 1)
-    alone = op == "fisher_product"  # which streams every long row by one block
+    alone = op.startswith("fisher")  # which stream every long row by one block
     assert (_C.launch_plan(op, 1, 2**24, "float32")["splits"] == 1) == alone
 
 

@@ -48,12 +48,16 @@ def test_usage(refused: Callable[..., str], arguments: list[str], message: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"xi": "0"}, "xi must be"),
+        ({"method": "finite-difference", "xi": "0"}, "xi must be"),
+        ({"xi": "0.1"}, "give --method finite-difference with it"),
         ({"eps": "nan"}, "eps must be"),
-        ({"method": "fisher"}, "xi must be None with method='fisher', which makes no such step"),
+        (
+            {"method": "fisher", "xi": "0.1"},
+            "xi must be None with method='fisher', which makes no such step",
+        ),
         ({"sign": "both"}, "--sign"),
         ({"eps": "-1"}, "eps must be"),
-        ({"num-iters": "0"}, "num_iters must be"),
+        ({"num-iters": "-1"}, "num_iters must be"),
         ({"seed": "-1"}, "seed must be"),
         ({"batch-size": "0"}, "batch_size must be"),
         ({"device": "quantum"}, "'quantum'"),
@@ -190,7 +194,7 @@ def test_scores_without_a_key(refused: Callable[..., str]) -> None:
         ({"strategy": "random", "preset": "paper"}, "--preset is for the strategy vaal"),
         ({"strategy": "dfal", "order": "random"}, "--order is for the strategy vaal"),
         ({"strategy": "margin", "sign": "max"}, "--sign is for the strategy vaal"),
-        ({"strategy": "vaal", "xi": "-1"}, "xi must be"),
+        ({"strategy": "vaal", "method": "finite-difference", "xi": "-1"}, "xi must be"),
         ({"strategy": "vaal", "percentile": "101"}, "percentile must be"),
         ({"out": str(NOT_A_FOLDER)}, "Not a directory"),
         ({"out": "factories.py"}, "not a folder"),

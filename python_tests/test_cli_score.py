@@ -51,16 +51,21 @@ def test_the_radius_is_measured_on_ones_own_data(
 ) -> None:
     x = np.load("pool.npz")["x"]
     radius = float(f"{vaal_ext.small_radius(x):.3g}")
-    lengths = f"eps {radius:g} (a fiftieth of the samples' length), xi {radius / 10:.3g}"
-    for given in (arguments("eps", "xi"), arguments("xi", eps="auto")):
+    lengths = f"eps {radius:g} (a fiftieth of the samples' length)"
+    steps = {"method": "finite-difference"}
+    for given, told in (
+        (arguments("eps"), lengths + "\n"),
+        (arguments(eps="auto"), lengths + "\n"),
+        (arguments("eps", **steps), f"{lengths}, xi {radius / 10:.3g}\n"),
+    ):
         assert main(given) == 0
-        assert lengths in capsys.readouterr().err
+        assert told in capsys.readouterr().err
     auto = PoolScores.load("scores.npz")
-    assert main(arguments(eps=f"{radius}", xi=f"{radius / 10:.3g}")) == 0
+    assert main(arguments(eps=f"{radius}", xi=f"{radius / 10:.3g}", **steps)) == 0
     np.testing.assert_array_equal(PoolScores.load("scores.npz").ldr, auto.ldr)
     # A pool a hundred times as large has a radius a hundred times as large, mapped or not.
     np.save("large.npy", 100 * x)
-    assert main(arguments("eps", "xi", data="npy:large.npy")) == 0
+    assert main(arguments("eps", data="npy:large.npy")) == 0
     large = float(f"{vaal_ext.small_radius(100 * x):.3g}")
     assert f"eps {large:g} (a fiftieth" in capsys.readouterr().err
     assert large > 50 * radius
@@ -69,9 +74,9 @@ def test_the_radius_is_measured_on_ones_own_data(
 def test_a_number_is_taken_and_xi_goes_with_it(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments("xi", eps="0.3")) == 0
+    assert main(arguments(eps="0.3", method="finite-difference")) == 0
     assert "eps 0.3, xi 0.03\n" in capsys.readouterr().err
-    assert main(arguments("xi", "eps", method="fisher")) == 0
+    assert main(arguments("eps", method="fisher")) == 0
     assert "(a fiftieth of the samples' length)\n" in capsys.readouterr().err
 
 
@@ -79,21 +84,26 @@ def test_pixels_are_measured_as_the_network_sees_them(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save("white.npy", np.full((4, 3, 2, 2), 255, np.uint8))
-    given = arguments("xi", "eps", data="npy:white.npy")
+    given = arguments("eps", data="npy:white.npy")
     assert main([*given, "--mean", "0.5", "--std", "0.25"]) == 0
     # (1 - 0.5)/0.25 = 2 in each of 12 numbers: 0.02·sqrt(48)
     assert "eps 0.139 (" in capsys.readouterr().err
 
 
-def test_a_begun_folder_goes_on_with_its_own_lengths(
-    place: Path, capsys: pytest.CaptureFixture[str]
+def test_a_begun_folder_goes_on_with_its_own_search(
+    place: Path, capfd: pytest.CaptureFixture[str], refused: Callable[..., str]
 ) -> None:
     """Also one that an older version began, whose lengths were other ones."""
     sizes = {"shard-size": "8", "out": "shards"}
-    assert main(arguments(**sizes, xi="0.02", eps="0.1")) == 0
+    search = {"method": "finite-difference", "xi": "0.02", "num-iters": "3", "eps": "0.1"}
+    assert main(arguments(**sizes, **search)) == 0
     os.remove("shards/shard_00002.npz")
-    assert main(arguments("xi", "eps", **sizes)) == 0
-    assert "eps 0.1, xi 0.02; 1 shards are still to be done\n" in capsys.readouterr().err
+    assert main(arguments("eps", **sizes)) == 0
+    assert "eps 0.1, xi 0.02; 1 shards are still to be done\n" in capfd.readouterr().err
+    refused(
+        arguments("eps", **sizes, method="direct"),
+        message="method is 'finite-difference' there and 'direct' here",
+    )
     assert json.loads(Path("shards/manifest.json").read_text())["identity"]["eps"] == 0.1
     assert Path("shards/shard_00002.npz").exists()
 
@@ -111,7 +121,7 @@ def test_radius_that_cannot_be(
     refused: Callable[..., str], changes: dict[str, str], message: str
 ) -> None:
     np.savez("zeros.npz", x=np.zeros((4, 12), np.float32))
-    refused(arguments("xi", **changes), message=message)
+    refused(arguments(**changes), message=message)
 
 
 # --- names of data ----------------------------------------------------------------------------
@@ -178,7 +188,7 @@ def test_nothing_is_suggested_for_nothing(refused: Callable[..., str]) -> None:
 
 
 def test_it_says_at_once_what_it_will_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = "scoring 40 samples of npz:pool.npz to scores.npz, eps 0.5, xi 0.01"
+    first = "scoring 40 samples of npz:pool.npz to scores.npz, eps 0.5"
     assert main(arguments()) == 0
     assert capsys.readouterr().err == f"{first}\n"
     assert main(arguments(**{"batch-size": "auto"})) == 0
@@ -266,7 +276,7 @@ def test_names_travel_from_the_pool_to_the_query(
 ) -> None:
     monkeypatch.setattr("vaal_ext.cli.commands.load_pool", lambda *_, **options: NamedPool())
     for out in ("scores.npz", "shards"):
-        assert main(arguments("xi", "eps", data="folder:photos", out=out)) == 0
+        assert main(arguments("eps", data="folder:photos", out=out)) == 0
         assert main(["select", "--scores", out, "--n", "3", "--out", "query.csv"]) == 0
         with open("query.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -121,6 +121,22 @@ def test_fisher_product(instruction_set, dtype, misalign):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
+def test_fisher_direction(instruction_set, dtype, misalign):
+    torch.manual_seed(0)
+    kernels = CpuKernels(instruction_set, dtype, misalign)
+    for cols in LENGTHS:
+        for rows in (1, 19):
+            logits, _ = pair(rows, cols, dtype)
+            logits[0, 0] += 60
+            logits[-1, 0] = logits[-1].max()  # a tie, or the first class as the pivot
+            direction, curvature = kernels.fisher_direction(logits)
+            expected = reference.fisher_direction(logits.double())
+            assert (relative_error(direction, expected[0]) <= stored(dtype)).all()
+            assert (relative_error(curvature, expected[1]) <= 400 * roundoff(dtype)).all()
+
+
+@pytest.mark.parametrize("misalign", [0, 1])
+@pytest.mark.parametrize("dtype", STORAGE, ids=str)
 def test_norm_and_steps(instruction_set, dtype, misalign):
     torch.manual_seed(0)
     kernels = CpuKernels(instruction_set, dtype, misalign)
@@ -158,6 +174,8 @@ def test_rows_that_are_not_finite(instruction_set, dtype):
             product = kernels.fisher_product(p, q)
             lost = [True, True, bad != -float("inf"), True, False]  # a class at -inf is ruled out
             assert product.isnan().any(1).tolist() == lost
+            direction, _ = kernels.fisher_direction(p)
+            assert direction.isnan().any(1).tolist() == [True, False, *lost[2:3], False, False]
             label, entropy, _ = kernels.posterior_summary(p)
             assert ((label >= 0) & (label < cols)).all()
             assert entropy[4].isfinite()

@@ -131,6 +131,20 @@ def test_fisher_product_as_on_the_cpu(path, rows, cols, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("path", "rows", "cols"), LOGIT_CASES)
+def test_fisher_direction_as_on_the_cpu(path, rows, cols, dtype):
+    """Each is within 64 roundoffs of the reference, so 128 apart, and one rounding each stored."""
+    assert planned_path("fisher_direction", rows, cols, dtype) in (path, "stream")
+    p, _ = logits(rows, cols, dtype)
+    expected = ops.fisher_direction(p)
+    for move in (torch.Tensor.to, lambda x, device: misaligned(x.to(device))):
+        direction, curvature = ops.fisher_direction(move(p, DEVICE))
+        slack = 128 * roundoff(dtype)
+        assert_rows_near(direction, expected[0], slack + 2 * STORED.get(dtype, 0))
+        assert_rows_near(curvature.unsqueeze(1), expected[1].unsqueeze(1), slack)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("path", "rows", "size"), SAMPLE_CASES)
 def test_steps_as_on_the_cpu(path, rows, size, dtype):
     """Each is within 64 roundoffs of the step of the reference (test_cuda_emulation.py).
@@ -203,6 +217,10 @@ CALLS = {
     ),
     "fisher_product": (
         lambda p, q: (ops.fisher_product(p, q),),
+        lambda: logits(2, 70_001, torch.float32),
+    ),
+    "fisher_direction": (
+        lambda p, _: ops.fisher_direction(p),
         lambda: logits(2, 70_001, torch.float32),
     ),
     "perturb": (

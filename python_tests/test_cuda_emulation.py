@@ -169,7 +169,46 @@ def test_fisher_product_of_rows_that_are_not_finite(emulation, dtype, name):
     assert product[7].isfinite().all()
 
 
-@pytest.mark.parametrize("op", ["perturb", "random_perturb", "posterior_summary", "fisher_product"])
+@pytest.mark.parametrize("name", FISHER_PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_direction_on_every_path(emulation, dtype, name):
+    """64 roundoffs: a few a class, and log2(C) in the sums. One of the storage besides."""
+    path, threads, options = FISHER_PATHS[name]
+    for cols in {"warp1": [2], "warp8": [7, 16], "warp32": [63, 96]}.get(name, [383, 384]):
+        a, _ = logit_rows(cols, dtype)
+        a[0] = 0  # all tied
+        a[1, 0], a[1, 1:] = 70, 0  # saturated, the others tied
+        a[2, :2] = a[2].max()
+        for misalign in (0, 1):
+            emulation.misalign = misalign
+            plan = forced("fisher_direction", a, path, threads, **options)
+            direction, curvature = emulation.fisher_direction(a, plan)
+            expected = reference.fisher_direction(a.double())
+            slack = 64 * roundoff(dtype)
+            assert (relative_error(direction, expected[0]) <= slack + 2 * STORAGE[dtype]).all()
+            assert (relative_error(curvature, expected[1]) <= slack).all()
+
+
+@pytest.mark.parametrize("name", ["warp8", "block", "stream"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_direction_of_rows_that_are_not_finite(emulation, dtype, name):
+    path, threads, options = FISHER_PATHS[name]
+    a = torch.randn(6, 30).to(dtype)
+    a[0, 7], a[1, 5], a[2] = math.nan, math.inf, -math.inf
+    a[3, :29], a[4, 3] = -math.inf, -math.inf
+    plan = forced("fisher_direction", a, path, threads, **options)
+    direction, curvature = emulation.fisher_direction(a, plan)
+    assert direction[:3].isnan().all()
+    assert curvature[:3].isnan().all()
+    assert (direction[3] == 0).all()
+    assert curvature[3] == 0
+    assert direction[4:].isfinite().all()
+    assert direction[4, 3] == 0
+
+
+@pytest.mark.parametrize(
+    "op", ["perturb", "random_perturb", "posterior_summary", "fisher_product", "fisher_direction"]
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_other_ops_at_the_boundaries_of_the_plan(emulation, dtype, op):
     """The last row length of every kernel, one less and one more, with the plan as it is.
@@ -194,6 +233,9 @@ def test_the_other_ops_at_the_boundaries_of_the_plan(emulation, dtype, op):
                 v = torch.randn(2, cols).to(dtype)
                 out = emulation.fisher_product(x, v)
                 expected = reference.fisher_product(x.double(), v.double())
+            elif op == "fisher_direction":
+                out = emulation.fisher_direction(x)[0]
+                expected = reference.fisher_direction(x.double())[0]
             else:
                 out = emulation.posterior_summary(x)[1]
                 expected = reference.posterior_summary(x.double())[1]
@@ -217,6 +259,8 @@ def test_threads_in_any_order_give_the_same_bits(emulation):
             if path != "split":
                 plan = forced("fisher_product", p, path, threads, **options)
                 run.append(emulation.fisher_product(p, q, plan))
+                plan = forced("fisher_direction", p, path, threads, **options)
+                run += emulation.fisher_direction(p, plan)
         for name in ("block", "split"):
             path, threads, options = IMAGE_PATHS[name]
             run += emulation.perturb(x, d, 0.5, forced("perturb", x, path, threads, **options))
@@ -246,6 +290,7 @@ def test_fewer_blocks_than_rows(emulation):
                     "perturb",
                     "posterior_summary",
                     "fisher_product",
+                    "fisher_direction",
                 )
             ]
             for plan in plans:
@@ -255,6 +300,7 @@ def test_fewer_blocks_than_rows(emulation):
                 run += emulation.perturb(x, d, 0.5, plans[1])
             if path != "split":
                 run.append(emulation.fisher_product(p, q, plans[3]))
+                run += emulation.fisher_direction(p, plans[4])
             runs.append([*run, *emulation.posterior_summary(p, plans[2])])
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(*runs, strict=True))
 

@@ -45,7 +45,7 @@ def images(count=29, seed=1):
 
 
 def scorer(model, cuda_graph, **settings):
-    settings = {"xi": 0.1, "eps": 1.0, "num_iters": 3, "batch_size": 8, **settings}
+    settings = {"eps": 1.0, "num_iters": 3, "batch_size": 8, **settings}
     return LDRScorer(model, cuda_graph=cuda_graph, **settings)
 
 
@@ -80,7 +80,7 @@ def test_a_graph_scores_as_the_eager_passes_do(recordings, count):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"method": "fisher", "xi": None}, {"sign": "max"}, {"sign": "mean"}], ids=str
+    "settings", [{"method": "fisher"}, {"sign": "max"}, {"sign": "mean"}], ids=str
 )
 def test_every_search_can_be_captured(recordings, settings):
     model, pool = network(), images()
@@ -209,7 +209,7 @@ def test_autocast_in_a_graph():
     # Logits rounded to bfloat16 (2^-9) move J by about 2 % where they differ by 0.3, as they do
     # at this eps. A weight left uncast or taken from a stale cache would be off by its own size.
     model, pool = network().float(), images().float()
-    settings = {"amp": "bf16", "xi": 1.0, "eps": 3.0}
+    settings = {"amp": "bf16", "eps": 3.0}
     scores = scorer(model, True, **settings).score(pool, progress=False)
     expected = scorer(model, False, **settings).score(pool, progress=False)
     np.testing.assert_allclose(scores.ldr, expected.ldr, rtol=0.05)

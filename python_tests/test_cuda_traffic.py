@@ -81,3 +81,12 @@ def test_fisher_product_reads_both_rows_once(emulation, dtype, name):
     a, v = torch.randn(2, ROWS, COLS if path != "warp" else 32).to(dtype)
     emulation.fisher_product(a, v, forced("fisher_product", a, path, threads, **options))
     assert elements(emulation, a) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["warp32", "block", "stream-all-cached"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fisher_direction_reads_the_row_once(emulation, dtype, name):
+    path, threads, options = FISHER_PATHS[name]
+    a = torch.randn(ROWS, COLS if path != "warp" else 32).to(dtype)
+    emulation.fisher_direction(a, forced("fisher_direction", a, path, threads, **options))
+    assert elements(emulation, a) == (1, 1)

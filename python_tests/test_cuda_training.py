@@ -54,7 +54,7 @@ def trained(cuda_graph, vat=None):
     return loss, model.state_dict()
 
 
-VAT = VatSettings(weight=1.0, xi=0.1, eps=0.5, num_iters=2)
+VAT = VatSettings(weight=1.0, eps=0.5, num_iters=2)
 
 
 @pytest.mark.parametrize("vat", [None, VAT, replace(VAT, decay=0.5)])

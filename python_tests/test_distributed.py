@@ -49,7 +49,7 @@ def normal(n):
 
 
 def scorer(model=None, **changes):
-    settings = {"xi": 0.1, "eps": 1.0, "num_iters": 2, "batch_size": 5} | changes
+    settings = {"eps": 1.0, "num_iters": 2, "batch_size": 5} | changes
     return LDRScorer(model or Network(), **settings)
 
 
@@ -233,14 +233,14 @@ def one_alone(rank):
     alone = [dist.new_group([r]) for r in range(2)]
     if rank == 1:
         return None
-    query = LDRQuery(xi=0.1, eps=1.0, num_iters=2, group=alone[0])
+    query = LDRQuery(eps=1.0, num_iters=2, group=alone[0])
     return query.choose(query.score(Network(), normal(17), None), 3).tolist()
 
 
 def test_a_query_of_one_process_among_several(tmp_path):
     codes, found = in_processes(2, one_alone, tmp_path)
     assert codes == [0, 0]
-    query = LDRQuery(xi=0.1, eps=1.0, num_iters=2)
+    query = LDRQuery(eps=1.0, num_iters=2)
     assert found[0] == query.choose(query.score(Network(), normal(17), None), 3).tolist()
 
 

@@ -14,7 +14,7 @@ from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import LDRScorer
 
 CPU = torch.device("cpu")
-STEP = {"xi": 0.5, "eps": 2.0, "num_iters": 2}
+STEP = {"eps": 2.0, "num_iters": 2}
 
 
 @pytest.fixture(params=["fused", "reference"])
@@ -96,10 +96,10 @@ def test_bytes_reach_the_network_in_its_units():
     # which is 5 here.
     torch.testing.assert_close(seen[0], by_hand(x, MEAN, STD), rtol=0, atol=3 * 5 * 2**-24)
     seen.clear()
-    LDRScorer(model, xi=0.5, eps=2.0, normalize=(MEAN, STD)).score(x, progress=False)
+    LDRScorer(model, eps=2.0, normalize=(MEAN, STD)).score(x, progress=False)
     del seen[:3]  # the looks at the first batch
-    # xi and eps are lengths of what the network sees.
-    for moved, radius in ((seen[0], 0.0), (seen[1], 0.5), (seen[-1], 2.0)):
+    # eps is a length of what the network sees.
+    for moved, radius in ((seen[0], 0.0), (seen[1], 2.0)):
         length = (moved - by_hand(x, MEAN, STD)).flatten(1).norm(dim=1)
         torch.testing.assert_close(length, torch.full((5,), radius), rtol=1e-5, atol=1e-5)
 

@@ -60,7 +60,7 @@ def test_a_run_writes_what_it_says(tmp_path, capsys):
 
     config = json.loads((out / "config.json").read_text())
     assert set(config) == {"config", "data_sha256", "versions", "commit"}
-    assert config["config"]["xi"] == SETTINGS["moons"].xi  # nothing is left open
+    assert config["config"]["eps"] == SETTINGS["moons"].eps  # nothing is left open
     assert set(config["versions"]) == {"vaal_ext", "torch", "numpy", "python"}
 
     queries = [read(out / name) for name in files]
@@ -205,7 +205,7 @@ def test_the_pool_may_be_used_up(tmp_path):
             "query_size must be at most pool_size, got 5 and 4",
         ),
         ({"seed": -1}, ValueError, "seed must be in 0"),
-        ({"xi": -1.0}, ValueError, "xi must be finite and above 0"),
+        ({"method": "finite-difference", "xi": -1.0}, ValueError, "xi must be finite and above 0"),
         # The command refuses the same options.
         ({"strategy": "random", "eps": 0.3}, ValueError, "eps is for the strategy vaal, got 0.3"),
         ({"strategy": "dfal+vat"}, ValueError, "num_iters is for the strategy vaal, got 1 with"),

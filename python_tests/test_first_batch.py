@@ -16,7 +16,7 @@ from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import LDRScorer, ldr_scores
 from vaal_ext.vat import vat_loss
 
-STEP = {"xi": 0.1, "eps": 0.5, "num_iters": 2}
+STEP = {"method": "finite-difference", "xi": 0.1, "eps": 0.5, "num_iters": 2}
 PROBABILITIES, RANDOM, NEIGHBOURS = "gives probabilities", "asked again", "other samples of its"
 
 
@@ -281,6 +281,6 @@ def test_half_weights_with_finite_differences_are_told(dtype):
 
     (text,) = told(network(dtype=dtype), normal(20, dtype=dtype))
     assert f"computes in {str(dtype).removeprefix('torch.')}" in text
-    assert "method='fisher'" in text
-    assert told(network(dtype=dtype), normal(20, dtype=dtype), xi=None, method="fisher") == []
+    assert "method='direct'" in text
+    assert told(network(dtype=dtype), normal(20, dtype=dtype), xi=None, method="direct") == []
     assert told(network(), normal(20), amp="bf16") == told(network(), normal(20)) == []

@@ -14,6 +14,7 @@ from vaal_ext.fisher import Linearised
 from vaal_ext.power_iteration import PowerIteration
 
 FISHER = {"method": "fisher", "eps": 0.5}
+STEPS = {"method": "finite-difference", "xi": 0.1, "eps": 0.5}
 
 
 @pytest.fixture(params=["fused", "reference"])
@@ -37,7 +38,7 @@ def normal(*shape, dtype=torch.float64, seed=1):
 
 def found(model, x, **settings):
     """The unit perturbations of PowerIteration, [B, D]."""
-    settings = PowerIteration(**{"xi": None, **FISHER, **settings})
+    settings = PowerIteration(**FISHER | settings)
     moved = settings.search(model, x, torch.arange(len(x)) + 7).moved
     return (moved - x) / settings.eps
 
@@ -73,7 +74,9 @@ def test_finite_differences_tend_to_it(backend):
     model, x = smooth_mlp(), normal(20, 12)
     exact = ldr_scores(model, x, **FISHER, num_iters=3, backend=backend)
     errors = [
-        (ldr_scores(model, x, xi=xi, eps=0.5, num_iters=3, backend=backend) / exact - 1).abs().max()
+        (ldr_scores(model, x, **STEPS | {"xi": xi}, num_iters=3, backend=backend) / exact - 1)
+        .abs()
+        .max()
         for xi in (1e-2, 1e-4, 1e-6)
     ]
     assert errors[2] <= 1e-4
@@ -172,11 +175,11 @@ def test_what_is_not_finite_scores_nan(classes, backend):
 # --- both signs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [{"method": "fisher"}, {"xi": 0.1}], ids=str)
+@pytest.mark.parametrize("method", [FISHER, STEPS], ids=["fisher", "finite-difference"])
 def test_signs(method, backend):
     model, x, index = smooth_mlp(), normal(10, 12), torch.arange(10) + 7
-    settings = {"eps": 0.5, "num_iters": 2, "backend": backend, **method}
-    moved = PowerIteration(**{"xi": None, **settings}).search(model, x, index).moved
+    settings = {"num_iters": 2, "backend": backend, **method}
+    moved = PowerIteration(**settings).search(model, x, index).moved
     with torch.no_grad():
         clean = model(x)
         plus, minus = (
@@ -198,7 +201,7 @@ def test_vat_loss_is_the_mean_of_ldr_and_differentiable(sign, backend):
     loss = vat_loss(model, x, **settings)
     torch.testing.assert_close(loss.detach(), ldr_scores(model, x, **settings).mean())
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    moved = PowerIteration(xi=None, **settings).search(model, x, torch.arange(6)).moved
+    moved = PowerIteration(**settings).search(model, x, torch.arange(6)).moved
     clean, plus, minus = model(x), model(moved), model(2 * x - moved)
     plus, minus = ops.symmetric_kl(clean, plus), ops.symmetric_kl(clean, minus)
     by_hand = {"paper": plus, "max": torch.maximum(plus, minus), "mean": (plus + minus) / 2}[sign]
@@ -241,7 +244,7 @@ def test_a_layer_that_cannot_be_differentiated_twice():
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    ldr_scores(model, normal(3, 12).float(), xi=0.1, eps=0.5)  # which does not ask for that
+    ldr_scores(model, normal(3, 12).float(), **STEPS)  # which does not ask for that
 
 
 def test_attention_runs_by_the_kernel_that_can_be_differentiated():
@@ -264,7 +267,11 @@ def test_attention_runs_by_the_kernel_that_can_be_differentiated():
     ("settings", "error", "message"),
     [
         ({"xi": 0.1, **FISHER}, ValueError, "xi must be None with method='fisher'.*got 0.1"),
-        ({"eps": 0.5}, TypeError, "xi must be a number with method='finite-difference', got None"),
+        (
+            {**STEPS, "xi": None},
+            TypeError,
+            "xi must be a number with method='finite-difference', got None",
+        ),
         ({"smoothing": 0.1, **FISHER}, ValueError, "smoothing must be 0 with method='fisher'"),
         ({"method": "newton", "eps": 0.5}, ValueError, "method must be .*, got 'newton'"),
         ({"sign": "both", **FISHER}, ValueError, "sign must be 'paper', 'max' or 'mean', got"),

@@ -9,10 +9,10 @@ from torch import nn
 
 from vaal_ext.roughness import LDRScorer
 
-SETTINGS = {"xi": 0.05, "eps": 0.5, "num_iters": 3, "seed": 2}
+SETTINGS = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 3, "seed": 2}
 
 # By differences and exactly; with both signs of r the samples come in one batch of twice the size.
-SEARCHES = [{}, {"sign": "max"}, {"method": "fisher", "xi": None}]
+SEARCHES = [{}, {"sign": "max"}, *({"method": m, "xi": None} for m in ("fisher", "direct"))]
 
 
 @pytest.fixture(params=["fused", "reference"])

@@ -12,7 +12,7 @@ from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.roughness import LDRScorer, ldr_scores
 from vaal_ext.vat import vat_loss
 
-STEP = {"xi": 0.1, "eps": 0.5, "num_iters": 2}
+STEP = {"eps": 0.5, "num_iters": 2}
 FISHER = {"eps": 0.5, "num_iters": 2, "method": "fisher"}
 
 

@@ -246,12 +246,14 @@ def test_the_radius_is_the_images_unless_the_project_says_one():
     images = torch.full((300, 3, 4, 5), 0.5)  # of length 0.5 * sqrt(60)
     eps = float(f"{0.02 * 0.5 * 60**0.5:.3g}")
     config = ProjectConfig.from_settings(given)
-    assert config.search_lengths(images) == {"eps": eps, "xi": float(f"{eps / 10:.3g}")}
+    assert config.search_lengths(images) == {"eps": eps}
     assert ProjectConfig.from_settings(config.settings()) == config  # it stays open
     assert config.run.resolved().eps > 0  # what a run on such a folder would take
+    steps = {"method": "finite-difference"}
     for strategy, more, wanted in (
-        ("vaal+vat", {"eps": 0.3}, {"eps": 0.3, "xi": 0.03}),
-        ("vaal", {"eps": 0.3, "xi": 0.01}, {"eps": 0.3, "xi": 0.01}),
+        ("vaal+vat", {"eps": 0.3}, {"eps": 0.3}),
+        ("vaal", {**steps, "eps": 0.3}, {"eps": 0.3, "xi": 0.03}),
+        ("vaal", {**steps, "eps": 0.3, "xi": 0.01}, {"eps": 0.3, "xi": 0.01}),
         ("vaal", {"method": "fisher"}, {"eps": eps}),
         ("entropy", {}, {}),
     ):

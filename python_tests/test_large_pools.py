@@ -59,7 +59,7 @@ def test_several_mapped_files_are_one_pool(tmp_path):
     np.save(tmp_path / "b.npy", x[20:])
     mapped = ConcatDataset([np.load(tmp_path / name, mmap_mode="r") for name in ("a.npy", "b.npy")])
     torch.manual_seed(0)
-    scorer = LDRScorer(nn.Linear(6, 3), xi=0.5, eps=1.0, batch_size=16, num_workers=1)
+    scorer = LDRScorer(nn.Linear(6, 3), eps=1.0, batch_size=16, num_workers=1)
     scores, expected = (scorer.score(pool, progress=False) for pool in (mapped, x))
     np.testing.assert_array_equal(scores.ldr, expected.ldr)
     np.testing.assert_array_equal(scores.index, np.arange(50))
@@ -177,7 +177,7 @@ def test_real_jpegs(tmp_path):
     assert (x.shape, x.dtype) == ((20, 3, 32, 32), torch.uint8)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    scorer = LDRScorer(model, xi=0.1, eps=1.0, batch_size=8, num_workers=2, normalize=(0.5, 0.25))
+    scorer = LDRScorer(model, eps=1.0, batch_size=8, num_workers=2, normalize=(0.5, 0.25))
     read, held = (scorer.score(samples, progress=False) for samples in (pool, x))
     np.testing.assert_array_equal(read.ldr, held.ldr)
 
@@ -195,7 +195,7 @@ class Tiny(nn.Module):
 def test_a_sample_takes_64_bytes(tmp_path):
     """Python's and NumPy's memory at its peak: the model and the batches are the same for both
     sizes and cancel. (torch's own memory is that of a batch; the scores are NumPy arrays.)"""
-    scorer = LDRScorer(Tiny(), xi=0.5, eps=1.0, num_iters=1, batch_size=4096, normalize=(0.5, 0.5))
+    scorer = LDRScorer(Tiny(), eps=1.0, num_iters=1, batch_size=4096, normalize=(0.5, 0.5))
     peaks = []
     sizes = (2**16, 2**19)
     for size in sizes:
@@ -217,7 +217,7 @@ def test_four_batches_are_held_besides_the_model():
     size, weight = 4096, torch.randn(3072, 3, generator=torch.Generator().manual_seed(0))
     pool = np.random.default_rng(0).integers(0, 256, (2 * size, 3072), dtype=np.uint8)
     scorer = LDRScorer(
-        lambda x: x @ weight, xi=0.5, eps=1.0, num_iters=2, batch_size=size, normalize=(0.5, 0.5)
+        lambda x: x @ weight, eps=1.0, num_iters=2, batch_size=size, normalize=(0.5, 0.5)
     )
     scorer.score(pool[:2], progress=False)  # what is made once
     growth = MemoryGrowth(torch.device("cpu"))

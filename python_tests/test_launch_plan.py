@@ -7,7 +7,8 @@ import pytest
 from vaal_ext import _C
 
 KL = ("symmetric_kl", "symmetric_kl_backward", "symmetric_kl_direction")
-OPS = (*KL, "perturb", "random_perturb", "posterior_summary", "deepfool_step", "fisher_product")
+FISHER = ("fisher_product", "fisher_direction")
+OPS = (*KL, "perturb", "random_perturb", "posterior_summary", "deepfool_step", *FISHER)
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 # lengths around every power of two up to 2^18 and some that people use
 LENGTHS = sorted(
@@ -78,7 +79,7 @@ def test_paths_follow_the_length(op):
         if op in ("perturb", "random_perturb", "deepfool_step"):
             assert "stream" not in paths
         else:
-            split = 2 * rows <= 132 and op != "fisher_product"
+            split = 2 * rows <= 132 and op not in FISHER
             assert paths[-1] == ("split" if split else "stream")
 
 

@@ -113,6 +113,47 @@ def test_fisher_products_of_any_size(size, dtype, device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cols", [1, 2, 3, 10, 16, 17, 100, 128, 129, 1000, 128256])
+@pytest.mark.parametrize("rows", [0, 1, 5, 37])
+def test_fisher_directions(rows, cols, dtype, device):
+    """Sums of terms of one sign, in some five passes: a few roundings of the row's maximum, 1."""
+    if rows * cols > 10**6:
+        rows = 2
+    logits, _ = pair(rows, cols, dtype, device)
+    direction, curvature = ops.fisher_direction(logits)
+    assert (direction.shape, direction.dtype) == ((rows, cols), dtype)
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
+    assert (curvature.shape, curvature.dtype) == ((rows,), arithmetic)
+    expected = reference.fisher_direction(logits.double())
+    near = {"rtol": 0, "atol": tolerance(dtype)}
+    torch.testing.assert_close(direction.double(), expected[0], **near)
+    near = {"rtol": tolerance(arithmetic), "atol": 0}
+    torch.testing.assert_close(curvature.double(), expected[1], **near)
+    for twin, mine in zip(reference.fisher_direction(logits), (direction, curvature), strict=True):
+        assert (twin.shape, twin.dtype) == (mine.shape, mine.dtype)
+    if rows and cols > 1:
+        label = ops.posterior_summary(logits)[0]
+        assert (direction.gather(1, label.unsqueeze(1)) == -1).all()
+
+
+def test_fisher_directions_of_what_is_not_finite(device):
+    """A class at -inf has an entry of 0, and a class alone one too; all else makes the row NaN."""
+    logits = torch.tensor(
+        [[0, 1, -inf], [-inf, 3, -inf], [0, nan, 1], [0, inf, 1], [-inf] * 3, [inf, inf, 0]],
+        device=device,
+    )
+    for module in (ops, reference):
+        direction, curvature = module.fisher_direction(logits)
+        finite = torch.tensor([[1.0, -1, 0], [0, 0, 0]], device=device)
+        torch.testing.assert_close(direction[:2], finite, rtol=1e-6, atol=0)
+        p = torch.sigmoid(torch.tensor(1.0, device=device))
+        torch.testing.assert_close(curvature[0], 2 * p * (1 - p), rtol=1e-6, atol=0)
+        assert curvature[1] == 0
+        assert direction[2:].isnan().all()
+        assert curvature[2:].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "shape", [(0, 5), (3, 0), (5,), (3, 1), (2, 7), (4, 3, 32, 32), (2, 150528)]
 )
@@ -167,6 +208,7 @@ def test_strides(device):
     assert torch.equal(
         ops.fisher_product(views[0], b.t().contiguous().t()), ops.fisher_product(a, b)
     )
+    assert torch.equal(ops.fisher_direction(views[0])[0], ops.fisher_direction(a)[0])
 
     x, direction = torch.randn(2, 5, 3, 8, 8, device=device)
     expected = ops.perturb(x, direction, 0.1)
@@ -304,6 +346,8 @@ def test_opcheck(dtype, device):
     torch.library.opcheck(raw.posterior_summary.default, (a,))
     torch.library.opcheck(raw.fisher_product.default, (a, b))
     torch.library.opcheck(raw.fisher_product.default, (a[:0], b[:0]))
+    torch.library.opcheck(raw.fisher_direction.default, (a,))
+    torch.library.opcheck(raw.fisher_direction.default, (a[:0],))
 
 
 def test_compile_fullgraph(device):
@@ -312,7 +356,9 @@ def test_compile_fullgraph(device):
         value, direction = ops.symmetric_kl_direction(a, b)
         moved = ops.perturb(x, start - x, 0.5)
         label, entropy, margin = ops.posterior_summary(b)
-        return value, direction, moved, label, entropy, margin, ops.fisher_product(a, b)
+        product = ops.fisher_product(a, b)
+        summary = (label, entropy, margin)
+        return value, direction, moved, *summary, product, *ops.fisher_direction(b)
 
     a, b = pair(4, 6, device=device)
     x, index = torch.randn(4, 3, 5, device=device), torch.arange(4, device=device)
@@ -342,6 +388,7 @@ def test_threads_change_nothing(rows, cols):
                 (
                     *ops.symmetric_kl_direction(a, b),
                     ops.fisher_product(a, b),
+                    *ops.fisher_direction(b),
                     *ops.posterior_summary(b),
                     ops.perturb(x, direction, 1.0),
                     ops.random_perturb(x, 1.0, seed=1, sample_index=index),

@@ -244,6 +244,78 @@ def test_fisher_product_agrees_with_200_digits(cols, spread, gap):
                 assert error <= bound * size
 
 
+def exact_top_direction(a):
+    """The top eigenvector of diag(p) - ppᵀ, -1 at the pseudo label, and its eigenvalue.
+
+    By bisection of Σ p_j/(λ - p_j) = 0, whose terms change sign at the pseudo label alone.
+    """
+    k = a.index(max(a))
+    p = [mpmath.exp(x - a[k]) for x in a]
+    p = [x / mpmath.fsum(p) for x in p]
+    others = [x for j, x in enumerate(p) if j != k]
+    low, high = max(others), p[k]
+    if low == high:
+        tied = [j for j, x in enumerate(p) if x == high and j != k]
+        entries = [mpmath.mpf(j in tied) / len(tied) for j in range(len(p))]
+        return [*entries[:k], mpmath.mpf(-1), *entries[k + 1 :]], high
+    while high - low > low * mpmath.mpf(10) ** -50:
+        middle = (low + high) / 2
+        over = mpmath.fsum(x / (middle - x) for x in others) > p[k] / (p[k] - middle)
+        low, high = (middle, high) if over else (low, middle)
+    entries = [x / (high - x) for x in p]
+    total = mpmath.fsum(entries) - entries[k]
+    return [-1 if j == k else x / total for j, x in enumerate(entries)], high
+
+
+def rows_with_a_top_direction(cols):
+    """Broad, sharp and saturated ones (1 - p of 1e-30 and of 1e-87); ties and near ties of two and
+    of all."""
+    generator = torch.Generator().manual_seed(cols)
+    a = torch.randn(9, cols, generator=generator, dtype=torch.float64)
+    a *= torch.tensor([0.01, 1, 5, 30, 1, 1, 1, 1, 1], dtype=torch.float64).unsqueeze(1)
+    a[4, 0] = a[4].max() + 70
+    a[5, 0] = a[5].max() + 200
+    a[6, :2] = a[6].max() + 1
+    a[7, 0], a[7, 1] = 4 + 2**-20, 4
+    a[8] = 0
+    return a
+
+
+@pytest.mark.parametrize("cols", [2, 3, 10, 40])
+def test_fisher_direction_agrees_with_60_digits(cols):
+    """Of a row maximum of 1 a few roundings; of λ twenty, in the sums and in an exponential whose
+    argument, of up to 70 in float32, rounds by as many. λ of 1e-87 is nothing in float32."""
+    a = rows_with_a_top_direction(cols)
+    for dtype, module in (
+        (torch.float64, reference),
+        (torch.float64, ops),
+        (torch.float32, ops),
+    ):
+        x, roundoff = a.to(dtype), torch.finfo(dtype).eps
+        direction, curvature = module.fisher_direction(x)
+        with mpmath.workdps(60):
+            for row in range(len(x)):
+                expected, eigenvalue = exact_top_direction(digits(x[row]))
+                error, _ = error_and_size(direction[row], expected)
+                assert error <= 8 * cols**0.5 * roundoff
+                if eigenvalue > torch.finfo(dtype).tiny:
+                    assert (
+                        abs(digits(curvature[row : row + 1])[0] / eigenvalue - 1) <= 20 * roundoff
+                    )
+
+
+def test_fisher_direction_is_an_eigenvector():
+    """Of many classes too, in float64: what is left of (F - λ) v is rounding, and no other
+    eigenvalue is larger."""
+    a, _ = logits(4, 300, 3, 0, torch.float64)
+    direction, curvature = ops.fisher_direction(a)
+    p = torch.softmax(a, 1)
+    matrix = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+    product = (matrix @ direction.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(product, curvature.unsqueeze(1) * direction, rtol=0, atol=1e-15)
+    torch.testing.assert_close(curvature, torch.linalg.eigvalsh(matrix)[:, -1], rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("gap", [0, 20, 60, 200])
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])

@@ -153,6 +153,7 @@ GRADIENTS = torch.stack([A, B], dim=1)
 NOT_DIFFERENTIABLE = {
     "symmetric_kl_direction": lambda x: ops.symmetric_kl_direction(A, x)[1],
     "fisher_product": lambda x: ops.fisher_product(A, x),
+    "fisher_direction": lambda x: ops.fisher_direction(x)[0],
     "perturb": lambda x: ops.perturb(A, x, 0.5),
     "random_perturb": lambda x: ops.random_perturb(x, 0.5, seed=1, sample_index=INDEX),
     "posterior_summary": lambda x: ops.posterior_summary(x)[1],

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import small_pool
-from small_pool import SETTINGS, Network, allowed, expected_scores, samples
+from small_pool import SEARCH, SETTINGS, Network, allowed, expected_scores, samples
 
 pytest.importorskip("ray")
 if " " in sys.executable:
@@ -19,7 +19,7 @@ from ray.data import from_items
 from vaal_ext.integrations.ray import LDRBatches, select_rows
 from vaal_ext.selection import select
 
-SCORER = {name: SETTINGS[name] for name in ("xi", "eps", "num_iters")}
+SCORER = SEARCH
 INDEX = np.random.default_rng(1).permutation(60) + 100
 
 
@@ -95,6 +95,6 @@ def test_bad_input():
     with pytest.raises(ValueError, match="has repetitions"):
         select_rows(scored, 2)
     with pytest.raises(ValueError, match="eps"):
-        LDRBatches(Network, xi=0.1, eps=0.0)
+        LDRBatches(Network, eps=0.0)
     with pytest.raises(ValueError, match=r"no column 'sample_index', it has \['x'\]"):
         LDRBatches(Network, **SCORER)({"x": samples()})

@@ -46,7 +46,9 @@ def textbook_divergence(a, b, smoothing, divergence):
     return (((p - q) if divergence == "symmetric" else p) * ratio).sum(1)
 
 
-def textbook_ldr(model, x, index, *, xi, eps, num_iters, seed, smoothing, divergence):
+def textbook_ldr(
+    model, x, index, *, method="finite-difference", xi, eps, num_iters, seed, smoothing, divergence
+):
     """Eq. (1) and (4) as they stand: autograd through the divergence, a loop over the samples."""
     scores = []
     for sample, i in zip(x, index, strict=True):
@@ -69,8 +71,8 @@ def textbook_ldr(model, x, index, *, xi, eps, num_iters, seed, smoothing, diverg
 def test_ldr_is_the_textbooks(backend, divergence, smoothing, num_iters):
     model, x, index = smooth_mlp(), normal(12, 20), torch.arange(12) * 1000 + 3
     settings = {
-        "xi": 0.5, "eps": 1.5, "num_iters": num_iters, "seed": 7, "divergence": divergence,
-        "smoothing": smoothing,
+        "method": "finite-difference", "xi": 0.5, "eps": 1.5, "num_iters": num_iters, "seed": 7,
+        "divergence": divergence, "smoothing": smoothing,
     }  # fmt: skip
     expected = textbook_ldr(model, x, index, **settings)
     got = ldr_scores(model, x, sample_index=index, backend=backend, **settings)
@@ -95,7 +97,16 @@ def test_two_classes_and_a_linear_model_have_a_closed_form(backend):
     z = x @ w + b
     expected = (torch.sigmoid(z + step) - torch.sigmoid(z)) * step
     for num_iters in (1, 3):
-        got = ldr_scores(model, x, xi=0.01, eps=0.7, num_iters=num_iters, seed=5, backend=backend)
+        got = ldr_scores(
+            model,
+            x,
+            method="finite-difference",
+            xi=0.01,
+            eps=0.7,
+            num_iters=num_iters,
+            seed=5,
+            backend=backend,
+        )
         # x + xi u is rounded to 1e-16 and taken back at a step of 0.01: 1e-14 of the step.
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
 
@@ -103,7 +114,7 @@ def test_two_classes_and_a_linear_model_have_a_closed_form(backend):
 @pytest.mark.rounding
 def test_the_two_backends_agree_in_float32():
     model, x = smooth_mlp(torch.float32), normal(40, 20, dtype=torch.float32)
-    settings = {"xi": 0.5, "eps": 1.0, "num_iters": 2}
+    settings = {"method": "finite-difference", "xi": 0.5, "eps": 1.0, "num_iters": 2}
     fused, plain = (ldr_scores(model, x, **settings, backend=b) for b in ("fused", "reference"))
     # The ops' own 7e-6 (see test_ops_accuracy.py) turn a step as the rounding of the logits does.
     allowed = scores_apart(model, x, plain, **settings) + 2 * 2 * 7e-6
@@ -121,12 +132,14 @@ def test_forwards_and_backwards_are_counted(backend):
         return linear(x)
 
     x = normal(5, 4, dtype=torch.float32)
-    ldr_scores(model, x, xi=0.1, eps=1.0, num_iters=5, backend=backend)
+    ldr_scores(model, x, method="finite-difference", xi=0.1, eps=1.0, num_iters=5, backend=backend)
     assert calls == {"forward": 7, "backward": 5}
 
 
 def test_an_empty_batch_does_not_call_the_model(backend):
-    got = ldr_scores(pytest.fail, torch.zeros(0, 3), xi=1, eps=1, backend=backend)
+    got = ldr_scores(
+        pytest.fail, torch.zeros(0, 3), method="finite-difference", xi=1, eps=1, backend=backend
+    )
     assert got.shape == (0,)
     assert got.dtype == torch.float32
 
@@ -134,7 +147,7 @@ def test_an_empty_batch_does_not_call_the_model(backend):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types(backend, dtype):
     model, x = smooth_mlp(dtype), normal(8, 20, dtype=dtype)
-    got = ldr_scores(model, x, xi=1.0, eps=2.0, backend=backend)
+    got = ldr_scores(model, x, method="finite-difference", xi=1.0, eps=2.0, backend=backend)
     assert got.dtype == torch.float32
     assert (got > 0).all()
 
@@ -146,7 +159,9 @@ def test_a_model_may_work_in_place_and_take_scalars_as_samples(backend):
 
     x = normal(5)
     kept = x.clone()
-    assert (ldr_scores(model, x, xi=0.1, eps=0.5, backend=backend) > 0).all()
+    assert (
+        ldr_scores(model, x, method="finite-difference", xi=0.1, eps=0.5, backend=backend) > 0
+    ).all()
     assert torch.equal(x, kept)
 
 
@@ -156,7 +171,7 @@ def test_a_class_ruled_out_adds_nothing(backend):
     def masked(x):
         return torch.cat([model(x), x.new_full((len(x), 1), -torch.inf)], dim=1)
 
-    settings = {"xi": 0.5, "eps": 1.0, "backend": backend}
+    settings = {"method": "finite-difference", "xi": 0.5, "eps": 1.0, "backend": backend}
     # The same sums with one more zero in them, perhaps in another order: a few ulp.
     torch.testing.assert_close(
         ldr_scores(masked, x, **settings), ldr_scores(model, x, **settings), rtol=1e-12, atol=0
@@ -182,7 +197,7 @@ def in_batches(model, x, size, **settings):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batch_size_moves_scores_by_rounding_alone(backend, dtype):
     model, x = smooth_mlp(dtype), normal(256, 20, dtype=dtype)
-    settings = {"xi": 0.1, "eps": 1.0, "num_iters": 5}
+    settings = {"method": "finite-difference", "xi": 0.1, "eps": 1.0, "num_iters": 5}
     whole = in_batches(model, x, 256, **settings, backend=backend)
     bound = scores_apart(model, x, whole, **settings)
     for size in (1, 7):
@@ -197,7 +212,15 @@ def test_batch_size_moves_scores_by_rounding_alone(backend, dtype):
 def test_order_and_kind_of_the_pool_do_not_matter(backend, dtype):
     model, x = smooth_mlp(dtype), normal(60, 20, dtype=dtype)
     labels, perm = torch.arange(60) % 5, torch.randperm(60, generator=torch.Generator())
-    scorer = LDRScorer(model, xi=0.5, eps=1.0, num_iters=2, backend=backend, batch_size=16)
+    scorer = LDRScorer(
+        model,
+        method="finite-difference",
+        xi=0.5,
+        eps=1.0,
+        num_iters=2,
+        backend=backend,
+        batch_size=16,
+    )
     base = scorer.score(x, progress=False)
     assert np.array_equal(base.index, np.arange(60))
     shuffled = scorer.score(x[perm], sample_index=perm, progress=False)
@@ -211,7 +234,15 @@ def test_order_and_kind_of_the_pool_do_not_matter(backend, dtype):
         "shuffled": scorer.score(DataLoader(dataset, batch_size=16, shuffle=True), progress=False),
     }
     # The columns are float32, so even float64 scores may differ in the last place.
-    allowed = scores_apart(model, x, torch.from_numpy(base.ldr), xi=0.5, eps=1.0, num_iters=2)
+    allowed = scores_apart(
+        model,
+        x,
+        torch.from_numpy(base.ldr),
+        method="finite-difference",
+        xi=0.5,
+        eps=1.0,
+        num_iters=2,
+    )
     allowed = allowed.numpy() + 1.2e-7
     assert (np.abs(shuffled.ldr[back] / base.ldr - 1) <= allowed).all()
     for scores in others.values():
@@ -229,18 +260,21 @@ def test_the_papers_network_in_two_batch_sizes(backend):
     torch.manual_seed(0)
     model = PaperCNN(1, (12, 12), 4, channels=(4, 8), hidden=32).double()
     x = normal(14, 1, 12, 12)
-    whole = in_batches(model, x, 14, xi=0.1, eps=1.0, backend=backend)
+    whole = in_batches(model, x, 14, method="finite-difference", xi=0.1, eps=1.0, backend=backend)
     # float64 rounding (1e-16) over J ~ 1e-6 and a poor start, squared roots as above: 1e-11.
     torch.testing.assert_close(
-        in_batches(model, x, 1, xi=0.1, eps=1.0, backend=backend), whole, rtol=1e-9, atol=0
+        in_batches(model, x, 1, method="finite-difference", xi=0.1, eps=1.0, backend=backend),
+        whole,
+        rtol=1e-9,
+        atol=0,
     )
 
 
 def test_what_a_pool_score_holds(backend):
     model, x = smooth_mlp(), normal(30, 20)
-    scores = LDRScorer(model, xi=0.5, eps=1.0, backend=backend, batch_size=8).score(
-        x, sample_index=torch.arange(30) + 100, progress=False
-    )
+    scores = LDRScorer(
+        model, method="finite-difference", xi=0.5, eps=1.0, backend=backend, batch_size=8
+    ).score(x, sample_index=torch.arange(30) + 100, progress=False)
     assert isinstance(scores, PoolScores)
     with torch.no_grad():
         posterior = torch.softmax(model(x), 1)
@@ -253,7 +287,9 @@ def test_what_a_pool_score_holds(backend):
     np.testing.assert_allclose(scores.margin, (top[:, 0] - top[:, 1]).float(), rtol=1.2e-7)
     np.testing.assert_allclose(scores.posterior_mean, posterior.mean(0), rtol=1e-13)
     index = torch.arange(30) + 100
-    ldr = ldr_scores(model, x, xi=0.5, eps=1.0, sample_index=index, backend=backend)
+    ldr = ldr_scores(
+        model, x, method="finite-difference", xi=0.5, eps=1.0, sample_index=index, backend=backend
+    )
     np.testing.assert_allclose(scores.ldr, ldr.float(), rtol=1.2e-7)
     clean = posterior_scores(model, x, backend=backend, batch_size=8, progress=False)
     assert np.isnan(clean.ldr).all()

@@ -36,7 +36,7 @@ class Named(Dataset):
 
 def scorer(**settings: object) -> vaal_ext.LDRScorer:
     return vaal_ext.LDRScorer(
-        Network(), xi=0.05, eps=0.5, num_iters=1, backend="reference", batch_size=5, **settings
+        Network(), eps=0.5, num_iters=1, backend="reference", batch_size=5, **settings
     )
 
 

@@ -60,7 +60,7 @@ def test_logits_that_are_not_finite(backend, value, rows, score):
         common = {"backend": backend, "batch_size": 6, "on_nonfinite": on_nonfinite}
         if score == "posterior":
             return posterior_scores(model, pool, sample_index=index, progress=False, **common)
-        scorer = LDRScorer(model, xi=0.1, eps=1.0, **common)
+        scorer = LDRScorer(model, eps=1.0, **common)
         return scorer.score(pool, sample_index=index, progress=False)
 
     with pytest.raises(ValueError, match="sample 1013: the model's logits are not finite"):
@@ -92,7 +92,7 @@ def test_logits_that_break_on_the_way_count_too(backend, value, broken_call):
         broken[5, 1] = len(calls) == broken_call
         return torch.where(broken, value, inner(x))
 
-    settings = {"xi": 0.5, "eps": 0.5, "num_iters": 2, "backend": backend}
+    settings = {"eps": 0.5, "num_iters": 2, "backend": backend}
     scores = ldr_scores(model, normal(8), **settings)
     assert torch.isnan(scores).tolist() == [i == 5 for i in range(8)]
     calls.clear()
@@ -103,7 +103,7 @@ def test_logits_that_break_on_the_way_count_too(backend, value, broken_call):
 
 def test_a_pool_without_a_finite_sample_and_an_empty_pool(backend):
     model, x = Breaks(torch.nan, threshold=-torch.inf), normal(3)
-    scorer = LDRScorer(model, xi=0.1, eps=1.0, backend=backend, on_nonfinite="skip")
+    scorer = LDRScorer(model, eps=1.0, backend=backend, on_nonfinite="skip")
     scores = scorer.score(x, progress=False)
     assert np.isnan(scores.posterior_mean).all()
     assert scores.num_classes == 3
@@ -122,14 +122,14 @@ def test_flat_samples_score_zero_and_are_counted_once(backend):
 
     x = normal(10)
     x[[2, 7], 0] = -100.0
-    scorer = LDRScorer(model, xi=0.1, eps=1.0, backend=backend, batch_size=3)
+    scorer = LDRScorer(model, eps=1.0, backend=backend, batch_size=3)
     with pytest.warns(RuntimeWarning, match="LDR is 0 for 2 of 10 samples") as caught:
         scores = scorer.score(x, progress=False)
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert np.array_equal(np.flatnonzero(scores.ldr == 0), [2, 7])
     assert (np.delete(scores.ldr, [2, 7]) > 0).all()
-    assert torch.equal(ldr_scores(model, x[2:3], xi=0.1, eps=1.0, backend=backend), torch.zeros(1))
+    assert torch.equal(ldr_scores(model, x[2:3], eps=1.0, backend=backend), torch.zeros(1))
 
 
 def test_a_flat_sample_scores_zero_though_its_logits_drift(backend):
@@ -145,13 +145,16 @@ def test_a_flat_sample_scores_zero_though_its_logits_drift(backend):
 
     x = normal(3)
     x[0, 0], x[1, 0] = -100.0, -200.0
-    scores = ldr_scores(model, x, xi=0.1, eps=1.0, num_iters=2, backend=backend)
+    steps = {"method": "finite-difference", "xi": 0.1, "num_iters": 2}
+    scores = ldr_scores(model, x, eps=1.0, **steps, backend=backend)
     assert torch.equal(scores == 0, torch.tensor([True, True, False]))
+    scores = ldr_scores(model, x, eps=1.0, backend=backend)
+    assert torch.equal(scores == 0, torch.tensor([True, False, False]))
 
 
 def test_a_step_lost_in_rounding_is_reported(backend):
     model, x = network().float(), normal(4).float()
-    scorer = LDRScorer(model, xi=1e-12, eps=1.0, backend=backend)
+    scorer = LDRScorer(model, eps=1.0, xi=1e-12, method="finite-difference", backend=backend)
     with pytest.warns(RuntimeWarning, match="4 of 4 samples.*x \\+ xi\\*u rounds to x"):
         scores = scorer.score(x, progress=False)
     assert (scores.ldr == 0).all()
@@ -178,7 +181,7 @@ class Hungry(nn.Module):
 @pytest.mark.parametrize("as_loader", [False, True])
 def test_out_of_memory_halves_the_batch_and_goes_on(backend, passes, as_loader):
     x = normal(50)
-    settings = {"xi": 0.1, "eps": 1.0, "backend": backend, "batch_size": 20}
+    settings = {"eps": 1.0, "backend": backend, "batch_size": 20}
     expected = LDRScorer(network(), **settings).score(x, progress=False)
     model = Hungry(6, passes)
     pool = DataLoader(TensorDataset(x), batch_size=20) if as_loader else x
@@ -197,7 +200,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(backend, passes, as_loader):
 
 
 def test_out_of_memory_with_one_sample_is_raised(backend):
-    scorer = LDRScorer(Hungry(0, "clean"), xi=0.1, eps=1.0, backend=backend, batch_size=2)
+    scorer = LDRScorer(Hungry(0, "clean"), eps=1.0, backend=backend, batch_size=2)
     with (
         pytest.warns(RuntimeWarning, match="going on with 1"),
         pytest.raises(torch.OutOfMemoryError),
@@ -219,13 +222,13 @@ def test_the_number_of_classes_must_stay():
 def test_the_device_must_be_the_models():
     model = network().to("meta")
     with pytest.raises(ValueError, match="the model lies on meta: move it before scoring on cpu"):
-        LDRScorer(model, xi=1, eps=1, device="cpu").score(normal(2), progress=False)
+        LDRScorer(model, eps=1, device="cpu").score(normal(2), progress=False)
 
 
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])
 def test_a_device_that_is_not_there(device):
     with pytest.raises(ValueError, match="device"):
-        LDRScorer(network(), xi=1, eps=1, device=device)
+        LDRScorer(network(), eps=1, device=device)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
@@ -233,7 +236,7 @@ def test_autocast_runs_the_network_in_half(backend, amp):
     dtypes = []
     model, x = network().float(), normal(30).float()
     model.register_forward_hook(lambda _m, _x, out: dtypes.append(out.dtype))
-    settings = {"xi": 1.0, "eps": 2.0, "backend": backend}
+    settings = {"eps": 2.0, "backend": backend}
     scores = LDRScorer(model, amp=amp, **settings).score(x, progress=False)
     assert set(dtypes) == {{"bf16": torch.bfloat16, "fp16": torch.float16}[amp]}
     full = LDRScorer(model, **settings).score(x, progress=False)
@@ -243,7 +246,7 @@ def test_autocast_runs_the_network_in_half(backend, amp):
 
 def test_progress_counts_samples_on_request_only(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
-    scorer = LDRScorer(network(), xi=0.1, eps=1.0, batch_size=4)
+    scorer = LDRScorer(network(), eps=1.0, batch_size=4)
     scorer.score(normal(10), progress=False)
     assert capsys.readouterr().err == ""
     scorer.score(normal(10))
@@ -255,5 +258,5 @@ def test_progress_counts_samples_on_request_only(capsys, monkeypatch):
 def test_a_quiet_run_warns_of_nothing(backend):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scorer = LDRScorer(network(), xi=0.1, eps=1.0, backend=backend)
+        scorer = LDRScorer(network(), eps=1.0, backend=backend)
         scorer.score(DataLoader(TensorDataset(normal(9)), batch_size=4), progress=False)

@@ -22,6 +22,9 @@ def network():
         return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
+STEPS = {"method": "finite-difference", "xi": 0.5}
+
+
 def normal(n):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(n, 6, generator=generator, dtype=torch.float64)
@@ -30,14 +33,22 @@ def normal(n):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"xi": 0.0}, ValueError, "xi must be finite and above 0, got 0.0"),
-        ({"xi": float("nan")}, ValueError, "xi must be finite"),
+        ({**STEPS, "xi": 0.0}, ValueError, "xi must be finite and above 0, got 0.0"),
+        ({**STEPS, "xi": float("nan")}, ValueError, "xi must be finite"),
         ({"eps": -1}, ValueError, "eps must be finite and above 0, got -1"),
         ({"eps": float("inf")}, ValueError, "eps must be finite"),
         ({"eps": "1"}, TypeError, "eps must be a number, got '1'"),
-        ({"num_iters": 0}, ValueError, "num_iters must be at least 1, got 0"),
+        ({"num_iters": -1}, ValueError, "num_iters must be at least 0, got -1"),
+        ({**STEPS, "num_iters": 0}, ValueError, "num_iters must be at least 1, got 0"),
+        (
+            {"xi": 0.1},
+            ValueError,
+            "xi must be None with method='direct'.*'finite-difference' makes",
+        ),
+        ({"method": "newton"}, ValueError, "method must be one of 'direct', .*, got 'newton'"),
         ({"num_iters": 2.0}, TypeError, "num_iters must be an int"),
-        ({"smoothing": 1.0}, ValueError, r"smoothing must be in \[0, 1\)"),
+        ({"smoothing": 0.1}, ValueError, "smoothing must be 0 with method='direct'"),
+        ({**STEPS, "smoothing": 1.0}, ValueError, r"smoothing must be in \[0, 1\)"),
         ({"divergence": "backward"}, ValueError, "divergence must be"),
         ({"seed": -1}, ValueError, "seed must be in 0..9223372036854775807"),
         ({"seed": True}, TypeError, "seed must be an int"),
@@ -59,7 +70,7 @@ def normal(n):
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(change, error, message):
-    settings = {"model": pytest.fail, "xi": 0.1, "eps": 1.0} | change
+    settings = {"model": pytest.fail, "eps": 1.0} | change
     model = settings.pop("model")
     with pytest.raises(error, match=message):
         LDRScorer(model, **settings)
@@ -82,10 +93,10 @@ def test_wrong_settings_are_refused_before_any_work(change, error, message):
 )
 def test_wrong_inputs_are_refused_before_any_work(x, index, error, message):
     with pytest.raises(error, match=message):
-        ldr_scores(pytest.fail, x, xi=1, eps=1, sample_index=index)
+        ldr_scores(pytest.fail, x, eps=1, sample_index=index)
     if isinstance(x, torch.Tensor):
         with pytest.raises(error, match=message):
-            LDRScorer(pytest.fail, xi=1, eps=1).score(x, sample_index=index, progress=False)
+            LDRScorer(pytest.fail, eps=1).score(x, sample_index=index, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +109,7 @@ def test_wrong_inputs_are_refused_before_any_work(x, index, error, message):
     ],
 )
 def test_pools_that_do_not_fit_normalize_are_refused(pool, normalize, error, message):
-    scorer = LDRScorer(pytest.fail, xi=1, eps=1, normalize=normalize)
+    scorer = LDRScorer(pytest.fail, eps=1, normalize=normalize)
     with pytest.raises(error, match=message):
         scorer.score(pool, progress=False)
     with pytest.raises(error, match=message):
@@ -112,8 +123,8 @@ def test_a_posterior_is_not_compared_across_formats():
 
 def test_numpy_numbers_and_integer_tensors_are_welcome(backend):
     model, x = network(), normal(4)
-    plain = ldr_scores(model, x, xi=0.5, eps=1.0, num_iters=2, seed=3, backend=backend)
-    odd = {"xi": np.float32(0.5), "eps": 1, "num_iters": np.int64(2), "seed": np.uint8(3)}
+    plain = ldr_scores(model, x, **STEPS, eps=1.0, num_iters=2, seed=3, backend=backend)
+    odd = {**STEPS, "xi": np.float32(0.5), "eps": 1, "num_iters": np.int64(2), "seed": np.uint8(3)}
     index = torch.arange(4, dtype=torch.int16)
     assert torch.equal(ldr_scores(model, x, sample_index=index, backend=backend, **odd), plain)
 
@@ -135,12 +146,12 @@ def test_numpy_numbers_and_integer_tensors_are_welcome(backend):
 )
 def test_outputs_that_are_no_logits_are_refused(backend, model, error, message):
     with pytest.raises(error, match=message):
-        ldr_scores(model, normal(3), xi=0.1, eps=1.0, backend=backend)
+        ldr_scores(model, normal(3), eps=1.0, backend=backend)
 
 
 def test_logits_fn_takes_the_logits_out(backend):
     inner, x = network(), normal(7)
-    settings = {"xi": 0.1, "eps": 1.0, "backend": backend}
+    settings = {"eps": 1.0, "backend": backend}
     expected = ldr_scores(inner, x, **settings)
 
     def model(x):
@@ -156,9 +167,9 @@ def test_logits_fn_takes_the_logits_out(backend):
 
 
 def test_a_scorer_shows_its_settings_in_a_line():
-    shown = repr(LDRScorer(network(), xi=0.1, eps=1.0, sign="max"))
-    assert shown.startswith("LDRScorer(Sequential, xi=0.1, eps=1.0, num_iters=5, ")
+    shown = repr(LDRScorer(network(), eps=1.0, sign="max"))
+    assert shown.startswith("LDRScorer(Sequential, eps=1.0, method='direct', num_iters=0, ")
     assert "sign='max'" in shown
     assert "0x" not in shown
     exact = repr(LDRScorer(torch.sin, eps=1.0, method="fisher"))
-    assert exact.startswith("LDRScorer(sin, eps=1.0, num_iters=5, ")
+    assert exact.startswith("LDRScorer(sin, eps=1.0, method='fisher', num_iters=5, ")

@@ -49,7 +49,7 @@ def normal(n):
 
 def score(pool, model=None, **settings):
     sample_index = torch.arange(scoring.pool_size(pool)) + 100
-    scorer = LDRScorer(model or Network(), xi=0.1, eps=1.0, num_iters=3, batch_size=8, **settings)
+    scorer = LDRScorer(model or Network(), eps=1.0, num_iters=3, batch_size=8, **settings)
     return scorer.score(pool, sample_index=sample_index, progress=False)
 
 
@@ -143,8 +143,8 @@ def test_a_model_that_cannot_be_captured(as_on_cuda, settings):
 
 def test_settings_are_refused_before_any_work():
     with pytest.raises(ValueError, match="cuda_graph must be 'auto', True or False, got 'never'"):
-        LDRScorer(Network(), xi=0.1, eps=1.0, cuda_graph="never")
-    scorer = LDRScorer(nn.Identity(), xi=0.1, eps=1.0, cuda_graph=True)
+        LDRScorer(Network(), eps=1.0, cuda_graph="never")
+    scorer = LDRScorer(nn.Identity(), eps=1.0, cuda_graph=True)
     with warnings.catch_warnings(), pytest.raises(ValueError, match="needs a CUDA device, got cpu"):
         scorer.score(normal(3), progress=False)
 
@@ -170,12 +170,14 @@ needs_cuda_ops = pytest.mark.skipif(not _library.HAS_CUDA, reason="the CUDA kern
 def test_a_batch_never_leaves_the_device(monkeypatch, backend):
     # On tensors that have a CUDA device but no memory; asking for a value would raise. The engine
     # of the backward pass wants a real device, so its result, like x in any case, is made here.
-    monkeypatch.setattr(fisher, "input_gradient", lambda logits, x, slope: torch.empty_like(x))
+    monkeypatch.setattr(
+        fisher, "input_gradient", lambda logits, x, slope, **graph: torch.empty_like(x)
+    )
     with FakeTensorMode():
         with torch.device("cuda"):
             model = nn.Sequential(nn.Linear(6, 3), nn.Tanh()).requires_grad_(False)
             x, index = torch.empty(8, 6), torch.arange(8)
-        probe = power_iteration.PowerIteration(xi=0.1, eps=1.0, backend=backend)
+        probe = power_iteration.PowerIteration(eps=1.0, backend=backend)
         with HostTensors() as host:
             roughness = probe.run(forward_of(model, None), x, index)
     assert [tensor.device.type for tensor in roughness] == ["cuda"] * 3

@@ -40,7 +40,9 @@ def score(model: object, x: object, folder: Path, **options: object) -> list[str
     given = {"shard_size": 8, "progress": False} | options
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        scorer = vaal_ext.LDRScorer(model, xi=0.1, eps=1.0, num_iters=2, backend="reference")
+        scorer = vaal_ext.LDRScorer(
+            model, method="finite-difference", xi=0.1, eps=1.0, num_iters=2, backend="reference"
+        )
         scorer.score_shards(x, folder, **given)
     return [str(warning.message) for warning in caught]
 

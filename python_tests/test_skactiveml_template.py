@@ -26,7 +26,7 @@ class TestLDRSampling(TemplateSingleAnnotatorPoolQueryStrategy, unittest.TestCas
         clf = SkorchClassifier(Network, neural_net_param_dict=net, classes=[0, 1])
         super().setUp(
             qs_class=LDRSampling,
-            init_default_params={"xi": 0.1, "eps": 0.5},
+            init_default_params={"eps": 0.5},
             query_default_params_clf={"X": X, "y": y, "clf": clf},
         )
 
@@ -37,7 +37,7 @@ class TestLDRSampling(TemplateSingleAnnotatorPoolQueryStrategy, unittest.TestCas
         self._test_param("init", name, list(cases))
 
     def test_init_param_xi(self):
-        self._init_cases("xi", (0.0, ValueError), ("a", TypeError), (1, None))
+        self._init_cases("xi", (0.1, ValueError), ("a", ValueError), (None, None))
 
     def test_init_param_eps(self):
         self._init_cases("eps", (-1.0, ValueError), (None, TypeError), (1, None))

@@ -19,7 +19,7 @@ _SETTINGS = {
     "random": {},
     "entropy": {"backend": "reference"},
     "margin": {"backend": "reference"},
-    "vaal": {"xi": 0.01, "eps": 0.5, "backend": "reference"},
+    "vaal": {"eps": 0.5, "backend": "reference"},
     "dfal": {"backend": "reference"},
 }
 
@@ -125,7 +125,7 @@ def test_vaal_scores_by_data_set_index_and_selects(model, pool, context):
     strategy = make_strategy("vaal", **_SETTINGS["vaal"], **settings)
     scores = strategy.score(model, pool, context)
     expected = ldr_scores(
-        model, pool, xi=0.01, eps=0.5, num_iters=2, seed=5, backend="reference",
+        model, pool, eps=0.5, num_iters=2, seed=5, backend="reference",
         sample_index=torch.arange(200, 260),
     )  # fmt: skip
     np.testing.assert_array_equal(scores.ldr, expected.numpy())
@@ -181,30 +181,35 @@ def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
         ("margin", {"backend": "cuda"}, ValueError, "backend must be"),
         ("dfal", {"twins": 1}, TypeError, "twins must be True or False"),
         ("dfal", {"max_iter": 0}, ValueError, "max_iter must be at least 1"),
-        ("vaal", {"xi": 0.0, "eps": 1.0}, ValueError, "xi must be finite and above 0"),
-        ("vaal", {"xi": 1.0, "eps": float("inf")}, ValueError, "eps must be finite"),
-        ("vaal", {"xi": 1.0, "eps": "2"}, TypeError, "eps must be a number"),
-        ("vaal", {"xi": 1.0, "eps": 1.0, "num_iters": 0}, ValueError, "num_iters"),
         (
             "vaal",
-            {"xi": 1.0, "eps": 1.0, "percentile": 100},
+            {"method": "finite-difference", "xi": 0.0, "eps": 1.0},
+            ValueError,
+            "xi must be finite and above 0",
+        ),
+        ("vaal", {"eps": float("inf")}, ValueError, "eps must be finite"),
+        ("vaal", {"eps": "2"}, TypeError, "eps must be a number"),
+        ("vaal", {"eps": 1.0, "num_iters": -1}, ValueError, "num_iters"),
+        (
+            "vaal",
+            {"eps": 1.0, "percentile": 100},
             ValueError,
             "nothing ranks above",
         ),
         (
             "vaal",
-            {"xi": 1.0, "eps": 1.0, "percentile": "90"},
+            {"eps": 1.0, "percentile": "90"},
             ValueError,
             "or 'accuracy', got '90'",
         ),
-        ("vaal", {"xi": 1.0, "eps": 1.0, "order": "up"}, ValueError, "order must be"),
+        ("vaal", {"eps": 1.0, "order": "up"}, ValueError, "order must be"),
         (
             "vaal",
-            {"xi": 1.0, "eps": 1.0, "class_prior": "odd"},
+            {"eps": 1.0, "class_prior": "odd"},
             ValueError,
             "class_prior must",
         ),
-        ("vaal", {"xi": 1.0, "eps": 1.0, "class_prior": [0, 0]}, ValueError, "above 0"),
+        ("vaal", {"eps": 1.0, "class_prior": [0, 0]}, ValueError, "above 0"),
     ],
 )
 def test_bad_settings_are_refused_when_the_strategy_is_made(name, settings, error, message):

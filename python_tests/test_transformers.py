@@ -13,7 +13,7 @@ import transformers
 from vaal_ext import LDRScorer
 from vaal_ext.integrations.transformers import TokenEmbeddings
 
-SETTINGS = {"xi": 0.02, "eps": 0.2, "num_iters": 2, "seed": 2}
+SETTINGS = {"eps": 0.2, "num_iters": 2, "seed": 2}
 BERT = {
     "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32,
 }  # fmt: skip

@@ -149,7 +149,7 @@ class Gaps(Dataset):
 def test_samples_that_are_none_have_no_score(shuffle, batch_size):
     data = Gaps(20)
     torch.manual_seed(0)
-    scorer = LDRScorer(nn.Linear(2, 3), xi=0.1, eps=0.5, backend="reference", batch_size=batch_size)
+    scorer = LDRScorer(nn.Linear(2, 3), eps=0.5, backend="reference", batch_size=batch_size)
     pool = data if batch_size == "auto" else DataLoader(data, batch_size, shuffle=shuffle)
     scores = scorer.score(pool, progress=False)
     expected = scorer.score(data.x, progress=False)
@@ -162,7 +162,7 @@ def test_samples_that_are_none_have_no_score(shuffle, batch_size):
 
 
 def test_parts_of_which_nothing_is_there_are_joined():
-    scorer = LDRScorer(nn.Linear(2, 3), xi=0.1, eps=0.5, backend="reference", batch_size=4)
+    scorer = LDRScorer(nn.Linear(2, 3), eps=0.5, backend="reference", batch_size=4)
     absent = scorer.score(torch.utils.data.Subset(Gaps(9), [0, 3, 6]), progress=False)
     there = scorer.score(torch.utils.data.Subset(Gaps(9), [1, 2]), progress=False)
     assert absent.pseudo_label.tolist() == [-1, -1, -1]

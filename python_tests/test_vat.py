@@ -15,7 +15,7 @@ from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.roughness import ldr_scores
 from vaal_ext.vat import _entropy, vat_loss
 
-LENGTHS = {"xi": 0.5, "eps": 1.5}
+LENGTHS = {"method": "finite-difference", "xi": 0.5, "eps": 1.5}
 
 
 @pytest.fixture(params=["fused", "reference"])
@@ -57,7 +57,18 @@ def textbook_divergence(a, b, smoothing, divergence):
 
 
 def textbook_vat(
-    model, x, index, *, xi, eps, num_iters, seed, divergence, smoothing, entropy_weight
+    model,
+    x,
+    index,
+    *,
+    method="finite-difference",
+    xi,
+    eps,
+    num_iters,
+    seed,
+    divergence,
+    smoothing,
+    entropy_weight,
 ):
     """Eq. 1 to 3 as they stand, by autograd, with r held fixed.
 

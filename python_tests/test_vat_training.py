@@ -23,7 +23,8 @@ from vaal_ext.streams import Stream, seeded, stream_seed
 from vaal_ext.training import train
 from vaal_ext.vat import VatSettings, VatTerm, vat_loss
 
-VAT = VatSettings(weight=1.0, xi=0.01, eps=0.3, num_iters=1)
+VAT = VatSettings(weight=1.0, eps=0.3)
+STEPS = {"vat_method": "finite-difference"}
 SMALL = RunConfig(
     "moons", "random", rounds=1, initial=6, query_size=5, steps=5, device="cpu",
 )  # fmt: skip
@@ -55,7 +56,7 @@ def assert_same_weights(one, other):
 
 def test_the_term_draws_new_directions_every_time(moons):
     model, batch = network(), torch.tensor([5, 0, 7])
-    settings = {"xi": VAT.xi, "eps": VAT.eps, "seed": 9}
+    settings = {"eps": VAT.eps, "seed": 9}
     term = VatTerm(replace(VAT, weight=0.5), moons.train_x, 9)
     for drawn in (0, 3, 6):
         index = torch.arange(drawn, drawn + 3)
@@ -90,7 +91,6 @@ def test_training_minimises_equation_3(moons):
         loss = loss + 2.0 * vat_loss(
             by_hand,
             moons.train_x[other],
-            xi=VAT.xi,
             eps=VAT.eps,
             seed=11,
             sample_index=torch.arange(8 * step, 8 * step + 8),
@@ -139,7 +139,7 @@ def test_a_vanishing_weight_is_plain_training(moons):
 
 def test_it_is_reproducible_and_smooths(moons):
     def roughness(model):
-        return ldr_scores(model, moons.train_x, xi=VAT.xi, eps=VAT.eps).mean().item()
+        return ldr_scores(model, moons.train_x, eps=VAT.eps).mean().item()
 
     runs = [
         trained(moons, VatTerm(VAT, moons.train_x, 11), dropout=0.1, steps=200) for _ in range(2)
@@ -220,12 +220,14 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
     )
     assert plain.make_strategy() == regularised.make_strategy()
     assert plain.make_vat() is None
-    left_out = (plain.vat_weight, plain.vat_xi, plain.vat_eps, plain.vat_num_iters, plain.vat_decay)
-    assert set(left_out) == {None}
+    names = ("weight", "method", "xi", "eps", "num_iters", "decay")
+    assert {getattr(plain, f"vat_{name}") for name in names} == {None}
     row = SETTINGS["moons"]
-    assert regularised.make_vat() == VatSettings(
-        row.vat_weight, row.vat_xi, row.vat_eps, row.vat_num_iters, row.vat_decay
-    )
+    made = VatSettings(row.vat_weight, row.vat_eps, "direct", 0, None, row.vat_decay)
+    assert regularised.make_vat() == made
+    search = ("finite-difference", row.vat_num_iters, row.vat_xi)
+    stepped = replace(SMALL, strategy=name + "+vat", vat_method="finite-difference").resolved()
+    assert stepped.make_vat() == VatSettings(row.vat_weight, row.vat_eps, *search, row.vat_decay)
     own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().make_vat()
     assert (own.eps, own.decay) == (0.7, 0.3)
 
@@ -248,8 +250,13 @@ def test_a_row_may_have_a_number_of_steps_for_the_regulariser(monkeypatch):
         ({"strategy": "best+vat"}, ValueError, "random, entropy, margin, vaal, dfal, got 'best'"),
         ({"strategy": "random", "vat_eps": 1.0}, ValueError, r"vat_eps is for .* \+vat, got"),
         ({"vat_eps": -1.0}, ValueError, "of the regulariser: eps must be finite and above 0"),
-        ({"vat_xi": "1"}, TypeError, "of the regulariser: xi must be a number"),
-        ({"vat_num_iters": 0}, ValueError, "of the regulariser: num_iters must be at least 1"),
+        ({**STEPS, "vat_xi": "1"}, TypeError, "of the regulariser: xi must be a number"),
+        ({"vat_xi": 0.1}, ValueError, "of the regulariser: xi must be None with method='direct'"),
+        (
+            {**STEPS, "vat_num_iters": 0},
+            ValueError,
+            "of the regulariser: num_iters must be at least 1",
+        ),
         ({"vat_weight": 0.0}, ValueError, "of the regulariser: weight must be finite and above 0"),
         ({"vat_decay": 1.5}, ValueError, r"of the regulariser: decay must be in \[0, 1\], got 1.5"),
         ({"vat_decay": float("nan")}, ValueError, "decay must be in"),

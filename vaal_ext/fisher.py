@@ -56,10 +56,10 @@ def recorded(
 ) -> tuple[Tensor, Pull]:
     """The logits at x [B, ...], and the call that makes of a slope like them their gradient by x.
 
-    x needs no gradient before, and does afterwards. The call may be made once, and nothing else
-    that goes back through the logits afterwards, unless they are `kept`. The call raises what `input_gradient` does,
-    except where torch.compile traces: there torch.func does the work, because a graph may not
-    hold torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
+    x needs no gradient before, and does afterwards. The call frees what was recorded, unless it is
+    to be `kept` for other gradients. It raises what `input_gradient` does, except where
+    torch.compile traces: there torch.func does the work, because a graph may not hold
+    torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
     """
     if torch.compiler.is_compiling():
         traced = torch.func.vjp(lambda point: forward(point.clone()), x)

@@ -60,10 +60,11 @@ class PowerIteration:
 
     Attributes:
         eps: length of the perturbation (the radius of Eq. 1), in units of the network's input.
-        method: "direct" goes from x along Jᵀw, w the direction in which the posterior itself changes
-            most (:mod:`vaal_ext.direct`); the power iteration from a random start takes the
-            gradient of the divergence at x + xi·u ("finite-difference", the paper's) or the exact
-            product of u with the Hessian JᵀFJ at x ("fisher", :mod:`vaal_ext.fisher`).
+        method: "direct" goes from x along Jᵀw, J the Jacobian of the logits and w the change of
+            them that changes the posterior most (:func:`vaal_ext.ops.fisher_direction`). The power
+            iteration from a random start takes the gradient of the divergence at x + xi·u
+            ("finite-difference", the paper's) or the exact product of u with the Hessian JᵀFJ at x
+            ("fisher", :mod:`vaal_ext.fisher`).
         num_iters: gradient steps (the paper's Ip) from the random start, >= 1; with
             method="direct" steps after the first, >= 0. None: 5, and 0 with method="direct".
         xi: length of the finite-difference step, in the units of eps; None with the other methods,
@@ -178,11 +179,14 @@ class PowerIteration:
     ) -> Perturbed:
         ops, eps = load_backend(self.backend), float(self.eps)
         if clean is None or pull is None:
-            logits, pull = recorded(forward, x.detach())
+            logits, pull = recorded(forward, x.clone())
             # The logits are copied: a model may write the next ones to the same place.
             clean = logits.detach().clone()
-        slope, _ = ops.fisher_direction(clean)
-        moved, norm = ops.perturb(x, pull(slope), eps, return_norm=True)
+            del logits
+        gradient = pull(ops.fisher_direction(clean)[0])
+        del pull  # and what it holds of the forward: room for the next one
+        moved, norm = ops.perturb(x, gradient, eps, return_norm=True)
+        del gradient
         finite = finite_rows(clean) & torch.isfinite(norm).to(clean.device)
         flat = (norm == 0).to(clean.device)
         for _ in range(cast(int, self.num_iters)):
@@ -248,10 +252,14 @@ class PowerIteration:
         ops = load_backend(self.backend)
         value: Tensor
         if self.sign == "paper":
-            value = ops.symmetric_kl(clean, forward(moved), **self.divergence_options)
+            logits = forward(moved)
+            _same_classes(clean, logits)
+            value = ops.symmetric_kl(clean, logits, **self.divergence_options)
             return value
         both = torch.cat([moved, x - (moved - x)])
-        value = ops.symmetric_kl(clean.repeat(2, 1), forward(both), **self.divergence_options)
+        clean, logits = clean.repeat(2, 1), forward(both)
+        _same_classes(clean, logits)
+        value = ops.symmetric_kl(clean, logits, **self.divergence_options)
         value = value.view(2, -1)
         return value.amax(0) if self.sign == "max" else value.mean(0)
 

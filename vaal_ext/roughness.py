@@ -46,16 +46,27 @@ def ldr_scores(
 ) -> Tensor:
     """Local Distributional Roughness of one batch (Eq. 4 of the paper, with r of Eq. 1).
 
-    LDR(x) = J(f(x), f(x + r)), where r of length `eps` is the direction in which the posterior
-    changes most, found by `num_iters` steps of the power iteration: u is set to the unit gradient
-    of J(f(x), f(x + xi u)). J is the symmetric KL of the two softmax distributions, or, with
-    `divergence="forward"`, the KL(p||q) of Eq. 1.
+    LDR(x) = J(f(x), f(x + r)), where r of length `eps` is the perturbation that changes the
+    posterior most. J is the symmetric KL of the two softmax distributions, or, with
+    `divergence="forward"`, the KL(p||q) of Eq. 1. By `method` r is
 
-    `xi` and `eps` are lengths (2-norm per sample) in the units of the network's input. x + xi u is
-    rounded to the dtype of x: in float32 a step below about 1e-5 of the input's scale (a sample's
-    2-norm) is lost, whatever follows. An `xi` of 1e-3 to 1e-1 of that scale is safe; for `eps` take
-    the length of a change that should not alter the label. The paper has one number for both,
-    xi = eps = 2.
+    * "direct": r = eps·unit(Jᵀw), J the Jacobian of the logits at x and w the eigenvector of F =
+      diag(p) - ppᵀ of its largest eigenvalue, turned away from the pseudo label. F is the Hessian
+      of the KL by the logits, so w is the change of the logits that changes the posterior most, and
+      Jᵀw the shortest way there. One gradient, no random start. Each of `num_iters` more steps sets
+      r to eps along the gradient of J at x + r: wanted at long eps, and by networks whose logits
+      differ much in how fast they change (untrained ones), where five steps of the next search are
+      nearer to the largest J than the first one of this.
+    * "finite-difference": the paper's power iteration (section III-A). From a random u, `num_iters`
+      times, u is set to the unit gradient of J(f(x), f(x + xi u)); r = eps·u.
+    * "fisher": the same with the exact product JᵀFJu, the Hessian of the KL at r = 0, in the place
+      of a finite difference, so with no xi and no rounding of x + xi u. The network's gradient is
+      differentiated once more: that goes with torch's own layers (scaled_dot_product_attention runs
+      by its kernel SDPBackend.MATH), and not with a compiled model.
+
+    `eps` is a length (2-norm per sample) in the units of the network's input: take the length of a
+    change that should not alter the label (:func:`vaal_ext.small_radius` measures one). The paper
+    has eps = 2, and the same xi.
 
     The model runs in eval mode without parameter gradients and is afterwards exactly as before
     (train/eval flags, requires_grad, .grad, buffers, random states), also after an exception. It
@@ -68,29 +79,30 @@ def ldr_scores(
             run. A callable that is no nn.Module runs as it is: put the modules that it uses into
             eval mode yourself. A logit of -inf is a class ruled out.
         x: floating, [B, ...]; not modified.
-        xi, eps: finite and above 0; xi with method="finite-difference" only, and needed there.
-        num_iters: the paper's Ip; num_iters + 2 forwards and num_iters backwards are run, with
-            method="fisher" 2 forwards and 2·num_iters + 1 backwards.
-        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1).
-        seed, sample_index: key the start direction of each sample, so that what the batch it is in
-            changes of its score is what rounding changes (see `sign`). sample_index is int64 [B],
-            by default arange(B).
+        eps: finite and above 0.
+        method: as above.
+        num_iters: n >= 0 steps after the first with "direct", where n + 2 forwards and n + 1
+            backwards are run; else n >= 1, the paper's Ip: n + 2 forwards and n backwards, with
+            "fisher" 2 forwards and 2·n + 1 backwards. By default 0 with "direct", else 5.
+        xi: finite and above 0, the step of method="finite-difference", which needs it, in the units
+            of eps. x + xi u is rounded to the dtype of x: in float32 a step below about 1e-5 of the
+            input's scale (a sample's 2-norm) is lost, whatever follows. 1e-3 to 1e-1 of that scale
+            is safe.
+        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1); 0 but
+            with method="finite-difference".
+        seed, sample_index: key the random start of each sample (there is none with "direct"), so
+            that what the batch it is in changes of its score is what rounding changes (see `sign`).
+            sample_index is int64 [B], by default arange(B).
         backend: "fused", or "reference" for plain PyTorch.
         logits_fn: takes the logits out of the model's output.
-        method: "finite-difference" as above, or "fisher": u is set to the unit vector along
-            JᵀFJu, the exact Hessian of the KL at r = 0 (J the Jacobian of the logits, F = diag(p) -
-            ppᵀ), with no xi and no rounding of x + xi u. Between two classes that is the gradient
-            of the difference of the logits, at once. The network's gradient is differentiated once
-            more: that goes with torch's own layers (scaled_dot_product_attention runs by its
-            kernel SDPBackend.MATH), and not with a compiled model. Not with smoothing.
         sign: r and -r are alike to the Hessian, not to J: "paper" takes J at x + r, with the sign
-            that the start direction led to, "max" the larger of J at x + r and x - r, "mean" their
-            mean (one more forward). A start nearly at right angles to the worst direction leaves
-            the sign to rounding. Measured on 2,000 MNIST images (the paper's CNN, 300 labels, xi
-            0.01, eps 1, 8 iterations, logits off by up to 2 ulps at random, twice): 5 and 6 came
-            out at the other side, where J is another by a factor of 440 at the median; 7 and 10
-            moved by more than 1 %, the median by 4e-6. With "max" 14 and 17 moved by more than 1 %,
-            none by more than 20 %.
+            that the search led to, "max" the larger of J at x + r and x - r, "mean" their mean (one
+            more forward). With "direct" the sign is that which takes from the pseudo label; on
+            MNIST "max" finds no more. A random start nearly at right angles to the worst direction
+            leaves the sign to rounding: of 2,000 MNIST images (the paper's CNN, 300 labels, xi
+            0.01, eps 1, 8 iterations, logits off by up to 2 ulps at random, twice) 5 and 6 came out
+            at the other side, where J is another by a factor of 440 at the median; with "max" none
+            moved by more than 20 %.
 
     Returns:
         [B] on the device of the logits, float64 where they are, else float32; in nats, >= 0. It

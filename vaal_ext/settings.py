@@ -14,8 +14,9 @@ __all__ = ["PRESETS", "SETTINGS", "Settings", "run_settings", "settings_for"]
 class Settings:
     """What a run uses unless told otherwise. The optimiser is Adam, with torch's other defaults.
 
-    ``steps`` is the number of optimiser steps of one training, that is of one round; ``xi`` and
-    ``eps`` are in the units of the network's input. ``vat_weight`` (λ of Eq. 3) and the other
+    ``steps`` is the number of optimiser steps of one training, that is of one round; ``eps`` is in
+    the units of the network's input, as are ``xi`` and ``num_iters`` of the paper's search, which
+    method="finite-difference" takes. ``vat_weight`` (λ of Eq. 3) and the other
     ``vat_`` are the regulariser's, for strategies that end in ``+vat``.
     """
 
@@ -155,12 +156,12 @@ SETTINGS = {
 }
 
 
-# "paper": its one number for both lengths (section III.A), its Ip (IV.B.2) and its PRT (IV.B.1).
-# The regulariser has the query's lengths and Ip: the paper computes one LDR for both.
+# "paper": its power iteration and its one number for both lengths (section III.A), its Ip (IV.B.2)
+# and its PRT (IV.B.1). The regulariser has the query's: the paper computes one LDR for both.
 PRESETS = {
     "paper": {
-        "xi": 2.0, "eps": 2.0, "num_iters": 5, "percentile": 90.0,
-        "vat_xi": 2.0, "vat_eps": 2.0, "vat_num_iters": 5,
+        "method": "finite-difference", "xi": 2.0, "eps": 2.0, "num_iters": 5, "percentile": 90.0,
+        "vat_method": "finite-difference", "vat_xi": 2.0, "vat_eps": 2.0, "vat_num_iters": 5,
     }
 }  # fmt: skip
 

@@ -107,7 +107,7 @@ def vat_loss(
     # logits are copied: a model may write the next ones to the same place.
     pull = None
     if method == "direct":
-        clean, pull = recorded(learning, x, kept=True)
+        clean, pull = recorded(learning, x.clone(), kept=True)
         clean = clean.clone()
     else:
         clean = learning(x.clone()).clone()
@@ -115,7 +115,7 @@ def vat_loss(
     if clean.is_cpu and not torch.compiler.is_compiling():
         warn_of_probabilities(model, clean)
     found = settings.search(searching, x, sample_index, clean.detach(), pull=pull)
-    loss = settings.divergence_of(learning, clean, x.detach(), found.moved).mean()
+    loss = settings.divergence_of(learning, clean, x, found.moved).mean()
     if entropy_weight:
         loss = loss + float(entropy_weight) * _entropy(clean).mean()
     return loss

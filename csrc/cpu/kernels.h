@@ -45,6 +45,16 @@ struct FisherArguments {
   Storage storage;
 };
 
+// out [rows, cols] and curvature [rows] from logits [rows, cols]: the top eigenvector of F, rows scaled
+// to unit maximum, and its eigenvalue.
+struct DirectionArguments {
+  const void* logits;
+  void* out;
+  void* curvature;
+  int64_t rows, cols;
+  Storage storage;
+};
+
 // ‖·‖₂ = scale·√sum: sums of squares that neither overflow nor underflow.
 struct NormPart {
   double scale;
@@ -71,6 +81,7 @@ struct Kernels {
   void (*symmetric_kl)(const KLArguments&, int64_t begin, int64_t end);
   void (*posterior_summary)(const SummaryArguments&, int64_t begin, int64_t end);
   void (*fisher_product)(const FisherArguments&, int64_t begin, int64_t end);
+  void (*fisher_direction)(const DirectionArguments&, int64_t begin, int64_t end);
   // Partial norm of direction[0, count).
   NormPart (*norm_part)(const void* direction, int64_t count, Storage);
   // out = x + factor·direction, elementwise.

@@ -118,6 +118,22 @@ Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
   return out;
 }
 
+std::tuple<Tensor, Tensor> fisher_direction(const Tensor& given) {
+  STD_TORCH_CHECK(given.dim() == 2 && given.size(1) > 0, "vaal: logits must be [B, C] with C >= 1");
+  const Tensor logits = dense(given);
+  const int64_t rows = logits.size(0), cols = logits.size(1);
+  const Storage storage = storage_of(logits);
+  Tensor out = new_tensor({rows, cols}, logits.scalar_type());
+  Tensor curvature = new_tensor({rows}, arithmetic_type(storage));
+  prefer_huge_pages(out);
+  const DirectionArguments args = {logits.const_data_ptr(), out.mutable_data_ptr(),
+                                   curvature.mutable_data_ptr(), rows, cols, storage};
+  torch::stable::parallel_for(0, rows, grain(cols), [&](int64_t begin, int64_t end) {
+    kernels().fisher_direction(args, begin, end);
+  });
+  return {out, curvature};
+}
+
 }  // namespace
 }  // namespace vaal
 
@@ -127,4 +143,5 @@ STABLE_TORCH_LIBRARY_IMPL(vaal, CPU, m) {
   m.impl("symmetric_kl_direction", TORCH_BOX(&vaal::symmetric_kl_direction));
   m.impl("posterior_summary", TORCH_BOX(&vaal::posterior_summary));
   m.impl("fisher_product", TORCH_BOX(&vaal::fisher_product));
+  m.impl("fisher_direction", TORCH_BOX(&vaal::fisher_direction));
 }

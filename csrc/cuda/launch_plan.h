@@ -8,7 +8,7 @@
 //           as there is room and reads the rest again (from L2) in every step; posterior_summary
 //           needs one pass. The KL with smoothing takes this path at every length.
 //   split   several blocks a row: each step is a kernel of its own and leaves one partial result a
-//           block in a workspace. For few long rows (fisher_product streams those too), and for
+//           block in a workspace. For few long rows (the two ops of F stream those too), and for
 //           long samples of perturb, random_perturb and deepfool_step (whose stream would read a row
 //           twice all the same).
 //
@@ -20,7 +20,7 @@
 //   symmetric_kl 2 + 0     its direction 2 + 1     its backward 2 + 1, or 2 + 2 for both gradients
 //   perturb 2 + 1, split 3 + 1      random_perturb 1 + 1      posterior_summary 1 + 0
 //   deepfool_step K + 1 + 1 an element of a sample, whose K rows are the gradients of K classes
-//   fisher_product 2 + 1
+//   fisher_product 2 + 1     fisher_direction 1 + 1
 //
 // python_tests/test_cuda_traffic.py counts them.
 #pragma once
@@ -43,7 +43,8 @@ enum class Op {
   kRandomPerturb,
   kPosteriorSummary,
   kDeepfoolStep,
-  kFisherProduct
+  kFisherProduct,
+  kFisherDirection
 };
 
 enum class Path { kWarp, kBlock, kStream, kSplit };
@@ -114,6 +115,7 @@ inline std::optional<Op> op_from_name(std::string_view name) {
   if (name == "posterior_summary") return Op::kPosteriorSummary;
   if (name == "deepfool_step") return Op::kDeepfoolStep;
   if (name == "fisher_product") return Op::kFisherProduct;
+  if (name == "fisher_direction") return Op::kFisherDirection;
   return std::nullopt;
 }
 
@@ -142,13 +144,14 @@ inline LaunchPlan block_path(LaunchPlan plan, int64_t cols, int items) {
   return plan;
 }
 
-inline LaunchPlan stream_path(LaunchPlan plan, int64_t cols, int dtype_size, bool keep_columns,
+// `kept`: how many tensors' columns stay in shared memory.
+inline LaunchPlan stream_path(LaunchPlan plan, int64_t cols, int dtype_size, int kept,
                               int shared_limit) {
   plan.path = Path::kStream;
   plan.threads_per_row = plan.block_threads = stream_threads(dtype_size);
   plan.shared_bytes = kReductionBytes;
-  if (keep_columns) {
-    const int64_t pack_bytes = 2 * 16 * int64_t{plan.block_threads};  // one pack of p and of q each
+  if (kept > 0) {
+    const int64_t pack_bytes = kept * 16 * int64_t{plan.block_threads};  // a pack of each
     const int64_t room = (shared_limit - kReductionBytes) / pack_bytes;
     const int64_t needed = ceil_div(cols * dtype_size, int64_t{16} * plan.block_threads);
     plan.cached_packs = static_cast<int>(std::max<int64_t>(0, std::min(room, needed)));
@@ -205,14 +208,16 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   plan.items_per_thread = many;
   plan.vector_width = cols * dtype_size % 16 == 0 ? pack_items : 1;
   const bool summary = op == Op::kPosteriorSummary;
+  const bool of_fisher = op == Op::kFisherProduct || op == Op::kFisherDirection;
+  const int kept = summary ? 0 : op == Op::kFisherDirection ? 1 : 2;
 
-  if (smoothed && !of_image && !summary && op != Op::kFisherProduct) {
+  if (smoothed && !of_image && !summary && !of_fisher) {
     if (cols <= 32 * many) {
       plan = plan_detail::warp_path(plan, cols, many);
       plan.path = Path::kStream;
       plan.shared_bytes = kReductionBytes;
     } else {
-      plan = plan_detail::stream_path(plan, cols, dtype_size, true, limits.shared_bytes);
+      plan = plan_detail::stream_path(plan, cols, dtype_size, kept, limits.shared_bytes);
     }
   } else if (cols <= 32 * few) {
     plan = plan_detail::warp_path(plan, cols, few);
@@ -223,11 +228,11 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   } else if (of_image) {
     plan = plan_detail::split_path(plan, std::max<int64_t>(rows, 1), cols,
                                    8 * int64_t{limits.multiprocessors});
-  } else if (2 * rows <= limits.multiprocessors && op != Op::kFisherProduct) {
+  } else if (2 * rows <= limits.multiprocessors && !of_fisher) {
     plan = plan_detail::split_path(plan, std::max<int64_t>(rows, 1), cols,
                                    2 * int64_t{limits.multiprocessors});
   } else {
-    plan = plan_detail::stream_path(plan, cols, dtype_size, !summary, limits.shared_bytes);
+    plan = plan_detail::stream_path(plan, cols, dtype_size, kept, limits.shared_bytes);
   }
   plan.blocks = cols == 0 ? 0
                           : std::min(ceil_div(rows, plan.rows_per_block) * plan.splits,

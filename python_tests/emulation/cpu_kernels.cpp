@@ -76,6 +76,14 @@ const Registration fisher("cpu/fisher_product", [](const Call& call, void* const
   kernels(call).fisher_product(args, call.integer[2], call.integer[3]);
 });
 
+// first row, past the last row, cols        logits → out, curvature
+const Registration top_direction("cpu/fisher_direction", [](const Call& call,
+                                                            void* const* buffer) {
+  const DirectionArguments args{buffer[0], buffer[1],       buffer[2],
+                                rows(call), call.integer[4], storage(call)};
+  kernels(call).fisher_direction(args, call.integer[2], call.integer[3]);
+});
+
 // count        direction → scale and sum
 const Registration norm("cpu/norm_part", [](const Call& call, void* const* buffer) {
   *static_cast<NormPart*>(buffer[1]) =

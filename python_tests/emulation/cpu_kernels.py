@@ -109,6 +109,12 @@ class CpuKernels:
         buffers = [self._in(logits), self._in(tangents), self._out((rows, cols))]
         return self._call("fisher_product", [0, rows, cols], [], buffers)[0]
 
+    def fisher_direction(self, logits: Tensor) -> list[Tensor]:
+        """Direction and curvature."""
+        rows, cols = logits.shape
+        outputs = [self._out((rows, cols)), self._out((rows,), self.scalar)]
+        return self._call("fisher_direction", [0, rows, cols], [], [self._in(logits), *outputs])
+
     def norm(self, direction: Tensor) -> float:
         """‖direction‖₂ from the partial norm."""
         part = Output((2,), torch.float64)

@@ -25,6 +25,7 @@ OPS = (
     "random_perturb",
     "posterior_summary",
     "fisher_product",
+    "fisher_direction",
 )
 FAMILIES = (
     "kl",
@@ -33,6 +34,7 @@ FAMILIES = (
     "posterior_summary",
     "deepfool_step",
     "fisher_product",
+    "fisher_direction",
 )
 PATHS = ("warp", "block", "stream", "split")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -189,6 +191,12 @@ class Emulation:
         buffers = [self._in(logits), self._in(tangents), self._out(logits)]
         op = "fisher_product"
         return self._call(op, op, logits, plan, [], [], buffers)[0]
+
+    def fisher_direction(self, logits, plan=None):
+        curvature = Output((len(logits),), _scalar(logits.dtype))
+        buffers = [self._in(logits), self._out(logits), curvature]
+        op = "fisher_direction"
+        return self._call(op, op, logits, plan, [], [], buffers)
 
 
 def _scalar(dtype: torch.dtype) -> torch.dtype:

@@ -15,7 +15,7 @@ X, y = torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y)
 dataset = ActiveLearningDataset(TensorDataset(X[:1200], y[:1200]), labelled=np.arange(1200) < 50)
 
 model = MLP(64, 10, hidden=64)
-loop = LDRLoop(dataset, model, query_size=25, xi=0.01, eps=0.5, sign="max", seed=0)
+loop = LDRLoop(dataset, model, query_size=25, eps=0.5, seed=0)
 for _ in range(4):
     optimiser = torch.optim.Adam(model.train().parameters(), lr=0.003)
     for _ in range(40):

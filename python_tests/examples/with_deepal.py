@@ -11,7 +11,7 @@ from vaal_ext.integrations.query import LDRQuery
 
 
 class VaalSampling(LDRSampling, Strategy):
-    ldr = LDRQuery(xi=0.01, eps=0.5, sign="max", seed=0)
+    ldr = LDRQuery(eps=0.5, seed=0)
 
 
 torch.manual_seed(0)

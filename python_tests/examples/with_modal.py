@@ -22,7 +22,7 @@ net = NeuralNetClassifier(
     train_split=None,
     verbose=0,
 )
-learner = ActiveLearner(net, query_strategy=LDRSampling(xi=0.01, eps=0.5, sign="max", seed=0))
+learner = ActiveLearner(net, query_strategy=LDRSampling(eps=0.5, seed=0))
 for _ in range(4):
     # learner.fit and learner.teach do the same, where scikit-learn is older than 1.8
     learner.estimator.fit(X[labelled], truth[labelled])

@@ -26,7 +26,7 @@ for query in range(2):
     if query == 0:
         left = np.setdiff1d(np.arange(1200), labelled)
         pool = ray.data.from_items([{"sample_index": i, "x": X[i].numpy()} for i in left])
-        settings = {"model": lambda trained=model: trained, "xi": 0.01, "eps": 0.5, "sign": "max"}
+        settings = {"model": lambda trained=model: trained, "eps": 0.5}
         scored = pool.map_batches(
             LDRBatches, batch_size=256, concurrency=1, fn_constructor_kwargs=settings
         )

@@ -27,7 +27,7 @@ clf = SkorchClassifier(
     },
     classes=range(10),
 )
-strategy = LDRSampling(xi=0.01, eps=0.5, scorer_params={"sign": "max"}, random_state=0)
+strategy = LDRSampling(eps=0.5, random_state=0)
 for _ in range(4):
     clf.fit(X, y)
     accuracy = np.mean(clf.predict(test) == truth_of_test)

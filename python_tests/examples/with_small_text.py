@@ -27,7 +27,7 @@ dataset = small_text.TransformersDataset(texts, target_labels=np.arange(2))
 training = {"num_epochs": 20, "lr": 3e-3, "device": "cpu", "mini_batch_size": 32}
 arguments = small_text.TransformerModelArguments(folder)
 factory = small_text.TransformerBasedClassificationFactory(arguments, 2, training)
-strategy = LDRSampling(xi=0.01, eps=0.5, sign="max", seed=0)
+strategy = LDRSampling(eps=0.5, seed=0)
 learner = small_text.PoolBasedActiveLearner(factory, strategy, dataset)
 learner.initialize_data(np.arange(40), y[:40])
 for _ in range(3):

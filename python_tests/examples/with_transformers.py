@@ -23,7 +23,7 @@ attention_mask = (torch.arange(12) < torch.randint(3, 13, (200, 1))).long()
 input_ids = torch.randint(1, 100, (200, 12)) * attention_mask
 
 texts = TokenEmbeddings(classifier)
-scorer = LDRScorer(texts, encode=texts.encode, xi=0.01, eps=0.5, sign="max")
+scorer = LDRScorer(texts, encode=texts.encode, eps=0.5)
 scores = scorer.score(torch.stack([input_ids, attention_mask], dim=1), progress=False)
 query = select(scores.ldr, scores.pseudo_label, n=5, num_classes=4)
 for sample in query:

@@ -16,7 +16,7 @@ import typer
 
 from vaal_ext.cli.exit_status import exit_status, keeping
 from vaal_ext.cli.labelling import label, predict, query, train
-from vaal_ext.cli.options import batch_size_of, class_prior_of, eps_of, fill, numbers
+from vaal_ext.cli.options import batch_size_of, class_prior_of, eps_of, fill, numbers, search_of
 from vaal_ext.cli.reproduce import reproduce
 from vaal_ext.cli.run import run
 from vaal_ext.cli.shared import (
@@ -25,6 +25,7 @@ from vaal_ext.cli.shared import (
     DataRoot,
     Device,
     Method,
+    NumIters,
     OnUnreadable,
     Order,
     Percentile,
@@ -79,8 +80,7 @@ def score(
     xi: Annotated[
         float | None,
         typer.Option(
-            help="Length of the finite-difference step, in the same units as eps; by default a "
-            "tenth of it."
+            help="Of --method finite-difference: its step, in the units of eps; by default a tenth."
         ),
     ] = None,
     eps: Annotated[
@@ -91,8 +91,8 @@ def score(
             "for data of your own: a fiftieth of the samples' length.",
         ),
     ] = None,
-    num_iters: Annotated[int, typer.Option(help="Gradient steps (the paper's Ip).")] = 5,
-    method: Method = "finite-difference",
+    num_iters: NumIters = None,
+    method: Method = None,
     sign: Sign = "paper",
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     batch_size: Annotated[
@@ -138,8 +138,8 @@ def score(
     from vaal_ext.cli import commands
     from vaal_ext.cli.torchrun import launched, rank
 
-    (radius,) = fill(preset, eps=eps_of(eps))
-    (xi,) = fill(preset if method == "finite-difference" else None, xi=xi)
+    radius, method = fill(preset, eps=eps_of(eps), method=method)
+    num_iters, xi = fill(search_of(preset, method), num_iters=num_iters, xi=xi)
     again = "to begin again" if out.suffix == ".npz" else "to go on"
     again += ", by torchrun as before" if launched() else ""
     # Of torchrun's processes one speaks for all.

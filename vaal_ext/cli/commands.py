@@ -45,8 +45,8 @@ def score(
     split: str,
     xi: float | None,
     eps: float | Literal["auto"] | None,
-    num_iters: int,
-    method: str,
+    num_iters: int | None,
+    method: str | None,
     sign: str,
     seed: int,
     batch_size: int | Literal["auto"],
@@ -70,8 +70,9 @@ def score(
     is told then what will be done. Images that cannot be read, and are left out with
     ``on_unreadable="skip"``, have a line each at the end.
 
-    Lengths that are None are those of the folder if it is begun, else those of a named data set's
-    settings, else measured on the pool, as with `eps` "auto", and a tenth of eps.
+    `method`, `num_iters`, `eps` and `xi` that are None are those of the folder if it is begun. Else
+    the method is "direct"; the lengths are those of a named data set's settings, or measured on the
+    pool, as with `eps` "auto", and a tenth of eps.
 
     Raises:
         TypeError, ValueError, OSError: what is wrong, in a line.
@@ -92,6 +93,7 @@ def score(
     if sample.dtype == torch.uint8 or mean is not None or std is not None:
         normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
     begun = begun_with(out) if sharded else {}
+    method, num_iters = _search(method, num_iters, xi, begun)
     eps, xi, measured = _lengths(data, pool, normalize, method, xi, eps, begun)
     scorer = LDRScorer(
         network,
@@ -151,11 +153,11 @@ def score(
         note += "".join(f"\n{line}" for line in unreadable)
     if sharded and count == 0:
         return f"{out}: nothing was left to score here" + note
-    step = method if xi is None else f"xi {xi:g}"
+    step = method if xi is None else f"{method}, xi {xi:g}"
+    steps = "" if num_iters is None else f", {num_iters} iterations"
     return (
         f"{out}: {count} samples scored in {seconds:.1f} s "
-        f"({count / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}, "
-        f"{num_iters} iterations)"
+        f"({count / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}{steps})"
         + (f"; {scorer.chosen.report}" if scorer.chosen and scorer.chosen.report else "")
         + note
     )
@@ -233,6 +235,21 @@ def _unreadable(pool: Any, parts: Iterable[PoolScores]) -> list[str]:
         lines += pool.unreadable(start + np.flatnonzero(scores.pseudo_label < 0))
         start += scores.num_samples
     return lines
+
+
+def _search(
+    method: str | None, num_iters: int | None, xi: float | None, begun: Mapping[str, Any]
+) -> tuple[str, int | None]:
+    """Method and number of steps: as given, else those of the scores that are to go on."""
+    if method is None and xi is not None and not begun:
+        raise ValueError(
+            "xi is the step of the paper's search: give --method finite-difference with it, or "
+            "leave --xi out"
+        )
+    known = begun.get("method", "direct")
+    if num_iters is None and method in (None, known):
+        num_iters = begun.get("num_iters")
+    return method or known, num_iters
 
 
 def _lengths(

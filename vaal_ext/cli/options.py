@@ -13,6 +13,7 @@ __all__ = [
     "numbers",
     "percentile_of",
     "refuse_options_of_vaal",
+    "search_of",
 ]
 
 
@@ -22,6 +23,13 @@ def fill(preset: str | None, **given: float | str | None) -> list[Any]:
 
     known = PRESETS[preset] if preset else {}
     return [known.get(name) if value is None else value for name, value in given.items()]
+
+
+def search_of(preset: str | None, method: str | None) -> str | None:
+    """The preset, where its steps are those of the method."""
+    from vaal_ext.settings import PRESETS
+
+    return preset if preset and PRESETS[preset]["method"] == method else None
 
 
 def batch_size_of(text: str) -> int | Literal["auto"]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from vaal_ext.cli.exit_status import keeping
-from vaal_ext.cli.options import class_prior_of, fill, percentile_of, refuse_options_of_vaal
+from vaal_ext.cli.options import (
+    class_prior_of,
+    fill,
+    percentile_of,
+    refuse_options_of_vaal,
+    search_of,
+)
 from vaal_ext.cli.shared import (
     Backend,
     ClassPrior,
     DataRoot,
     Device,
     Method,
+    NumIters,
     OnUnreadable,
     Order,
     Preset,
@@ -54,7 +61,7 @@ def run(
             "folder: 0.1 unless given, which is not measured on the data as score's is."
         ),
     ] = None,
-    num_iters: Annotated[int | None, typer.Option(help="Gradient steps (the paper's Ip).")] = None,
+    num_iters: NumIters = None,
     percentile: Annotated[
         str | None,
         typer.Option(
@@ -68,10 +75,14 @@ def run(
         bool | None,
         typer.Option(help="dfal: train on adversarial twins of the queried samples too (default)."),
     ] = None,
-    method: Method = "finite-difference",
+    method: Method = None,
     sign: Sign = "paper",
     vat_weight: Annotated[
         float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
+    ] = None,
+    vat_method: Annotated[
+        Literal["direct", "finite-difference", "fisher"] | None,
+        typer.Option(help="As --method, of the regulariser."),
     ] = None,
     vat_xi: Annotated[float | None, typer.Option(help="As --xi, of the regulariser.")] = None,
     vat_eps: Annotated[float | None, typer.Option(help="As --eps, of the regulariser.")] = None,
@@ -105,21 +116,20 @@ def run(
             "xi": xi, "eps": eps, "num-iters": num_iters, "percentile": percentile,
             "class-prior": None if class_prior == "uniform" else class_prior,
             "order": None if order == "ascending" else order,
-            "method": None if method == "finite-difference" else method,
+            "method": method,
             "sign": None if sign == "paper" else sign,
             "preset": None if strategy.endswith("+vat") else preset,
         }  # fmt: skip
         refuse_options_of_vaal(strategy, given)
     paper = preset if is_vaal else None
-    eps, num_iters, threshold = fill(
-        paper, eps=eps, num_iters=num_iters, percentile=percentile_of(percentile)
+    eps, threshold, method = fill(
+        paper, eps=eps, percentile=percentile_of(percentile), method=method
     )
-    (xi,) = fill(paper if method == "finite-difference" else None, xi=xi)
-    vat_xi, vat_eps, vat_num_iters = fill(
-        preset if strategy.endswith("+vat") else None,
-        vat_xi=vat_xi,
-        vat_eps=vat_eps,
-        vat_num_iters=vat_num_iters,
+    num_iters, xi = fill(search_of(paper, method), num_iters=num_iters, xi=xi)
+    of_vat = preset if strategy.endswith("+vat") else None
+    vat_eps, vat_method = fill(of_vat, vat_eps=vat_eps, vat_method=vat_method)
+    vat_num_iters, vat_xi = fill(
+        search_of(of_vat, vat_method), vat_num_iters=vat_num_iters, vat_xi=vat_xi
     )
     config = loop.RunConfig(
         dataset=dataset,
@@ -140,6 +150,7 @@ def run(
         method=method,
         sign=sign,
         vat_weight=vat_weight,
+        vat_method=vat_method,
         vat_xi=vat_xi,
         vat_eps=vat_eps,
         vat_num_iters=vat_num_iters,

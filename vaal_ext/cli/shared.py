@@ -15,15 +15,22 @@ DataRoot = Annotated[
 ]
 Preset = Annotated[
     Literal["paper"] | None,
-    typer.Option(help="The paper's numbers (xi = eps = 2) for what is not given."),
+    typer.Option(help="The paper's search and numbers (xi = eps = 2) for what is not given."),
 ]
 Xi = Annotated[
     float | None,
-    typer.Option(help="Length of the finite-difference step, in units of the network's input."),
+    typer.Option(help="Of --method finite-difference: its step, in units of the network's input."),
 ]
 Method = Annotated[
-    Literal["finite-difference", "fisher"],
-    typer.Option(help="Gradients at x + xi u, or exact products with the Hessian at x (no xi)."),
+    Literal["direct", "finite-difference", "fisher"] | None,
+    typer.Option(
+        help="How r is found: by one gradient (direct, the default), or by the paper's power "
+        "iteration from a random start, with finite differences or exact products."
+    ),
+]
+NumIters = Annotated[
+    int | None,
+    typer.Option(help="Gradient steps: of --method direct those after the first (0), else Ip (5)."),
 ]
 Sign = Annotated[
     Literal["paper", "max", "mean"],

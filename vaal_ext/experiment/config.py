@@ -15,13 +15,24 @@ from vaal_ext.settings import run_settings
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.vat import VatSettings
 
-__all__ = ["ResolvedConfig", "RunConfig", "config_differences", "with_defaults"]
+__all__ = [
+    "ResolvedConfig",
+    "RunConfig",
+    "as_begun",
+    "config_differences",
+    "with_defaults",
+]
 
 # With "vat_" in front, the fields of VatSettings.
-_VAT = ("vat_weight", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
+_VAT = ("vat_weight", "vat_method", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
 # Of the query, and read by the strategy vaal alone.
 _OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
+
+# How r is found, by the query and by the regulariser: what a later version has other defaults of.
+_SEARCHES = tuple(
+    {name: prefix + name for name in ("method", "xi", "num_iters")} for prefix in ("", "vat_")
+)
 
 # Where the data lies and how it is read is no part of a run: their content is compared instead.
 _NOT_COMPARED = ("data_root", "on_unreadable")
@@ -42,11 +53,12 @@ class RunConfig:
             times this many samples; it may be used up to the last one.
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
-        xi, eps, num_iters, percentile, order, class_prior, method, sign: of the strategy ``vaal``;
-            xi is None with ``method="fisher"``.
+        eps, method, num_iters, xi, percentile, order, class_prior, sign: of the strategy ``vaal``.
+            The method is "direct" where it is None, and xi is for "finite-difference" alone.
         twins: of the strategy ``dfal``, where it is True by default; None for the others.
-        vat_weight, vat_xi, vat_eps, vat_num_iters, vat_decay: of the regulariser, see
-            :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``.
+        vat_weight, vat_eps, vat_method, vat_num_iters, vat_xi, vat_decay: of the regulariser, see
+            :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``, and the
+            method "direct" where it has.
         learning_rate, steps, batch_size: of the training.
         warm_start: every round trains on from the weights of the round before (with a fresh
             optimiser), not from fresh weights.
@@ -68,10 +80,11 @@ class RunConfig:
     percentile: float | str | None = None
     order: str = "ascending"
     class_prior: Any = "uniform"
-    method: str = "finite-difference"
+    method: str | None = None
     sign: str = "paper"
     twins: bool | None = None
     vat_weight: float | None = None
+    vat_method: str | None = None
     vat_xi: float | None = None
     vat_eps: float | None = None
     vat_num_iters: int | None = None
@@ -95,10 +108,13 @@ class RunConfig:
                 raise TypeError(f"{name} must be a string, got {getattr(self, name)!r}")
         query, regularised = self._query_and_regulariser()
         table = run_settings(self.dataset, regularised)
-        if self.method != "finite-difference":
-            del table["xi"]
-        if self.method == "direct":
-            table["num_iters"] = 0
+        for search in _SEARCHES[: 1 + regularised]:
+            method = getattr(self, search["method"])
+            table[search["method"]] = "direct" if method is None else method
+            if method != "finite-difference":
+                del table[search["xi"]]
+            if method in (None, "direct"):
+                table[search["num_iters"]] = 0
         given = {n: plain_number(v) for n, v in asdict(self).items() if v is not None}
         if query == "dfal":
             table["twins"] = True
@@ -155,12 +171,13 @@ class RunConfig:
         if name not in STRATEGIES or name == "vaal":
             return
         defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
-        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL}).resolved()
+        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL})
+        tables = usual.resolved(), replace(usual, method="finite-difference").resolved()
         for setting in _OF_VAAL:
             value = getattr(self, setting)
             if not any(
                 isinstance(value, type(known)) and value == known
-                for known in (defaults[setting], getattr(usual, setting))
+                for known in (defaults[setting], *(getattr(table, setting) for table in tables))
             ):
                 raise ValueError(
                     f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"
@@ -184,7 +201,7 @@ class RunConfig:
             return None
         try:
             settings = {name.removeprefix("vat_"): getattr(self, name) for name in _VAT}
-            return VatSettings(**settings, method="finite-difference", backend=self.backend)
+            return VatSettings(**settings, backend=self.backend)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of the regulariser: {error}") from error
 
@@ -205,6 +222,7 @@ class ResolvedConfig(RunConfig):
     initial: int
     query_size: int
     eps: float
+    method: str
     num_iters: int
     percentile: float | str
     learning_rate: float
@@ -215,11 +233,31 @@ class ResolvedConfig(RunConfig):
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as ``config.json`` has them, and those that a run of an earlier version does not
-    have, which had their default then."""
+    have, which had their default then: of the search finite differences."""
     filled = {field.name: field.default for field in fields(RunConfig)} | dict(config)
-    if filled["vat_weight"] is not None and filled["vat_decay"] is None:
-        filled["vat_decay"] = 0.0  # a run with the regulariser, of before there was a decay
+    if filled["method"] is None:
+        filled["method"] = "finite-difference"
+    if filled["vat_weight"] is not None:
+        if filled["vat_decay"] is None:
+            filled["vat_decay"] = 0.0  # of before there was a decay
+        if filled["vat_method"] is None:
+            filled["vat_method"] = "finite-difference"
     return filled
+
+
+def as_begun(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+    """`config` with what it leaves open of the searches as a run that was begun has it.
+
+    `begun` are its settings as ``config.json`` has them. A default that came with a later version
+    does not change a run of before.
+    """
+    old = with_defaults(begun)
+    for search in _SEARCHES:
+        method = getattr(config, search["method"])
+        if method in (None, old[search["method"]]):
+            names = [name for name in search.values() if getattr(config, name) is None]
+            config = replace(config, **{name: old[name] for name in names})
+    return config
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -41,9 +41,19 @@ from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.reading import parse_json
 from vaal_ext.selection import percentile_rank
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "begun_with"]
 
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
+
+
+def begun_with(path: Path) -> dict[str, Any] | None:
+    """The settings that the run in the folder `path` was begun with; None where none was begun.
+
+    Raises:
+        ValueError: ``config.json`` is damaged. OSError: it cannot be read.
+    """
+    file = path / "config.json"
+    return _settings(file)[0] if file.exists() else None
 
 
 class RunFolder:
@@ -145,14 +155,7 @@ class RunFolder:
         self._write_rounds(state.rounds)
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
-        path = self.path / "config.json"
-        text = read_recorded(path)
-        try:
-            before = parse_json(text)
-            old, versions = dict(before["config"]), dict(before["versions"])
-            old_data = before["data_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not the configuration of a run: {error}") from error
+        old, versions, old_data = _settings(self.path / "config.json")
         new = json.loads(json.dumps(identity["config"]))
         differences = config_differences(old, new)
         if not differences and old_data != identity["data_sha256"]:
@@ -262,3 +265,13 @@ def _score_columns(queried: np.ndarray, scores: PoolScores | None) -> dict[str, 
         "pseudo_label": [str(label) for label in scores.pseudo_label[row]],
         **{name: [score_text(value) for value in column[row]] for name, column in numbers.items()},
     }
+
+
+def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Of a ``config.json``: the settings, the versions, and the fingerprint of the data."""
+    text = read_recorded(path)
+    try:
+        content = parse_json(text)
+        return dict(content["config"]), dict(content["versions"]), content["data_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the configuration of a run: {error}") from error

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vaal_ext.backend import load_backend
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import ResolvedConfig, RunConfig
-from vaal_ext.experiment.folder import RunFolder
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig, as_begun
+from vaal_ext.experiment.folder import RunFolder, begun_with
 from vaal_ext.experiment.resume import taken_up
 from vaal_ext.experiment.state import Round, State, Twins
 from vaal_ext.experiment.status import (
@@ -70,8 +70,11 @@ def run(
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
     given, config = config, config.resolved()
-    if not (Path(out) / "config.json").exists():  # a run that was begun with them goes on
+    begun = begun_with(Path(out))
+    if begun is None:
         given.refuse_unread()
+    else:
+        config = as_begun(given, begun).resolved()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)

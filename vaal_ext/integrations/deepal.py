@@ -16,7 +16,7 @@ class LDRSampling:
     """Gives ``query(n)`` to a strategy; the rest comes from the Strategy class of your checkout:
 
         class VaalSampling(LDRSampling, Strategy):
-            ldr = LDRQuery(xi=0.01, eps=0.1)
+            ldr = LDRQuery(eps=0.1)
 
     Used of it: ``self.dataset.get_unlabeled_data()``, which returns the indices int [N] of the
     unlabelled samples and a Dataset of (x, y, position), and ``self.net.clf``, the trained network,

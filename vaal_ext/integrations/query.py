@@ -29,7 +29,7 @@ class LDRQuery:
             :meth:`vaal_ext.LDRScorer.score`. Where one process of several queries alone, it is a
             group of that process alone: ``torch.distributed.new_group([rank])``, which all
             processes make together.
-        scorer: `xi`, `eps` and whatever else :class:`vaal_ext.LDRScorer` takes, by name.
+        scorer: `eps` and whatever else :class:`vaal_ext.LDRScorer` takes, by name.
 
     Raises:
         TypeError, ValueError: a setting that does not exist, of a wrong type or out of its range.

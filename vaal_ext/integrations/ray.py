@@ -26,7 +26,7 @@ class LDRBatches:
 
         dataset.map_batches(
             LDRBatches, batch_size=256, concurrency=4, num_gpus=1,
-            fn_constructor_kwargs={"model": load, "xi": 0.01, "eps": 0.1},
+            fn_constructor_kwargs={"model": load, "eps": 0.1},
         )
 
     Every actor makes the network once; the rest is Ray's.

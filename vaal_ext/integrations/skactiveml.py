@@ -27,7 +27,7 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
     Parameters are kept as they are, and checked by ``query``, as scikit-learn wants it.
 
     Args:
-        xi, eps, num_iters: see :func:`vaal_ext.ldr_scores`.
+        eps, method, num_iters, xi: see :func:`vaal_ext.ldr_scores`.
         percentile, class_prior, order: see :func:`vaal_ext.select`.
         scorer_params: further keywords of :class:`vaal_ext.LDRScorer` in a dict, or None.
         missing_label: value of a missing label.
@@ -36,9 +36,10 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
 
     def __init__(
         self,
-        xi: float,
         eps: float,
-        num_iters: int = 5,
+        method: str = "direct",
+        num_iters: int | None = None,
+        xi: float | None = None,
         percentile: float = 90.0,
         class_prior: Any = "uniform",
         order: Order = "ascending",
@@ -47,9 +48,10 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
         random_state: Any = None,
     ) -> None:
         super().__init__(missing_label=missing_label, random_state=random_state)
-        self.xi = xi
         self.eps = eps
+        self.method = method
         self.num_iters = num_iters
+        self.xi = xi
         self.percentile = percentile
         self.class_prior = class_prior
         self.order = order
@@ -106,9 +108,10 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
         params = {} if self.scorer_params is None else self.scorer_params
         check_type(params, "scorer_params", dict)
         settings = {
-            "xi": self.xi,
             "eps": self.eps,
+            "method": self.method,
             "num_iters": self.num_iters,
+            "xi": self.xi,
             "percentile": self.percentile,
             "class_prior": self.class_prior,
             "order": self.order,

@@ -20,7 +20,7 @@ class LDRSampling(QueryStrategy):
     """A query strategy for ``small_text.PoolBasedActiveLearner(factory, strategy, dataset)``.
 
     Texts are perturbed at their token embeddings: see
-    :class:`~vaal_ext.integrations.transformers.TokenEmbeddings` for the units of xi and eps.
+    :class:`~vaal_ext.integrations.transformers.TokenEmbeddings` for the units of eps.
 
     Args:
         settings: those of :class:`~vaal_ext.integrations.query.LDRQuery`, without `encode`.

@@ -16,7 +16,7 @@ class TokenEmbeddings(nn.Module):
     """A sequence classifier as a function of its token embeddings:
 
         texts = TokenEmbeddings(classifier)
-        scorer = LDRScorer(texts, encode=texts.encode, xi=0.01, eps=0.1)
+        scorer = LDRScorer(texts, encode=texts.encode, eps=0.1)
         scores = scorer.score(torch.stack([tokens.input_ids, tokens.attention_mask], dim=1))
 
     Pairs of texts (questions with answers, say) bring their segments as a third row, where the

@@ -81,6 +81,9 @@ class ProjectConfig:
         classes = _checked_classes(given["classes"])
         images = _absolute("images", given["images"])
         of_run = {name: value for name, value in given.items() if name in _RUN}
+        if "method" in given and "vat_method" not in settings:
+            # Of a project that was begun when the regulariser had one search only.
+            of_run["vat_method"] = "finite-difference" if "vat_weight" in given else None
         if "class_prior" in settings:  # where None is a value
             of_run["class_prior"] = settings["class_prior"]
         run = RunConfig(dataset=f"folder:{images}", rounds=1, **{"strategy": "vaal"} | of_run)
@@ -129,6 +132,8 @@ class ProjectConfig:
         """Those of the settings that a trained network depends on."""
         left_out = {*_OF_THE_QUERY_ALONE, "images", "strategy", "predictions"}
         kept = {name: value for name, value in self.settings().items() if name not in left_out}
+        if kept["vat_method"] is None:
+            del kept["vat_method"]  # as projects of before have it, whose weights are still good
         return kept | {"regularised": self.run.strategy.endswith("+vat")}
 
 

@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ __all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
 # Settings that do not change what a run estimates: runs that differ in these alone are averaged.
 _NOT_A_TREATMENT = ("seed", "rounds", "data_root", "device", "on_unreadable")
+
+# The defaults of these have changed, and a strategy other than vaal does not read them.
+_OF_THE_SEARCH = ("method", "xi", "num_iters")
 
 # What is read of a run's configuration; the rest only tells groups apart.
 _CONFIG = {
@@ -237,7 +240,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config
-        treatment = [f"{k}={_text(config[k])}" for k in sorted(config) if k not in _NOT_A_TREATMENT]
+        treatment = [f"{k}={_text(config[k])}" for k in sorted(config) if _counts(k, config)]
         same = groups.setdefault(" ".join(treatment), [])
         for other in same:
             if other.config["seed"] == run.config["seed"]:
@@ -256,9 +259,15 @@ def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
     different = [
         f"{key}={run.config.get(key)}"
         for key in keys
-        if key not in _NOT_A_TREATMENT and len({_text(c.get(key)) for c in rivals}) > 1
+        if _counts(key, run.config) and len({_text(c.get(key)) for c in rivals}) > 1
     ]
     return f"{strategy} ({', '.join(different)})" if different else strategy
+
+
+def _counts(setting: str, config: Mapping[str, Any]) -> bool:
+    """Whether a setting can change what a run of this configuration comes to."""
+    query = config["strategy"].partition("+")[0]
+    return setting not in _NOT_A_TREATMENT and (query == "vaal" or setting not in _OF_THE_SEARCH)
 
 
 def _text(setting: Any) -> str:

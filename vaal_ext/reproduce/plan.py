@@ -19,8 +19,10 @@ __all__ = ["EXHIBITS", "Exhibit", "Variant", "exhibits_named"]
 
 Variant = dict[str, Any]
 
-_PAPER_QUERY = {key: PRESETS["paper"][key] for key in ("xi", "eps", "num_iters")}
-_PAPER_VAT = {key: PRESETS["paper"][key] for key in ("vat_xi", "vat_eps", "vat_num_iters")}
+_PAPER_QUERY = {key: PRESETS["paper"][key] for key in ("method", "xi", "eps", "num_iters")}
+_PAPER_VAT = {
+    key: PRESETS["paper"][key] for key in ("vat_method", "vat_xi", "vat_eps", "vat_num_iters")
+}
 
 # The strategies that every data set is tried with: the paper's five, the regulariser with other
 # queries (so that its gain is not credited to the query), and margin, which the paper lacks.

@@ -47,7 +47,9 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
     areas = []
     for fraction in FRACTIONS:
         eps = fraction * length
-        scores = LDRScorer(model, xi=_STEP * eps, eps=eps).score(x, progress=False)
+        scores = LDRScorer(model, eps=eps, method="finite-difference", xi=_STEP * eps).score(
+            x, progress=False
+        )
         wrong = scores.pseudo_label != y
         defined = wrong.any() and not wrong.all()
         areas.append(roc_auc_score(wrong, scores.ldr) if defined else math.nan)
