@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import small_pool
-from small_pool import SEARCH, SETTINGS, Network, allowed, expected_scores, samples
+from small_pool import SEARCH, Network, allowed, expected_scores, samples
 
 pytest.importorskip("ray")
 if " " in sys.executable:
