@@ -135,7 +135,7 @@ def test_no_text_runs_off_the_picture(tmp_path, drawn):
     sweeps.draw_sweep(
         tmp_path / "s.png", [sweeps.SweepRow("vaal", 80.0, 79.0, 81.0, 80.0, 3)], title
     )
-    assert len(drawn) == 12
+    assert len(drawn) == 13
     for figure in drawn:
         for text in (figure._suptitle, figure._supxlabel):
             if text is not None:
