@@ -65,7 +65,7 @@ def exact(model: nn.Module, x: Tensor, index: Tensor) -> Tensor:
 
 def iterated(method: str, num_iters: int, model: nn.Module, x: Tensor, index: Tensor) -> Tensor:
     """Unit directions like x, as LDRScorer searches them."""
-    settings = PowerIteration(METHODS[method], 1.0, num_iters, method=method)
+    settings = PowerIteration(1.0, method, num_iters, METHODS[method])
     return settings.search(model, x, index).moved - x
 
 

@@ -115,7 +115,13 @@ def contestants(
     batches = x.split(batch_size)
     loop = {"xi": xi, "eps": EPS, "num_iters": NUM_ITERS}
     scorer, forward = (
-        LDRScorer(model, **loop, divergence=divergence, batch_size=batch_size)
+        LDRScorer(
+            model,
+            method="finite-difference",
+            **loop,
+            divergence=divergence,
+            batch_size=batch_size,
+        )
         for divergence in ("symmetric", "forward")
     )
     vat = partial(vat_loops.vat, model, **loop)

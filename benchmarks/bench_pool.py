@@ -3,7 +3,7 @@
     python benchmarks/bench_pool.py [--samples 1000000] [--jpegs 1500] [--threads 1 2] [--csv FILE]
 
 Synthetic images, a network of 100,000 weights (so that the stream shows and not the network), the
-usual 5 iterations. Every pool is read alone, batch by batch, and scored:
+search as it is by default. Every pool is read alone, batch by batch, and scored:
 
     map            uint8 [N, 3, 32, 32] in a .npy file that is mapped; the scorer makes 0..1 of it
     tensor         the same as float32 in memory
@@ -45,7 +45,7 @@ from vaal_ext.roughness import LDRScorer
 SHAPE = (3, 32, 32)
 JPEG_SIDE = 128
 BATCH = 256
-SETTINGS = {"xi": 0.1, "eps": 1.0, "batch_size": BATCH}
+SETTINGS = {"eps": 1.0, "batch_size": BATCH}
 PART = 10_000  # samples written at a time
 TIMED = 20_000  # of the map
 
@@ -124,11 +124,8 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def memory_row(model: nn.Module, mapped: np.ndarray, args: argparse.Namespace) -> Row:
-    """What scoring the whole map takes at its peak, and the most that it may take.
-
-    One iteration: those that follow use the memory of the first.
-    """
-    scorer = LDRScorer(model, **SETTINGS, num_iters=1, normalize=(0.0, 1.0))
+    """What scoring the whole map takes at its peak, and the most that it may take."""
+    scorer = LDRScorer(model, **SETTINGS, normalize=(0.0, 1.0))
     # One sample first: what libraries set up once, whatever the pool, is no part of it.
     scorer.score(mapped[:1], progress=False)
     with peak_memory() as growth:

@@ -8,6 +8,7 @@ of the scores with those of the network and the arithmetic in float64, of the sa
 at the same xi: what is left is rounding.
 
     vaal_ext          LDRScorer, finite differences; amp "bf16" and "fp16" are its own
+    vaal_ext, direct  LDRScorer as it is by default: neither start nor xi, and no iteration
     vaal_ext, fisher  LDRScorer(method="fisher"), which has no xi
     vat               the published loop (vat_loops.py): forward KL by F.kl_div, batch mean, norm +
                       1e-8. Its network runs under autocast too, its KL in float32 on those logits
@@ -33,6 +34,7 @@ from vaal_ext.reference import random_perturb
 
 XIS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 EPS, NUM_ITERS = 0.1, 5
+DIFFERENCES = {"method": "finite-difference", "num_iters": NUM_ITERS}
 FORMATS = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}
 _BATCH = 256
 
@@ -42,7 +44,6 @@ def ours(model, pool: Tensor, amp: str | None, **settings) -> np.ndarray:
     scorer = LDRScorer(
         model,
         eps=EPS,
-        num_iters=NUM_ITERS,
         amp=amp,
         batch_size=_BATCH,
         on_nonfinite="skip",
@@ -75,18 +76,19 @@ def correlations(network: Trained) -> dict[tuple[str, str, float | None], float]
     found = {}
     for xi in XIS:
         truths = {
-            name: ours(exact, exact_pool, None, xi=xi, divergence=name)
+            name: ours(exact, exact_pool, None, **DIFFERENCES, xi=xi, divergence=name)
             for name in ("symmetric", "forward")
         }
         for form, amp in FORMATS.items():
-            scores = ours(model, pool, amp, xi=xi)
+            scores = ours(model, pool, amp, **DIFFERENCES, xi=xi)
             found["vaal_ext", form, xi] = rank_correlation(scores, truths["symmetric"])
             scores = vat(model, pool, amp, xi)
             found["vat", form, xi] = rank_correlation(scores, truths["forward"])
-    truth = ours(exact, exact_pool, None, method="fisher")
-    for form, amp in FORMATS.items():
-        scores = ours(model, pool, amp, method="fisher")
-        found["vaal_ext, fisher", form, None] = rank_correlation(scores, truth)
+    for method in ("direct", "fisher"):
+        truth = ours(exact, exact_pool, None, method=method)
+        for form, amp in FORMATS.items():
+            scores = ours(model, pool, amp, method=method)
+            found[f"vaal_ext, {method}", form, None] = rank_correlation(scores, truth)
     return found
 
 

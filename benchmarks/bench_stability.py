@@ -1,4 +1,4 @@
-"""How much of a query the random start decides: the top tenth of a pool, found from several starts.
+"""How much of a query the random start and the batch size decide.
 
     python benchmarks/bench_stability.py [--device cpu] [--data-root ROOT] [--csv FILE]
 
@@ -9,6 +9,12 @@ For each method, sign, number of iterations and eps a pool is scored from `--sta
     correlation  Spearman's, of the two scores, likewise
 
 eps is a length in pixels of [0, 1]; xi, of the finite differences, is a tenth of the smallest.
+
+Then the search without a start (method="direct") and the finite differences (5 iterations, xi a
+tenth of eps), each with batches of 7, 64 and 256 of the first 600 samples at eps 0.1: the
+network's products round otherwise with each size.
+
+    move_median, move_max   how far the sizes spread a sample's score, as a part of the largest
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ EPS = (0.1, 0.5, 2.0)
 METHODS = {"finite-difference": 0.01, "fisher": None}  # with its xi
 SIGNS = {"paper": lambda plus, minus: plus, "max": torch.maximum, "mean": lambda p, m: (p + m) / 2}
 TOP = 0.1
+SIZES, MOVED, MOVED_EPS = (7, 64, 256), 600, 0.1
 _BATCH = 256
 
 
@@ -38,7 +45,7 @@ def both_signs(
     network: Trained, method: str, num_iters: int, seed: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
     """(eps, J at x + eps·u, J at x - eps·u), [N] each, for every eps: u does not depend on it."""
-    settings = PowerIteration(METHODS[method], 1.0, num_iters, seed=seed, method=method)
+    settings = PowerIteration(1.0, method, num_iters, METHODS[method], seed=seed)
     index = torch.arange(len(network.pool), device=network.pool.device)
     found: dict[float, list] = {eps: [] for eps in EPS}
     for x, part in zip(network.pool.split(_BATCH), index.split(_BATCH), strict=True):
@@ -73,12 +80,46 @@ def measure(network: Trained, starts: int, where: dict[str, object]) -> list[dic
             facts = {"network": network.name, "samples": len(network.pool), "starts": starts}
             facts |= {"method": method, "xi": METHODS[method], "num_iters": num_iters, "eps": eps}
             facts |= {"sign": sign, "overlap": overlap, "correlation": correlation}
+            facts |= {"move_median": None, "move_max": None}
             rows.append(facts | where)
             print(
                 f"{network.name:<20}{method:<20}Ip {num_iters}  eps {eps:<5g}{sign:<7}"
                 f"overlap {overlap:.3f}  correlation {correlation:.4f}",
                 flush=True,
             )
+    return rows
+
+
+def moves(network: Trained, settings: PowerIteration) -> np.ndarray:
+    """The spread [N] of a sample's scores over the batch sizes, in the largest of them."""
+    pool = network.pool[:MOVED]
+    index = torch.arange(len(pool), device=pool.device)
+    found = []
+    for size in SIZES:
+        parts = zip(pool.split(size), index.split(size), strict=True)
+        found.append(torch.cat([settings.run(network.model, x, part).ldr for x, part in parts]))
+    scores = torch.stack(found).double().cpu().numpy()
+    largest = scores.max(0)
+    return np.divide(np.ptp(scores, axis=0), largest, out=np.zeros_like(largest), where=largest > 0)
+
+
+def measure_moves(network: Trained, where: dict[str, object]) -> list[dict[str, object]]:
+    rows = []
+    for settings in (
+        PowerIteration(MOVED_EPS),
+        PowerIteration(MOVED_EPS, "finite-difference", xi=MOVED_EPS / 10),
+    ):
+        moved = moves(network, settings)
+        facts = {"network": network.name, "samples": len(moved), "starts": None}
+        facts |= {"method": settings.method, "xi": settings.xi, "num_iters": settings.num_iters}
+        facts |= {"eps": MOVED_EPS, "sign": "paper", "overlap": None, "correlation": None}
+        facts |= {"move_median": np.median(moved), "move_max": moved.max()}
+        rows.append(facts | where)
+        print(
+            f"{network.name:<20}{settings.method:<20}batches of {', '.join(map(str, SIZES))}: "
+            f"scores move by {facts['move_median']:.1e}, at most {facts['move_max']:.1e}",
+            flush=True,
+        )
     return rows
 
 
@@ -93,7 +134,9 @@ def main() -> None:
         "Spearman's, of their scores (1: the start has no say)"
     )
     trained = networks(args.device, args.samples, args.data_root, args.mnist_samples)
-    rows = [row for network in trained for row in measure(network, args.starts, where)]
+    rows = []
+    for network in trained:
+        rows += measure(network, args.starts, where) + measure_moves(network, where)
     if args.csv:
         write_csv(args.csv, rows)
 

@@ -1,4 +1,4 @@
-"""The README's tables of bench_stability.py, bench_direction.py and bench_precision.py."""
+"""The README's tables of what searches find: rankings, directions, queries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vaal_ext.report.wording import markdown
 
 def stability(rows: list[Row]) -> str:
     """The overlap of two queries from different starts."""
+    rows = [row for row in rows if row["overlap"]]  # the others are of batch sizes
     radii, iterations = distinct(rows, "eps"), distinct(rows, "num_iters")
     body = []
     for network, sign, method in distinct(rows, "network", "sign", "method"):
@@ -45,6 +46,47 @@ def direction(rows: list[Row]) -> str:
         body.append([method, number or "–", *cells])
     heads = [head for (name,) in networks for head in (f"{name}: time", "uᵀHu", "top tenth")]
     return markdown([["search", "Ip", *heads], *body])
+
+
+def search(rows: list[Row]) -> str:
+    """How near each search comes to the maximum: a line for every network and radius."""
+    names = distinct(rows, "search", "forwards", "backwards")
+    body = []
+    for network, eps in distinct(rows, "network", "eps"):
+        mine = [row for row in rows if (row["network"], row["eps"]) == (network, eps)]
+        cells = [
+            f"{two(row['ratio_median'])} ({two(row['ratio_p05'])}) / {two(row['top_tenth'])} / "
+            f"{two(row['band'])}"
+            for row in mine
+        ]
+        body.append([network, f"{float(eps):g}", *cells])
+    heads = (f"{name}: {float(f):g}F + {float(b):g}B" for name, f, b in names)
+    return markdown([["network", "ε", *heads], *body])
+
+
+def query(rows: list[Row]) -> str:
+    """What a query costs in that of entropy, and what it picks, of the networks in turn."""
+    pools = distinct(rows, "network", "pool")
+    body = []
+    for (name,) in distinct(rows, "query"):
+        cells = []
+        for pool in pools:
+            mine = [
+                row for row in rows if (row["network"], row["pool"], row["query"]) == (*pool, name)
+            ]
+            cells.append(by_threads(mine, lambda row: f"{float(row['ratio_to_entropy']):.1f}"))
+            for share in ("shared_full", "shared_true", "in_top_tenth"):
+                cells.append(two(mine[0][share]) if mine and mine[0][share] else "–")
+        body.append([f"**{name}**" if name == "vaal" else name, *cells])
+    heads = []
+    for network, size in pools:
+        heads += [f"{network}, {int(size):,}: time", "picks of full", "of the maximum", "top tenth"]
+    return markdown([["query", *heads], *body])
+
+
+def two(text: str) -> str:
+    """Two decimals, cut, so that nothing becomes the whole by rounding."""
+    return f"{int(float(text) * 100 + 1e-9) / 100:.2f}"
 
 
 def precision(rows: list[Row]) -> str:

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from cells import OURS, Row, by_threads, distinct, short
-from rankings import direction, precision, stability
+from rankings import direction, precision, query, search, stability
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.cli.bench import NAMES
@@ -52,6 +52,8 @@ def tables(results: Path) -> dict[str, str]:
         "stability": stability(files["stability"]),
         "direction": direction(files["direction"]),
         "precision": precision(files["precision"]),
+        "search": search(files["search"]),
+        "query": query(files["query"]),
     }
 
 

@@ -19,11 +19,13 @@ SEED = 0
 
 
 class Trained(NamedTuple):
-    """A network in eval mode, and unlabelled samples [N, ...] on its device."""
+    """A network in eval mode, unlabelled samples [N, ...] on its device, and what it learnt from:
+    samples [L, ...] and classes [L], none of an untrained one."""
 
     name: str
     model: nn.Module
     pool: Tensor
+    labelled: tuple[Tensor, Tensor] | None = None
 
 
 def trained(dataset: str, data_root: Path | None, labels: int, pool: int, device) -> Trained:
@@ -47,7 +49,12 @@ def trained(dataset: str, data_root: Path | None, labels: int, pool: int, device
         seed=SEED,
     )
     samples = x[labels : labels + pool]
-    return Trained(f"{dataset}, {labels} labels", model.eval().requires_grad_(False), samples)
+    return Trained(
+        f"{dataset}, {labels} labels",
+        model.eval().requires_grad_(False),
+        samples,
+        (x[:labels], y[:labels]),
+    )
 
 
 def add_network_options(parser: ArgumentParser, mnist_samples: int = 1000) -> None:

@@ -28,6 +28,11 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> trained.Trained:
 def test_stability_is_that_of_the_scorers_queries(small_network, monkeypatch, tmp_path):
     run(bench_stability, monkeypatch, "--starts", "2", "--csv", tmp_path / "table.csv")
     rows = read(tmp_path / "table.csv")
+    moved = {row["method"]: row for row in rows if row["move_max"]}
+    assert moved.keys() == {"direct", "finite-difference"}
+    # No step is made whose rounding a division by xi would magnify.
+    assert float(moved["direct"]["move_max"]) < 1e-4
+    rows = [row for row in rows if row["overlap"]]
     assert len(rows) == 2 * 3 * 3 * 3
     for row in rows[4::17]:
         tops = []
@@ -82,7 +87,8 @@ def test_precision_has_a_row_for_every_method_format_and_step(small_network, mon
         (row["method"], row["format"], row["xi"]): float(row["correlation"])
         for row in read(tmp_path / "table.csv")
     }
-    assert len(found) == 2 * 3 * 2 + 3
+    assert len(found) == 2 * 3 * 2 + 2 * 3
+    assert found["vaal_ext, direct", "float32", ""] > 0.99
     assert found["vaal_ext, fisher", "float32", ""] > 0.99
     assert found["vaal_ext", "float32", "0.1"] > 0.99
     assert found["vat", "float32", "0.1"] > 0.99  # the truth is that of its divergence

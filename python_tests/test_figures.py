@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+import query_plot
 import speed_plot
 from made_runs import run_of
 from matplotlib.colors import to_rgb
@@ -29,7 +30,16 @@ def drawn(monkeypatch):
         figure.draw_without_rendering()
         found.append(figure)
 
-    for module in (curve_figure, report_figures, figures, radius, sweeps, what_ldr_is, speed_plot):
+    for module in (
+        curve_figure,
+        report_figures,
+        figures,
+        radius,
+        sweeps,
+        what_ldr_is,
+        speed_plot,
+        query_plot,
+    ):
         monkeypatch.setattr(module, "write_figure", keep)
     return found
 
@@ -80,6 +90,15 @@ def draw_all(tmp_path, rng, title) -> None:
     pool = what_ldr_is.ScoredPool(*rng.random((3, 50)), wrong=np.arange(50) % 3 == 0)
     what_ldr_is.draw_roughness(path, {"vaal": pool}, title)
     speed_plot.draw_speed(path, speeds(), title)
+    query_plot.draw_queries(path, queries(), title)
+
+
+def queries():
+    given = {"network": "mnist", "pool": "1000", "threads": "1"}
+    return [
+        given | {"query": name, "ratio_to_entropy": ratio, "in_top_tenth": share}
+        for name, ratio, share in (("entropy", "1", "0.6"), ("vaal", "2", "1"), ("BALD", "20", ""))
+    ]
 
 
 def speeds():
@@ -93,7 +112,7 @@ def speeds():
 
 def test_no_legend_lies_over_data(tmp_path, drawn):
     draw_all(tmp_path, np.random.default_rng(0), "title")
-    assert len(drawn) == 9
+    assert len(drawn) == 10
     for figure in drawn:
         (legend,) = figure.legends
         assert all(axes.get_legend() is None for axes in figure.axes)
@@ -116,7 +135,7 @@ def test_no_text_runs_off_the_picture(tmp_path, drawn):
     sweeps.draw_sweep(
         tmp_path / "s.png", [sweeps.SweepRow("vaal", 80.0, 79.0, 81.0, 80.0, 3)], title
     )
-    assert len(drawn) == 12
+    assert len(drawn) == 13
     for figure in drawn:
         for text in (figure._suptitle, figure._supxlabel):
             if text is not None:

@@ -22,11 +22,14 @@ from vaal_ext.experiment.status import duration
 
 __all__ = ["NAMES", "TRAINED", "UNTIMED", "run"]
 
-NAMES = ("accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision")
+NAMES = (
+    "accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision", "search",
+    "query",
+)  # fmt: skip
 # Those that measure no time, and so take no number of threads.
-UNTIMED = ("accuracy", "stability", "precision")
+UNTIMED = ("accuracy", "stability", "precision", "search")
 # Those that train networks: on digits, and on MNIST where they are told where it lies.
-TRAINED = ("stability", "direction", "precision")
+TRAINED = ("stability", "direction", "precision", "search", "query")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _BUSY = 0.5  # processes that want a core: one more makes threads wait for each other's turn
@@ -39,6 +42,8 @@ _QUICK = {
     "stability": ("--starts", "2", "--samples", "500"),
     "direction": ("--seconds", "1", "--samples", "500"),
     "precision": ("--samples", "500"),
+    "search": ("--samples", "200"),
+    "query": ("--pool", "1000", "--rounds", "1"),
 }
 
 
