@@ -208,10 +208,11 @@ def fisher_direction_by_eigh(logits: Tensor) -> tuple[Tensor, Tensor]:
 def fisher_direction_case(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
     """The eigenvector, up to a row's size; of few classes also by dense matrices."""
     logits = (torch.randn(shape, device=device) * 3).to(dtype)
-    expected = reference.fisher_direction(logits.double())[0]
+    expected, curvature = reference.fisher_direction(logits.double())
 
     def errors(answer: tuple[Tensor, Tensor]) -> Tensor:
-        return direction_errors(answer[0], expected)
+        of_curvature = (answer[1].double() / curvature - 1).abs()
+        return torch.maximum(direction_errors(answer[0], expected), of_curvature)
 
     contestants: dict[str, Call] = {
         OURS: ops.fisher_direction,

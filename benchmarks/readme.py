@@ -1,9 +1,9 @@
-"""Redraws the README's tables from the benchmarks' CSV files (its pictures: redraw.py).
+"""Redraws the tables of README.md and SEARCHES.md from the CSV files (pictures: redraw.py).
 
     python benchmarks/readme.py [--results benchmarks/results] [--print]
 
-A table stands in README.md between `<!-- table: NAME -->` and `<!-- end -->`; nothing else of the
-README is touched. With --print the tables go to stdout instead, so that a machine's own figures can
+A table stands in its page between `<!-- table: NAME -->` and `<!-- end -->`; nothing else there is
+touched. With --print the tables go to stdout instead, so that a machine's own figures can
 be held against the README's, and no file is written.
 """
 
@@ -23,6 +23,7 @@ from vaal_ext.cli.bench import NAMES
 from vaal_ext.report.wording import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "SEARCHES.md")
 COPIES = ("clone", "copy")
 NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -57,16 +58,20 @@ def tables(results: Path) -> dict[str, str]:
     }
 
 
-def redrawn(text: str, drawn: dict[str, str]) -> str:
-    """The README with these tables in the place of the old ones.
+def redrawn(texts: dict[Path, str], drawn: dict[str, str]) -> dict[Path, str]:
+    """The pages with these tables in the place of the old ones.
 
     Raises:
         ValueError: a table without its place, or a place without its table.
     """
-    places = [name for _, name, _ in MARKED.findall(text)]
+    places = [name for text in texts.values() for _, name, _ in MARKED.findall(text)]
     if sorted(places) != sorted(drawn):
-        raise ValueError(f"the README has places for {places}, the tables are {list(drawn)}")
-    return MARKED.sub(lambda found: f"{found[1]}{drawn[found[2]]}\n{found[3]}", text)
+        raise ValueError(f"the pages have places for {places}, the tables are {list(drawn)}")
+
+    def with_table(found: re.Match[str]) -> str:
+        return f"{found[1]}{drawn[found[2]]}\n{found[3]}"
+
+    return {page: MARKED.sub(with_table, text) for page, text in texts.items()}
 
 
 def shape_of(text: str) -> str:
@@ -228,10 +233,10 @@ def main() -> None:
     if args.print:
         print("\n\n".join(drawn.values()))
         return
-    readme = ROOT / "README.md"
-    text = redrawn(readme.read_text(encoding="utf-8"), drawn)
-    with write_atomically(readme, "w") as file:
-        file.write(text)
+    texts = redrawn({page: page.read_text(encoding="utf-8") for page in PAGES}, drawn)
+    for page, text in texts.items():
+        with write_atomically(page, "w") as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

@@ -161,3 +161,9 @@ def test_an_installed_package_has_no_benchmarks(place, capfd) -> None:
     for script in (place / "benchmarks").iterdir():
         script.unlink()
     refuse(place, capfd, ["bench", "ops"], "Clone it and run `make bench` there")
+
+
+@pytest.mark.parametrize("name", bench.NAMES)
+def test_the_command_knows_every_benchmark(place: Path, name: str) -> None:
+    assert main(["bench", name, "--threads", "1", "--out", "tables"]) == 0
+    assert (place / "tables" / f"{name}_cpu.csv").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import readme
 
@@ -9,11 +11,11 @@ RESULTS = readme.ROOT / "benchmarks" / "results"
 
 
 def test_the_readme_is_what_the_results_say():
-    text = (readme.ROOT / "README.md").read_text(encoding="utf-8")
+    texts = {page: page.read_text(encoding="utf-8") for page in readme.PAGES}
     drawn = readme.tables(RESULTS)
-    assert readme.redrawn(text, drawn) == text, "type: python benchmarks/readme.py"
+    assert readme.redrawn(texts, drawn) == texts, "type: python benchmarks/readme.py"
     for name, table in drawn.items():
-        assert table in text, name
+        assert any(table in text for text in texts.values()), name
 
 
 def row(**facts: object) -> readme.Row:
@@ -67,9 +69,10 @@ def test_errors_have_two_digits():
 
 def test_tables_and_their_places_belong_together():
     place = "<!-- table: a -->\nold\n<!-- end -->"
-    assert readme.redrawn(f"x\n{place}\ny", {"a": "new"}) == (
-        "x\n<!-- table: a -->\nnew\n<!-- end -->\ny"
-    )
+    page = Path("page.md")
+    assert readme.redrawn({page: f"x\n{place}\ny"}, {"a": "new"}) == {
+        page: "x\n<!-- table: a -->\nnew\n<!-- end -->\ny"
+    }
     for drawn in ({}, {"b": "new"}, {"a": "new", "b": "new"}):
-        with pytest.raises(ValueError, match="the README has places for"):
-            readme.redrawn(place, drawn)
+        with pytest.raises(ValueError, match="the pages have places for"):
+            readme.redrawn({page: place}, drawn)

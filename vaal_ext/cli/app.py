@@ -219,7 +219,18 @@ for _command in (reproduce, query, label, train, predict):
 @app.command()
 def bench(
     name: Annotated[
-        Literal["accuracy", "ops", "ldr", "deepfool", "pool", "stability", "direction", "precision"]
+        Literal[
+            "accuracy",
+            "ops",
+            "ldr",
+            "deepfool",
+            "pool",
+            "stability",
+            "direction",
+            "precision",
+            "search",
+            "query",
+        ]
         | None,
         typer.Argument(help="Which benchmark; by default all."),
     ] = None,
