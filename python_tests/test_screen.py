@@ -288,6 +288,7 @@ CONTEXT = QueryContext(np.arange(6000) + 50, num_classes=3, seed=4, n=100)
         ({}, {"n": None}, 0),
         ({}, {"n": 6000}, 0),
         ({"method": "finite-difference", "xi": 0.01, "smoothing": 0.1}, {}, 0),
+        ({"method": "finite-difference", "xi": 0.01}, {}, 0),
     ],
 )
 def test_vaal_screens_for_its_query(settings, changes, left_out):

@@ -154,7 +154,7 @@ class Vaal(Strategy):
     :func:`~vaal_ext.selection.select`, under the same names. The percentile may be "accuracy": then
     it is :func:`~vaal_ext.selection.accuracy_percentile`, query by query. Where the context says
     how many samples will be picked, the pool is screened for them (see `above` of
-    :meth:`vaal_ext.LDRScorer.score`), but not with smoothing.
+    :meth:`vaal_ext.LDRScorer.score`), with method="direct" alone.
     """
 
     eps: float
@@ -208,7 +208,8 @@ class Vaal(Strategy):
             progress=context.progress,
         )
         n, size = context.n, len(context.sample_index)
-        if self.smoothing or n is None or not 1 <= n <= size:
+        # The paper's searches score the whole pool, as they always did: begun runs go on alike.
+        if self.method != "direct" or n is None or not 1 <= n <= size:
             return score()
         # Where fewer than n rank above the percentile the pick goes on below it.
         lowest = 100.0 * (size - n) / size
