@@ -85,7 +85,7 @@ def test_a_checkpoint_gives_the_scores_of_its_weights(
     for key, value in network.state_dict().items():
         assert torch.equal(value, state()[key])
     assert main(score_arguments(weights="made.ckpt")) == 0
-    assert (f"; made.ckpt: {done}\n" if done else "xi 0.01\n") in capsys.readouterr().err
+    assert (f"; made.ckpt: {done}\n" if done else "eps 0.5\n") in capsys.readouterr().err
     made = PoolScores.load("scores.npz")
     assert main(score_arguments()) == 0
     np.testing.assert_array_equal(made.ldr, PoolScores.load("scores.npz").ldr)

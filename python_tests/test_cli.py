@@ -116,7 +116,7 @@ def test_score_takes_defaults_from_the_data_set(
     from vaal_ext.settings import settings_for
 
     settings = settings_for("digits")
-    assert f"xi {settings.xi:g}, eps {settings.eps:g}" in capsys.readouterr().out
+    assert f"direct, eps {settings.eps:g}" in capsys.readouterr().out
 
 
 def test_nonfinite_samples_are_skipped_on_request(place: Path) -> None:

@@ -36,7 +36,7 @@ def refused(place, capfd):
 
 def scored(**changes):
     """ldr and entropy that the command gives, with a network that reckons in float64."""
-    changes = {"model": "factories:wide", "xi": "0.5", "num-iters": "1"} | changes
+    changes = {"model": "factories:wide", "num-iters": "1"} | changes
     assert main(score_arguments(**changes)) == 0
     scores = PoolScores.load("scores.npz")
     return scores.ldr, scores.entropy

@@ -46,14 +46,13 @@ __all__ = ["RunFolder", "begun_with"]
 _SCORE_COLUMNS = ("pseudo_label", "ldr", "percentile_rank", "entropy", "margin")
 
 
-def begun_with(path: Path) -> dict[str, Any] | None:
-    """The settings that the run in the folder `path` was begun with; None where none was begun.
+def begun_with(path: Path) -> dict[str, Any]:
+    """The settings that the run in the folder `path` was begun with.
 
     Raises:
         ValueError: ``config.json`` is damaged. OSError: it cannot be read.
     """
-    file = path / "config.json"
-    return _settings(file)[0] if file.exists() else None
+    return _settings(path / "config.json")[0]
 
 
 class RunFolder:

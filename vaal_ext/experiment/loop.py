@@ -70,11 +70,15 @@ def run(
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
     given, config = config, config.resolved()
-    begun = begun_with(Path(out))
-    if begun is None:
+    if not (Path(out) / "config.json").exists():
         given.refuse_unread()
     else:
-        config = as_begun(given, begun).resolved()
+        try:
+            begun = begun_with(Path(out))
+        except ValueError:  # damaged: mended, or refused, where the folder begins
+            pass
+        else:
+            config = as_begun(given, begun).resolved()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
