@@ -16,7 +16,7 @@ def draw_queries(path: Path, rows: list[Row], title: str) -> None:
     picks in the true top tenth, a panel for every pool, to the PNG file `path`."""
     rows = [row for row in rows if row["threads"] == "1" and row["in_top_tenth"]]
     pools = distinct(rows, "network", "pool")
-    figure = new_figure(4.6 * len(pools), 4.8)
+    figure = new_figure(4.6 * len(pools) + 2, 4.8)
     set_title(figure, title)
     panels = figure.subplots(1, len(pools), sharey=True, squeeze=False)[0]
     names = [name for (name,) in distinct(rows, "query")]
@@ -41,5 +41,5 @@ def draw_queries(path: Path, rows: list[Row], title: str) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("share of the picks in the true top tenth")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside right center", frameon=False)
     write_figure(figure, path)
