@@ -270,7 +270,8 @@ def test_torchrun_ends_when_a_process_dies_and_the_shards_go_on(tmp_path, monkey
     place = make_place(tmp_path, monkeypatch)
     network = held(place)
     (place / "killer.py").write_text(KILLER)
-    settings = {"out": "shards", "shard-size": "4", "batch-size": "4", **network}
+    steps = {"num-iters": "5", "batch-size": "4"}  # 7 forwards a batch
+    settings = {"out": "shards", "shard-size": "4", **steps, **network}
     arguments = score_arguments(**settings | {"model": "killer:Killed"})
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     port = ["--master-port", str(free_port())]
@@ -295,7 +296,7 @@ def test_torchrun_ends_when_a_process_dies_and_the_shards_go_on(tmp_path, monkey
     after = {path.name: path.stat().st_mtime_ns for path in Path("shards").glob("shard_*.npz")}
     assert len(after) == 10
     assert {name: after[name] for name in before} == before
-    assert main(score_arguments(out="alone.npz", **{"batch-size": "4"})) == 0
+    assert main(score_arguments(out="alone.npz", **steps)) == 0
     scores, alone = read_shards(Path("shards")), PoolScores.load("alone.npz")
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(scores, name), getattr(alone, name))
