@@ -78,7 +78,7 @@ def test_score_leaves_it_out_and_lists_it(place, capfd, workers):
     capfd.readouterr()
     assert main(score_arguments(**options, **{"on-unreadable": "skip"})) == 0
     line, *listed = capfd.readouterr().out.splitlines()
-    assert line.endswith(" iterations); 4 images could not be read:")
+    assert line.endswith("direct, eps 0.5); 4 images could not be read:")
     assert [text.split(" is no readable image: ")[0] for text in listed] == [
         f"photos/{i}.png" for i in broken
     ]
