@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from vaal_ext.cli.shared import (
     OnUnreadable,
     Order,
     Preset,
+    Search,
     Sign,
     Xi,
 )
@@ -81,7 +82,7 @@ def run(
         float | None, typer.Option(help="Of the regulariser, for strategies with +vat.")
     ] = None,
     vat_method: Annotated[
-        Literal["direct", "finite-difference", "fisher"] | None,
+        Search | None,
         typer.Option(help="As --method, of the regulariser."),
     ] = None,
     vat_xi: Annotated[float | None, typer.Option(help="As --xi, of the regulariser.")] = None,

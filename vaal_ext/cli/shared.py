@@ -21,8 +21,9 @@ Xi = Annotated[
     float | None,
     typer.Option(help="Of --method finite-difference: its step, in units of the network's input."),
 ]
+Search = Literal["direct", "finite-difference", "fisher"]
 Method = Annotated[
-    Literal["direct", "finite-difference", "fisher"] | None,
+    Search | None,
     typer.Option(
         help="How r is found: by one gradient (direct, the default), or by the paper's power "
         "iteration from a random start, with finite differences or exact products."

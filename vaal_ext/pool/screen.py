@@ -104,10 +104,11 @@ class Screen:
         self.scored = np.zeros(len(curvature), dtype=bool)
         self.threshold: float | None = None
         self.reason = ""
-        self._curvature = curvature
         self._index, self._seed, self._above, self._miss = index, seed, above, miss
         there = np.flatnonzero(~np.isnan(curvature))
         self._order = there[np.argsort(-curvature[there], kind="stable")]
+        # In float64: λ may be so small that a quotient by it is beyond float32.
+        self._falling = curvature[self._order].astype(float)
 
     def turns(self) -> Iterator[np.ndarray]:
         """Yields the samples to be scored next, positions int64 [M] with M >= 1."""
@@ -156,12 +157,10 @@ class Screen:
     def _to_follow(self, done: int) -> int:
         """How many of the samples from place `done` on would come to the threshold, if the gain of
         each was as large as the largest so far."""
-        # In float64: λ may be so small that a quotient by it is beyond float32.
-        curvature = self._curvature[self._order].astype(float)
         ldr = self.ldr[self._order[:done]].astype(float)
         with np.errstate(divide="ignore"):
-            gain = np.divide(ldr, curvature[:done], out=np.zeros(done), where=ldr > 0).max()
-        following = curvature[done:]
+            gain = np.divide(ldr, self._falling[:done], out=np.zeros(done), where=ldr > 0).max()
+        following = self._falling[done:]
         following = following[following > 0]
         return int(np.count_nonzero(~(following * gain <= self._threshold())))
 
