@@ -240,6 +240,7 @@ class Experiment:
             seed=self._seed(Stream.QUERY, number),
             val_accuracy=before.rounds[-1].val_accuracy,
             progress=self.bars,
+            look=number == 1,  # the later queries are of the same kind of network and pool
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context
 

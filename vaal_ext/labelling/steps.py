@@ -209,6 +209,7 @@ def _choose(
         val_accuracy=float(trainings[-1].accuracy) if known else None,
         batch_size=_SCORE_BATCH,
         progress=progress,
+        look=not any(row.guess for row in project.asked()),  # no network has chosen images yet
     )
     if not trainings:
         drawn, unreadable = _drawn(n, context, images)
