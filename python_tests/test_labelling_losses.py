@@ -50,6 +50,37 @@ def test_a_labelled_image_that_cannot_be_read_is_listed(place, capfd):
     assert broken in said.err
 
 
+def test_an_image_of_the_test_folder_that_cannot_be_read_is_listed(place, capfd):
+    write_images(Path("test/dark"), ["00.jpg", "02.jpg"])
+    Path("test/dark/02.jpg").write_bytes(b"")
+    begin(on_unreadable="skip", test="folder:test")
+    step("label", fill_in(1))
+    step("train")
+    said = capfd.readouterr()
+    assert "warning: 1 images of the test folder cannot be read, and are left out" in said.err
+    assert "02.jpg" in said.err
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "message"),
+    [
+        (["dim/00.jpg"], (8, 8), "must be named as the project's classes, got dim"),
+        (["00.jpg"], (8, 8), "must be named as the project's classes, got 00.jpg"),
+        (["dark/00.jpg"], (8, 9), "must have the shape of the project's, [3, 8, 8], got [3, 8, 9]"),
+        ([], (8, 8), "there is no image in"),
+    ],
+)
+def test_a_test_folder_that_is_no_good_is_found_before_anybody_labels(
+    files, size, message, place, capfd
+):
+    Path("test").mkdir()
+    write_images(Path("test"), files, size=size)
+    assert begin(test="folder:test") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("project").exists()
+
+
 def test_a_beginning_that_failed_takes_what_is_given_next(place, capfd):
     write_images(Path("images"), ["98.jpg"], size=(12, 20))
     asked = len(FILES) + 1
