@@ -179,6 +179,8 @@ class LDRScorer:
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.
+        look: False scores without the looks below: for the later queries of a loop, where the first
+            one has told what they would.
 
     Before its first pool is scored the scorer tries the network on at most 64 samples (those of the
     first batch), and warns where it gives probabilities, is random in eval mode, lets a sample's
@@ -222,6 +224,7 @@ class LDRScorer:
         cuda_graph: bool | str = "auto",
         on_nonfinite: str = "raise",
         sign: str = "paper",
+        look: bool = True,
     ) -> None:
         self._run = PoolRun(
             model,
@@ -238,6 +241,7 @@ class LDRScorer:
             cuda_graph=cuda_graph,
             on_nonfinite=on_nonfinite,
             backend=backend,
+            look=look,
         )
 
     def __repr__(self) -> str:
