@@ -247,6 +247,11 @@ class LDRScorer:
         return f"LDRScorer({', '.join([name, *shown])})"
 
     @property
+    def method(self) -> str:
+        """How r is found, see :func:`ldr_scores`."""
+        return cast(PowerIteration, self._run.probe).method
+
+    @property
     def chosen(self) -> Execution | None:
         """How the last pool was scored: batch size, number format, and what the trials of "auto"
         found. None before the first pool."""
