@@ -6,6 +6,7 @@ from rounding import scores_apart
 from torch import nn
 
 import vaal_ext
+from vaal_ext.query import Query
 
 # The search whose seed and steps tell whether all settings have arrived.
 SEARCH = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 2}
@@ -52,3 +53,15 @@ def expected_choice(scores, n):
     return vaal_ext.select(
         scores.ldr, scores.pseudo_label, n, num_classes=scores.num_classes, **settings
     )
+
+
+def asked_for(monkeypatch):
+    """A list of the n for which pools are scored from now on; None stands for all samples."""
+    asked, scores = [], Query.scores
+
+    def noted(query, scorer, pool, n, **how):
+        asked.append(n)
+        return scores(query, scorer, pool, n, **how)
+
+    monkeypatch.setattr(Query, "scores", noted)
+    return asked

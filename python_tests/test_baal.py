@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small_pool import SETTINGS, Network, expected_choice, expected_scores, samples
+from screened_pool import EPS, telling
+from screened_pool import Network as Screened
+from small_pool import SETTINGS, Network, asked_for, expected_choice, expected_scores, samples
 from torch.utils.data import Subset, TensorDataset
 
 pytest.importorskip("baal")
@@ -60,6 +62,30 @@ def test_part_of_the_pool_keeps_its_start_directions():
     np.random.seed(0)
     assert loop.step()
     assert np.array_equal(np.flatnonzero(dataset.labelled & ~before), expected)
+
+
+def test_the_pool_is_screened_unless_its_ranks_are_kept(monkeypatch, tmp_path):
+    asked = asked_for(monkeypatch)
+    for folder in (None, str(tmp_path)):
+        loop = LDRLoop(data(), Network(), query_size=7, uncertainty_folder=folder, **SETTINGS)
+        loop.priorities(loop.dataset.pool)
+    assert asked == [7, None]
+
+
+def test_what_the_screen_leaves_out_comes_last():
+    x = telling()
+    dataset = ActiveLearningDataset(TensorDataset(x), labelled=np.zeros(len(x), dtype=bool))
+    found = {}
+    for folder in (None, "kept"):
+        loop = LDRLoop(
+            dataset, Screened(), query_size=100, uncertainty_folder=folder, eps=EPS, seed=4
+        )
+        found[folder] = loop.priorities(dataset.pool)
+    screened, whole = found.values()
+    assert np.array_equal(np.argsort(-screened)[:100], np.argsort(-whole)[:100])
+    assert (screened[screened <= 0.9] == 0.9).sum() == 5400
+    above = whole > 0.9
+    assert np.array_equal(screened[above], whole[above])
 
 
 def test_a_model_wrapper_stands_for_its_model():

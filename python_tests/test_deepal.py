@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from deepal_checkout import Data, Net, Strategy
-from small_pool import SETTINGS, Network, expected_choice, expected_scores, samples
+from small_pool import SETTINGS, Network, asked_for, expected_choice, expected_scores, samples
 
 from vaal_ext.integrations.deepal import LDRSampling
 from vaal_ext.integrations.query import LDRQuery
@@ -37,6 +37,13 @@ def test_query_gives_the_choice_of_select_as_indices_in_the_whole_set():
         asked.update(sample_index)
     with pytest.raises(ValueError, match="at most the 26 samples"):
         asked.query(27)
+
+
+def test_the_pool_is_screened_for_the_query(monkeypatch):
+    asked, small = asked_for(monkeypatch), strategy()
+    small.net.clf = Classifier()
+    small.query(7)
+    assert asked == [7]
 
 
 def test_a_network_that_is_not_trained_yet():

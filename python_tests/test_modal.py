@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from small_pool import SETTINGS, Network, allowed, expected_choice, expected_scores, samples
+from small_pool import (
+    SETTINGS,
+    Network,
+    allowed,
+    asked_for,
+    expected_choice,
+    expected_scores,
+    samples,
+)
 from torch import nn
 
 pytest.importorskip("skorch")
@@ -42,6 +50,12 @@ def test_the_choice_is_selects_on_the_same_scores():
         assert np.array_equal(instances, X[pool_index])
         assert np.array_equal(ldr, scores.ldr[pool_index])
         assert strategy.calls == calls
+
+
+def test_the_pool_is_screened_for_the_query(monkeypatch):
+    asked = asked_for(monkeypatch)
+    learner(LDRSampling(**SETTINGS)).query(samples(), n_instances=7)
+    assert asked == [7]
 
 
 @pytest.mark.rounding

@@ -271,8 +271,8 @@ def test_samples_that_break_at_their_perturbation():
 @pytest.mark.parametrize(
     ("error", "message", "settings"),
     [
-        (ValueError, "percentile must be below 100", {"above": 100}),
-        (TypeError, "percentile must be a number", {"above": "90"}),
+        (ValueError, "above must be below 100", {"above": 100}),
+        (TypeError, "above must be a number", {"above": "90"}),
         (ValueError, "miss must be above 0 and below 1, got 0", {"above": 90, "miss": 0}),
         (
             ValueError,

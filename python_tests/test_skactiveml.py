@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from small_pool import SETTINGS, Network, allowed, expected_choice, expected_scores, samples
+from small_pool import (
+    SETTINGS,
+    Network,
+    allowed,
+    asked_for,
+    expected_choice,
+    expected_scores,
+    samples,
+)
 from torch import nn
 
 pytest.importorskip("skactiveml")
@@ -57,6 +65,13 @@ def test_the_choice_is_selects_on_the_same_scores():
         left = np.setdiff1d(UNLABELLED, sample_index[:row])
         assert np.array_equal(np.flatnonzero(~np.isnan(utilities[row])), left)
         assert np.array_equal(utilities[row, left], scores.ldr[np.searchsorted(UNLABELLED, left)])
+
+
+def test_the_pool_is_screened_unless_utilities_are_wanted(monkeypatch):
+    asked = asked_for(monkeypatch)
+    for wanted in (False, True):
+        strategy().query(*data(), classifier(), batch_size=7, return_utilities=wanted)
+    assert asked == [7, None]
 
 
 def test_index_candidates_and_sample_candidates():

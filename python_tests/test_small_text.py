@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_pool import SETTINGS, expected_choice, expected_scores
+from small_pool import SETTINGS, asked_for, expected_choice, expected_scores
 
 pytest.importorskip("small_text")
 pytest.importorskip("transformers")
@@ -65,6 +65,12 @@ def test_the_choice_is_selects_on_the_same_scores():
         sample_index = learner.query(num_samples=6)
         assert np.array_equal(sample_index, left[expected_choice(scores, 6)])
         learner.update(np.zeros(6, dtype=int))
+
+
+def test_the_pool_is_screened_for_the_query(monkeypatch):
+    asked, none = asked_for(monkeypatch), np.array([])
+    LDRSampling(**SETTINGS).query(classifier(), dataset(), np.arange(TEXTS), none, none, n=7)
+    assert asked == [7]
 
 
 def test_bad_input():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "plain_number",
+    "refuse_transforms",
     "require_divergence",
     "require_int",
     "require_number",
@@ -34,6 +35,21 @@ def warn_caller(message: str) -> None:
 def plain_number(value: Any) -> Any:
     """A number of NumPy's as Python's own, which JSON can hold; anything else as it is."""
     return value.item() if isinstance(value, np.number) else value
+
+
+def refuse_transforms(name: str) -> None:
+    """RuntimeError where a transform of torch.func is running, inside of which r cannot be found.
+
+    The search records the network's pass and takes the gradient by its input; that needs a tensor
+    of the search's own that requires grad, which torch allows inside of no transform.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name} cannot run inside a transform of torch.func (grad, vjp, jvp, vmap, ...): it "
+            "takes a gradient of its own by the input. Call it outside: torch.autograd.grad(loss, "
+            "list(model.parameters())) gives the derivatives of a loss, and a loop over batches or "
+            "networks does what vmap would"
+        )
 
 
 def require_int(name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaal_ext.backend import load_backend
+from vaal_ext.checks import refuse_transforms
 from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, borrowed, unwrapped
 from vaal_ext.pool.batches import has_parts, pool_size
@@ -113,9 +114,11 @@ def ldr_scores(
         TypeError: x, sample_index or the logits of a wrong type or dtype.
         ValueError: a number out of range, wrong shapes, one logit a sample, logits that do not
             depend on x through autograd, a model with inference tensors.
+        RuntimeError: called inside a transform of torch.func.
 
     Warns if the model gives probabilities instead of logits.
     """
+    refuse_transforms("ldr_scores")
     settings = PowerIteration(
         eps, method, num_iters, xi, divergence, smoothing, seed, backend, sign
     )
@@ -249,6 +252,11 @@ class LDRScorer:
         name = getattr(model, "__name__", type(model).__name__)
         shown = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
         return f"LDRScorer({', '.join([name, *shown])})"
+
+    @property
+    def method(self) -> str:
+        """How r is found, see :func:`ldr_scores`."""
+        return cast(PowerIteration, self._run.probe).method
 
     @property
     def chosen(self) -> Execution | None:

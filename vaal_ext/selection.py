@@ -182,7 +182,7 @@ def select(
         raise ValueError(
             f"scores and pseudo_labels must have one length, got {values.size} and {labels.size}"
         )
-    percentile = require_percentile(percentile)
+    percentile = require_percentile("percentile", percentile)
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
     scored = ~np.isnan(values)
@@ -267,15 +267,15 @@ def _prior_weights(
     return np.ones(num_classes) if prior is None else prior
 
 
-def require_percentile(percentile: Any) -> float:
+def require_percentile(name: str, percentile: Any) -> float:
     """The percentile as a float; TypeError where it is no number, ValueError outside [0, 100)."""
     if isinstance(percentile, bool) or not isinstance(percentile, numbers.Real):
-        raise TypeError(f"percentile must be a number, got {percentile!r}")
+        raise TypeError(f"{name} must be a number, got {percentile!r}")
     if percentile == 100:
-        raise ValueError("percentile must be below 100: nothing ranks above it")
+        raise ValueError(f"{name} must be below 100: nothing ranks above it")
     value = float(percentile)
     if not 0 <= value < 100:
-        raise ValueError(f"percentile must be in [0, 100), got {percentile}")
+        raise ValueError(f"{name} must be in [0, 100), got {percentile}")
     return value
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,8 +24,9 @@ from vaal_ext.model_state import home_device
 from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.query import Query
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.selection import Order, accuracy_percentile, select
+from vaal_ext.selection import Order, accuracy_percentile
 
 __all__ = [
     "STRATEGIES",
@@ -178,27 +178,27 @@ class Vaal(Strategy):
     def __post_init__(self) -> None:
         # Both refuse bad settings now, before a network is trained and a pool is scored.
         PowerIteration(**self._power_iteration())
-        mean = np.ones(1)
-        select(mean, [0], 1, posterior_mean=mean, **self._selection(self._percentile(1, 1, 0.5)))
+        self._query(1, 1, 0.5)
 
     def _power_iteration(self) -> dict[str, Any]:
         names = ("eps", "method", "num_iters", "xi", "divergence", "smoothing", "backend", "sign")
         return {name: getattr(self, name) for name in names}
 
-    def _selection(self, percentile: float) -> dict[str, Any]:
-        return {"percentile": percentile, "class_prior": self.class_prior, "order": self.order}
-
-    def _percentile(self, n: int, pool_size: int, val_accuracy: float | None) -> float:
-        if self.percentile == "accuracy":
+    def _query(self, n: int, pool_size: int, val_accuracy: float | None, seed: int = 0) -> Query:
+        percentile = self.percentile
+        if percentile == "accuracy":
             if val_accuracy is None:
                 raise ValueError("percentile 'accuracy' needs the accuracy on a validation set")
-            return accuracy_percentile(val_accuracy, n, pool_size)
-        if isinstance(self.percentile, str):
-            raise ValueError(f"percentile must be a number or 'accuracy', got {self.percentile!r}")
-        return self.percentile
+            percentile = accuracy_percentile(val_accuracy, n, pool_size)
+        elif isinstance(percentile, str):
+            raise ValueError(f"percentile must be a number or 'accuracy', got {percentile!r}")
+        return Query(percentile, self.class_prior, self.order, seed)
 
     def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
-        self._percentile(1, 1, context.val_accuracy)  # which refuses to go on without it
+        n, size = context.n, len(context.sample_index)
+        if n is not None and not 1 <= n <= size:
+            n = None  # which pick refuses
+        query = self._query(n or 1, max(1, size), context.val_accuracy)
         scorer = LDRScorer(
             model,
             **self._power_iteration(),
@@ -206,36 +206,13 @@ class Vaal(Strategy):
             batch_size=context.batch_size,
             look=context.look,
         )
-        score = partial(
-            scorer.score,
-            pool,
-            sample_index=torch.from_numpy(context.sample_index),
-            progress=context.progress,
-        )
-        n, size = context.n, len(context.sample_index)
-        # The paper's searches score the whole pool, as they always did: begun runs go on alike.
-        if self.method != "direct" or n is None or not 1 <= n <= size:
-            return score()
-        # Where fewer than n rank above the percentile the pick goes on below it.
-        lowest = 100.0 * (size - n) / size
-        above = min(self._percentile(n, size, context.val_accuracy), lowest)
-        scores = score(above=above)
-        ranked, left_out = np.count_nonzero(~np.isnan(scores.ldr)), scores.left_out.sum()
-        if left_out and ranked - left_out < n:  # of the samples some could not be read
-            scores = score()
-        return scores
+        index = torch.from_numpy(context.sample_index)
+        return query.scores(scorer, pool, n, sample_index=index, progress=context.progress)
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
         scores = _given(scores)
-        return select(
-            scores.ldr,
-            scores.pseudo_label,
-            n,
-            **self._selection(self._percentile(n, scores.num_samples, context.val_accuracy)),
-            num_classes=context.num_classes,
-            posterior_mean=scores.posterior_mean,
-            seed=context.seed,
-        )
+        query = self._query(n, scores.num_samples, context.val_accuracy, context.seed)
+        return query.choose(scores, n, context.num_classes)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
-from vaal_ext.checks import require_number, require_positive, require_sample_index
+from vaal_ext.checks import (
+    refuse_transforms,
+    require_number,
+    require_positive,
+    require_sample_index,
+)
 from vaal_ext.fisher import recorded
 from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, with_copied_buffers
@@ -81,9 +86,11 @@ def vat_loss(
         TypeError: x, sample_index or the logits of a wrong type or dtype.
         ValueError: a number out of range, wrong shapes, an empty batch, logits that do not depend
             on x through autograd, a model with inference tensors or lazy parameters.
-        RuntimeError: called under torch.inference_mode(), where nothing can be differentiated; a
+        RuntimeError: called under torch.inference_mode(), where nothing can be differentiated, or
+            inside a transform of torch.func (grad, jvp, vmap, ...), where r cannot be found; a
             TorchScript or DataParallel model, which torch.func.functional_call refuses.
     """
+    refuse_transforms("vat_loss")
     if num_iters is None and method != "direct":
         num_iters = 1
     settings = PowerIteration(

@@ -127,6 +127,14 @@ def score(
         typer.Option(help="Where logits are not finite: stop, or leave the sample without score."),
     ] = "raise",
     on_unreadable: OnUnreadable = "raise",
+    above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENTILE",
+            help="For an .npz: LDR only where it can rank above this percentile, which is all that "
+            "vaal-ext select with it or a higher one needs; most samples are left out (ldr -inf).",
+        ),
+    ] = None,
     shard_size: Annotated[
         int | None,
         typer.Option(
@@ -168,6 +176,7 @@ def score(
                 backend=backend,
                 on_nonfinite=on_nonfinite,
                 on_unreadable=on_unreadable,
+                above=above,
                 shard_size=shard_size,
                 progress=True,
             )

@@ -29,7 +29,7 @@ from vaal_ext.pool.shards import begun_with, each_shard, missing_shards, read_sh
 from vaal_ext.progress import announced
 from vaal_ext.radius import lengths_for
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.selection import Order, percentile_rank, select
+from vaal_ext.selection import Order, percentile_rank, require_percentile, select
 from vaal_ext.settings import settings_for
 
 __all__ = ["kept", "score", "select_query"]
@@ -59,6 +59,7 @@ def score(
     backend: str,
     on_nonfinite: str,
     on_unreadable: str,
+    above: float | None,
     shard_size: int | None,
     progress: bool,
 ) -> str:
@@ -74,6 +75,8 @@ def score(
     the method is "direct"; the lengths are those of a named data set's settings, or measured on the
     pool, as with `eps` "auto", and a tenth of eps.
 
+    With `above` the pool is screened: see :meth:`vaal_ext.LDRScorer.score`.
+
     Raises:
         TypeError, ValueError, OSError: what is wrong, in a line.
     """
@@ -82,6 +85,14 @@ def score(
         _require_writable(out)
         if shard_size is not None:
             raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
+    if above is not None:
+        require_percentile("above", above)
+        if sharded:
+            raise ValueError(
+                "above is for an .npz file: which samples rank above a percentile is a matter of "
+                f"the whole pool, and {out} would be a folder of shards, each scored by itself. "
+                "Leave --above out, or name a file that ends in .npz"
+            )
     pool = load_pool(data, data_root, split, on_unreadable=on_unreadable)
     place = _device(device)
     network, done = load_model(model, weights)
@@ -121,6 +132,7 @@ def score(
     radius = f"eps {eps:g}" + (" (a fiftieth of the samples' length)" if measured else "")
     what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
     what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
+    what += "" if above is None else f"; LDR where it can rank above {above:g} %"
     if begun:
         left = missing_shards(out)
         what += f"; {left} shards are still to be done" if left else "; all shards are there"
@@ -134,7 +146,7 @@ def score(
             note = f"; {left} shards of the pool are still to be done" if left else "; complete"
         else:
             with launched_group():
-                scores = scorer.score(pool, progress=progress)
+                scores = scorer.score(pool, above=above, progress=progress)
             count, note = scores.num_samples, ""
     seconds = time.perf_counter() - started
     # Of several processes at shards whoever did the last, which need not be the first process.

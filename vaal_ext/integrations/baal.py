@@ -66,6 +66,8 @@ class LDRLoop(ActiveLearningLoop):
         Returns:
             float64 [N]. The n samples that :func:`vaal_ext.select` picks have n + 1 to 2, in their
             order; the others their percentile rank of LDR in [0, 1], 0 where they have no score.
+            Those that the screen left out share the largest rank that one of them can have; with an
+            uncertainty_folder, which keeps the ranks, nothing is left out.
 
         Raises:
             ValueError: a pool of which it is not known where its samples lie in the data set.
@@ -78,9 +80,11 @@ class LDRLoop(ActiveLearningLoop):
                 f"the pool must be dataset.pool ({len(sample_index)} samples) or a Subset of it, "
                 f"got {len(pool)} samples"
             )
-        scores = self._query.score(self._model, pool, sample_index)
+        n = min(self.query_size, len(pool))
+        needed = None if self.uncertainty_folder else n
+        scores = self._query.score(self._model, pool, sample_index, needed)
         priorities: np.ndarray = np.nan_to_num(percentile_rank(scores.ldr)) / 100
-        n = min(self.query_size, int(np.isfinite(scores.ldr).sum()))
+        n = min(n, np.count_nonzero(~np.isnan(scores.ldr)))
         pool_index = self._query.choose(scores, n)
         priorities[pool_index] = np.arange(n + 1, 1, -1)
         return priorities

@@ -41,6 +41,6 @@ class LDRSampling:
             raise ValueError("the network is not trained yet: call train() before query()")
         sample_index, pool = self.dataset.get_unlabeled_data()
         sample_index = np.asarray(sample_index, dtype=np.int64)
-        scores = self.ldr.score(clf, pool, sample_index, logits_fn=itemgetter(0))
+        scores = self.ldr.score(clf, pool, sample_index, n, logits_fn=itemgetter(0))
         chosen: np.ndarray = sample_index[self.ldr.choose(scores, n)]
         return chosen

@@ -69,7 +69,7 @@ class LDRSampling:
                 "the criterion is NLLLoss, for which skorch expects probabilities from the module: "
                 "expected logits, with criterion=torch.nn.CrossEntropyLoss, or a logits_fn"
             )
-        scores = self._query.score(net.module_, X_pool, sample_index, logits_fn=_first)
+        scores = self._query.score(net.module_, X_pool, sample_index, n_instances, logits_fn=_first)
         pool_index = self._query.choose(scores, n_instances)
         return pool_index, scores.ldr[pool_index]
 

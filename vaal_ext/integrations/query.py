@@ -9,8 +9,9 @@ import torch
 
 from vaal_ext.model_state import Model
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.query import Query
 from vaal_ext.roughness import LDRScorer
-from vaal_ext.selection import select
+from vaal_ext.selection import Order
 
 __all__ = ["LDRQuery"]
 
@@ -40,7 +41,7 @@ class LDRQuery:
         *,
         percentile: float = 90.0,
         class_prior: Any = "uniform",
-        order: str = "ascending",
+        order: Order = "ascending",
         seed: int = 0,
         progress: bool = False,
         group: Any = None,
@@ -50,33 +51,27 @@ class LDRQuery:
         self._progress = progress
         self._group = group
         self._scorer = scorer
-        self._selection = {"percentile": percentile, "class_prior": class_prior, "order": order}
         # Both refuse bad settings now, before a network is trained and a pool is scored.
         LDRScorer(torch.nn.Identity(), seed=seed, **scorer)
-        one = np.ones(1)
-        select(one, [0], 1, posterior_mean=one, **self._selection)
+        self._query = Query(percentile, class_prior, order, seed)
 
-    def score(self, model: Model, pool: Any, sample_index: Any, **defaults: Any) -> PoolScores:
+    def score(
+        self, model: Model, pool: Any, sample_index: Any, n: int | None = None, **defaults: Any
+    ) -> PoolScores:
         """The scores of a pool [N, ...]; see :meth:`vaal_ext.LDRScorer.score` for it and errors.
 
         Args:
             model: gives logits [B, C].
             sample_index: int64 [N], the place of each sample in the data set; None for arange(N).
+            n: how many samples will be chosen. With method="direct" the pool is screened for them
+                then, and samples that cannot be among them may have no LDR (-inf, see `above` of
+                :meth:`vaal_ext.LDRScorer.score`). None: all samples are scored.
             defaults: keywords of LDRScorer where the settings leave them open.
         """
         scorer = LDRScorer(model, seed=self.seed, **(defaults | self._scorer))
-        return scorer.score(
-            pool, sample_index=sample_index, progress=self._progress, group=self._group
-        )
+        how = {"sample_index": sample_index, "progress": self._progress, "group": self._group}
+        return self._query.scores(scorer, pool, n, **how)
 
     def choose(self, scores: PoolScores, n: int) -> np.ndarray:
         """`pool_index` int64 [n], what :func:`vaal_ext.select` picks; its errors."""
-        return select(
-            scores.ldr,
-            scores.pseudo_label,
-            n,
-            **self._selection,
-            num_classes=scores.num_classes,
-            posterior_mean=scores.posterior_mean,
-            seed=self.seed,
-        )
+        return self._query.choose(scores, n, scores.num_classes)

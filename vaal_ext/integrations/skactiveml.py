@@ -128,7 +128,8 @@ class LDRSampling(SingleAnnotatorPoolQueryStrategy):
         sample_index = _places(X, pool) if in_X is None else in_X
         if clf.sample_dtype is not None:
             pool = pool.astype(clf.sample_dtype, copy=False)
-        scores = ldr.score(clf.neural_net_.module_, pool, sample_index, logits_fn=logits_fn)
+        n = None if return_utilities else batch_size  # utilities are of all samples
+        scores = ldr.score(clf.neural_net_.module_, pool, sample_index, n, logits_fn=logits_fn)
         pool_index = ldr.choose(scores, batch_size)
         query_index = pool_index if in_X is None else in_X[pool_index].astype(np.int64)
         if not return_utilities:

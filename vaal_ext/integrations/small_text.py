@@ -69,7 +69,7 @@ class LDRSampling(QueryStrategy):
         network = TokenEmbeddings(clf.model)
         sample_index = np.asarray(indices_unlabeled, dtype=np.int64)
         pool = _Tokens(dataset.data, sample_index)
-        scores = self._query.score(network, pool, sample_index, encode=network.encode)
+        scores = self._query.score(network, pool, sample_index, n, encode=network.encode)
         chosen: np.ndarray = sample_index[self._query.choose(scores, n)]
         return chosen
 

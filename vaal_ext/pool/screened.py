@@ -79,7 +79,7 @@ class Screened(NamedTuple):
 
 def require_screen(settings: PowerIteration, above: Any, miss: Any) -> None:
     """TypeError or ValueError where there is no such screen."""
-    require_percentile(above)
+    require_percentile("above", above)
     require_number("miss", miss)
     if not 0 < miss < 1:
         raise ValueError(f"miss must be above 0 and below 1, got {miss}")
