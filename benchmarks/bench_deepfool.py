@@ -31,7 +31,7 @@ from bench_ldr import HAS_FOOLBOX, confident, keep_freed_memory, paper_cnn
 from timing import about, quantiles, timed, write_csv
 from torch import Tensor, nn
 
-from vaal_ext.deepfool import deepfool
+from vaal_ext.perturbation.deepfool import deepfool
 
 OVERSHOOT, MAX_ITER = 0.02, 50
 NETWORKS = {"PaperCNN, C = 10": paper_cnn}

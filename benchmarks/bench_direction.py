@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
-from vaal_ext.fisher import input_gradient
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.perturbation.fisher import input_gradient
+from vaal_ext.perturbation.ldr import find
+from vaal_ext.perturbation.search import SearchSettings, Starts
 
 EXACT, DEFAULT = "Gram matrix", ("finite-difference", 5)
 EPS = 0.1
@@ -65,8 +66,9 @@ def exact(model: nn.Module, x: Tensor, index: Tensor) -> Tensor:
 
 def iterated(method: str, num_iters: int, model: nn.Module, x: Tensor, index: Tensor) -> Tensor:
     """Unit directions like x, as LDRScorer searches them."""
-    settings = PowerIteration(1.0, method, num_iters, METHODS[method])
-    return settings.search(model, x, index).moved - x
+    search = SearchSettings(eps=1.0, method=method, num_iters=num_iters, xi=METHODS[method])
+    with torch.no_grad():
+        return find(method)(search, model, x, Starts(0, index)).moved - x
 
 
 SEARCHES: dict[tuple[str, int | None], Search] = {

@@ -41,10 +41,10 @@ import vat_loops
 from timing import about, quantiles, timed, write_csv
 from torch import Tensor, nn
 
-from vaal_ext.device.graphs import CudaRecorder
+from vaal_ext.cuda.graphs import CudaRecorder
 from vaal_ext.models import PaperCNN
 from vaal_ext.reference import random_perturb
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 XI, SMALL_XI, EPS, NUM_ITERS = 2.0, 0.01, 2.0, 5
 HAS_FOOLBOX = importlib.util.find_spec("foolbox") is not None

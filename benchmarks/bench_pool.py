@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vaal_ext.pool.batches import pool_size
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 SHAPE = (3, 32, 32)
 JPEG_SIDE = 128

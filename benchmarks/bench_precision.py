@@ -28,8 +28,8 @@ from torch import Tensor
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import LDRScorer
-from vaal_ext.pool.execution import AMP
-from vaal_ext.pool.trial import rank_correlation
+from vaal_ext.pool.plan import AMP
+from vaal_ext.pool.trials import rank_correlation
 from vaal_ext.reference import random_perturb
 
 XIS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -32,8 +32,9 @@ from torch import Tensor
 from trained import Trained
 
 from vaal_ext import ops
-from vaal_ext.fisher import recorded
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.perturbation.fisher import recorded
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.search import SearchSettings
 
 Forward = Callable[[Tensor], Tensor]
 Search = Callable[[Forward, Tensor, Tensor], Tensor]
@@ -41,9 +42,9 @@ TRUE_ITERS, TRUE_STARTS = 20, 2
 _BATCH = 250
 
 
-def power_iteration(**settings) -> Search:
+def searched(*, seed: int = 0, **settings) -> Search:
     def search(forward: Forward, x: Tensor, index: Tensor) -> Tensor:
-        return PowerIteration(**settings).run(forward, x, index).ldr
+        return LDR(SearchSettings(**settings), seed).run(forward, x, index).value
 
     return search
 
@@ -66,11 +67,11 @@ def runner_up(eps: float) -> Search:
 def searches(eps: float) -> dict[str, Search]:
     usual = {"method": "finite-difference", "eps": eps, "xi": eps / 10}
     return {
-        "Ip 5": power_iteration(**usual),
-        "Ip 5, max": power_iteration(**usual, sign="max"),
-        "direct": power_iteration(eps=eps),
-        "direct, 1 iteration": power_iteration(eps=eps, num_iters=1),
-        "direct, 2 iterations": power_iteration(eps=eps, num_iters=2),
+        "Ip 5": searched(**usual),
+        "Ip 5, max": searched(**usual, sign="max"),
+        "direct": searched(eps=eps),
+        "direct, 1 iteration": searched(eps=eps, num_iters=1),
+        "direct, 2 iterations": searched(eps=eps, num_iters=2),
         "runner-up": runner_up(eps),
     }
 
@@ -79,9 +80,9 @@ def true_searches(eps: float) -> list[Search]:
     """Those whose largest J stands for the maximum of Eq. 1."""
     usual = {"eps": eps, "num_iters": TRUE_ITERS, "sign": "max"}
     return [
-        power_iteration(**usual),
+        searched(**usual),
         *(
-            power_iteration(**usual, method="finite-difference", xi=eps / 10, seed=seed)
+            searched(**usual, method="finite-difference", xi=eps / 10, seed=seed)
             for seed in range(TRUE_STARTS)
         ),
     ]

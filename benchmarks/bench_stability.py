@@ -29,8 +29,9 @@ from timing import about, write_csv
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
-from vaal_ext.pool.trial import rank_correlation
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.perturbation.ldr import LDR, find
+from vaal_ext.perturbation.search import SearchSettings, Starts
+from vaal_ext.pool.trials import rank_correlation
 
 ITERATIONS = (1, 2, 5)
 EPS = (0.1, 0.5, 2.0)
@@ -45,12 +46,12 @@ def both_signs(
     network: Trained, method: str, num_iters: int, seed: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
     """(eps, J at x + eps·u, J at x - eps·u), [N] each, for every eps: u does not depend on it."""
-    settings = PowerIteration(1.0, method, num_iters, METHODS[method], seed=seed)
+    search = SearchSettings(eps=1.0, method=method, num_iters=num_iters, xi=METHODS[method])
     index = torch.arange(len(network.pool), device=network.pool.device)
     found: dict[float, list] = {eps: [] for eps in EPS}
     for x, part in zip(network.pool.split(_BATCH), index.split(_BATCH), strict=True):
-        clean, moved, _, flat = settings.search(network.model, x, part)
         with torch.no_grad():
+            clean, moved, _, flat = find(method)(search, network.model, x, Starts(seed, part))
             for eps in EPS:
                 step = eps * (moved - x)
                 both = [ops.symmetric_kl(clean, network.model(x + r)) for r in (step, -step)]
@@ -90,14 +91,14 @@ def measure(network: Trained, starts: int, where: dict[str, object]) -> list[dic
     return rows
 
 
-def moves(network: Trained, settings: PowerIteration) -> np.ndarray:
+def moves(network: Trained, search: SearchSettings) -> np.ndarray:
     """The spread [N] of a sample's scores over the batch sizes, in the largest of them."""
     pool = network.pool[:MOVED]
     index = torch.arange(len(pool), device=pool.device)
     found = []
     for size in SIZES:
         parts = zip(pool.split(size), index.split(size), strict=True)
-        found.append(torch.cat([settings.run(network.model, x, part).ldr for x, part in parts]))
+        found.append(torch.cat([LDR(search).run(network.model, x, p).value for x, p in parts]))
     scores = torch.stack(found).double().cpu().numpy()
     largest = scores.max(0)
     return np.divide(np.ptp(scores, axis=0), largest, out=np.zeros_like(largest), where=largest > 0)
@@ -106,8 +107,8 @@ def moves(network: Trained, settings: PowerIteration) -> np.ndarray:
 def measure_moves(network: Trained, where: dict[str, object]) -> list[dict[str, object]]:
     rows = []
     for settings in (
-        PowerIteration(MOVED_EPS),
-        PowerIteration(MOVED_EPS, "finite-difference", xi=MOVED_EPS / 10),
+        SearchSettings(eps=MOVED_EPS),
+        SearchSettings(eps=MOVED_EPS, method="finite-difference", xi=MOVED_EPS / 10),
     ):
         moved = moves(network, settings)
         facts = {"network": network.name, "samples": len(moved), "starts": None}

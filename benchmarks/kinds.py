@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from trained import SEED, Trained, trained
 
-from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.training import train
 from vaal_ext.models import network_for
-from vaal_ext.training import train
 
 # Channel means and deviations of CIFAR-10's training images, as they are usually given.
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

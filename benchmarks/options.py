@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vaal_ext.device.named import device_named
+from vaal_ext.network.device import device_named
 
 
 def parser(doc: str, *, threads: bool = True) -> argparse.ArgumentParser:

@@ -27,17 +27,17 @@ from query_plot import draw_queries
 from readme import ROOT
 from speed_plot import draw_speed
 
+from vaal_ext.paper.figures import draw_contours, draw_losses, draw_updates, load_panels
+from vaal_ext.paper.made_of import seeds_text
+from vaal_ext.paper.plan import EXHIBITS
+from vaal_ext.paper.radius import FRACTIONS, draw_radius
+from vaal_ext.paper.sweeps import SweepRow, draw_sweep
+from vaal_ext.paper.what_ldr_is import draw_roughness, load_pools
 from vaal_ext.report import canvas
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import Curve, write_csv
 from vaal_ext.report.figures import draw_win_matrix, win_matrix_title
 from vaal_ext.report.wording import counted
-from vaal_ext.reproduce.figures import draw_contours, draw_losses, draw_updates, load_panels
-from vaal_ext.reproduce.made_of import seeds_text
-from vaal_ext.reproduce.plan import EXHIBITS
-from vaal_ext.reproduce.radius import FRACTIONS, draw_radius
-from vaal_ext.reproduce.sweeps import SweepRow, draw_sweep
-from vaal_ext.reproduce.what_ldr_is import draw_roughness, load_pools
 
 RESULTS = ROOT / "benchmarks" / "results"
 LEDGER = "pictures.csv"

@@ -12,7 +12,7 @@ import csv
 import re
 from pathlib import Path
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.wording import markdown
 
 HERE = Path(__file__).resolve().parent

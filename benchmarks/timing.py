@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaal_ext.atomic import write_atomically
 from vaal_ext.experiment.provenance import commit, versions
+from vaal_ext.files.atomic import write_atomically
 
 SHORTEST_TURN = 2e-4  # seconds: a shorter call is repeated within its turn
 FEWEST_TURNS = 5

@@ -10,10 +10,9 @@ import options
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.models import model_for
-from vaal_ext.settings import settings_for
-from vaal_ext.training import train
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.defaults import settings_for
+from vaal_ext.experiment.training import model_for, train
 
 SEED = 0
 

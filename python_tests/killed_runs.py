@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from vaal_ext.experiment import loop
+from vaal_ext.experiment.seeds import seeded
 from vaal_ext.models import MLP
 from vaal_ext.strategies import Strategy, Vaal
-from vaal_ext.streams import seeded
 
 
 class Killed(BaseException):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment import provenance
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.report.runs import Run
-from vaal_ext.streams import Stream, stream_seed
 
 CONFIG = {
     "dataset": "digits",

@@ -113,7 +113,7 @@ def test_score_takes_defaults_from_the_data_set(
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), "small.pt")
     arguments = ["--model", "small:net", "--weights", "small.pt", "--out", "s.npz"]
     assert main(["score", *arguments, "--data", "digits", "--backend", "reference"]) == 0
-    from vaal_ext.settings import settings_for
+    from vaal_ext.experiment.defaults import settings_for
 
     settings = settings_for("digits")
     assert f"direct, eps {settings.eps:g}" in capsys.readouterr().out

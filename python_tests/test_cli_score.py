@@ -128,8 +128,8 @@ def test_radius_that_cannot_be(
 
 
 def test_home_is_found_in_paths_of_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaal_ext.datasets.load import load_dataset, load_pool
     from vaal_ext.experiment.config import RunConfig
+    from vaal_ext.experiment.datasets.load import load_dataset, load_pool
     from vaal_ext.labelling.config import ProjectConfig
 
     monkeypatch.setenv("HOME", str(place))

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext.device.graphs import CudaRecorder
-from vaal_ext.device.transfers import device_batches, to_device, to_host
-from vaal_ext.pool import scoring
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.cuda.graphs import CudaRecorder
+from vaal_ext.cuda.transfers import device_batches, to_device, to_host
+from vaal_ext.pool import run as scoring
+from vaal_ext.scorer import LDRScorer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -79,9 +79,7 @@ def test_a_graph_scores_as_the_eager_passes_do(recordings, count):
     assert_same(scores, scorer(model, False).score(pool, progress=False))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"method": "fisher"}, {"sign": "max"}, {"sign": "mean"}], ids=str
-)
+@pytest.mark.parametrize("settings", [{"method": "fisher"}, {"sign": "max"}], ids=str)
 def test_every_search_can_be_captured(recordings, settings):
     model, pool = network(), images()
     scores = scorer(model, True, **settings).score(pool, progress=False)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from vaal_ext import training
-from vaal_ext.device.graphs import CudaRecorder, Replayed
-from vaal_ext.streams import seeded
-from vaal_ext.training import evaluate, train
+from vaal_ext.cuda.graphs import CudaRecorder, Replayed
+from vaal_ext.experiment import training
+from vaal_ext.experiment.seeds import seeded
+from vaal_ext.experiment.training import evaluate, train
 from vaal_ext.vat import VatSettings, VatTerm
 
 pytestmark = [

@@ -15,10 +15,10 @@ from damage import flip, flipped
 from killed_runs import assert_same, small_networks, without_seconds
 from made_runs import make_run
 
-from vaal_ext.checksums import read_recorded, write_recorded
 from vaal_ext.cli.app import main
 from vaal_ext.experiment.loop import Experiment, RunConfig, run
 from vaal_ext.experiment.state import read_state
+from vaal_ext.files.checksums import read_recorded, write_recorded
 from vaal_ext.report.runs import load_run
 
 SMALL = RunConfig(

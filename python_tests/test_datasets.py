@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from vaal_ext.datasets.load import load_dataset, load_pool
-from vaal_ext.models import MLP, PaperCNN, model_for
+from vaal_ext.experiment.datasets.load import load_dataset, load_pool
+from vaal_ext.experiment.training import model_for
+from vaal_ext.models import MLP, PaperCNN
 
 
 def assert_well_formed(data):

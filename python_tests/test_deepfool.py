@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from vaal_ext import progress
-from vaal_ext.deepfool import DeepFool, deepfool, deepfool_scores
 from vaal_ext.models import MLP, PaperCNN
+from vaal_ext.perturbation.deepfool import DeepFool, deepfool
 from vaal_ext.pool.scores import PoolScores
+from vaal_ext.scorer import deepfool_scores
 
 # Both backends of the step, the plain one here too, are right to rounding; what separates two runs
 # is the rounding of the network's forward and backward in batches of different sizes, and float64
@@ -98,7 +99,7 @@ def test_any_batch_gives_the_same(monkeypatch):
     whole = deepfool(model, x)
     with torch.inference_mode():
         alone = [deepfool(model, x[i : i + 1]) for i in range(len(x))]
-    monkeypatch.setattr("vaal_ext.deepfool._GRADIENTS_AT_A_TIME", {"cpu": 8})
+    monkeypatch.setattr("vaal_ext.perturbation.deepfool._GRADIENTS_AT_A_TIME", {"cpu": 8})
     pieces = deepfool(model, x.contiguous(memory_format=torch.channels_last))
     for other in (torch.cat([one.perturbation for one in alone]), pieces.perturbation):
         difference = (other - whole.perturbation).flatten(1).norm(dim=1)

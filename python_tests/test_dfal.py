@@ -13,12 +13,12 @@ import torch
 from killed_runs import Killed, assert_same, kill_at, small_networks
 
 from vaal_ext.cli.app import main
-from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment import loop
+from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.strategies import Dfal
-from vaal_ext.streams import Stream, stream_seed
 
 # So little training leaves samples from which DeepFool goes in circles.
 pytestmark = pytest.mark.filterwarnings("ignore:DeepFool reached no other class")

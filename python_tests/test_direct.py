@@ -6,23 +6,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from perturbed import perturbed
 from test_roughness import normal, smooth_mlp
 from torch import nn
 
 from vaal_ext import LDRScorer, ldr_scores, ops, reference, vat_loss
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.models import model_for
-from vaal_ext.power_iteration import PowerIteration
-from vaal_ext.training import train
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.training import model_for, train
 
 
 @pytest.fixture(params=["fused", "reference"])
 def backend(request):
     return request.param
-
-
-def moved(model, x, **settings):
-    return PowerIteration(**settings).search(model, x, torch.arange(len(x))).moved
 
 
 def by_the_book(model, sample, eps, num_iters):
@@ -44,7 +39,7 @@ def by_the_book(model, sample, eps, num_iters):
 @pytest.mark.parametrize("num_iters", [0, 2])
 def test_r_is_that_of_the_dense_matrices(backend, num_iters):
     model, x = smooth_mlp(features=12), normal(20, 12)
-    got = moved(model, x, eps=0.5, num_iters=num_iters, backend=backend)
+    got = perturbed(model, x, eps=0.5, num_iters=num_iters, backend=backend)
     expected = torch.stack([by_the_book(model, sample, 0.5, num_iters) for sample in x])
     # eigh's vectors are off by 1e-16 over the gap of two eigenvalues (of p up to 1, and above 1e-5
     # of it here); each step's textbook gradient by 1e-16 over J's share of 1, some 1e-4.
@@ -54,7 +49,7 @@ def test_r_is_that_of_the_dense_matrices(backend, num_iters):
 def test_ldr_is_the_divergence_there(backend):
     model, x = smooth_mlp(features=12), normal(20, 12)
     for settings in ({}, {"num_iters": 1}, {"divergence": "forward"}):
-        at = moved(model, x, eps=0.5, backend=backend, **settings)
+        at = perturbed(model, x, eps=0.5, backend=backend, **settings)
         divergence = settings.get("divergence", "symmetric")
         expected = reference.symmetric_kl(model(x), model(at), divergence=divergence).detach()
         got = ldr_scores(model, x, eps=0.5, backend=backend, **settings)
@@ -145,8 +140,8 @@ def test_half_types_find_the_direction_of_saturated_samples(dtype):
         model[-1].weight.mul_(0.1)
         model[-1].bias.copy_(torch.tensor([60.0, 0.0, 5.0, -3.0]))
     x = normal(50, 20)
-    exact = moved(model, x, eps=0.5) - x
-    half = moved(copy.deepcopy(model).to(dtype), x.to(dtype), eps=0.5) - x.to(dtype)
+    exact = perturbed(model, x, eps=0.5) - x
+    half = perturbed(copy.deepcopy(model).to(dtype), x.to(dtype), eps=0.5) - x.to(dtype)
     cosine = torch.cosine_similarity(exact, half.double(), dim=1)
     # The network's own rounding, of bfloat16 (2^-9) at the coarsest, through three layers.
     assert cosine.min() > 0.99
@@ -214,7 +209,7 @@ def test_vat_loss_is_the_mean_of_ldr_with_r_held_fixed(backend, num_iters, sign)
     loss = vat_loss(model, x, **settings)
     expected = ldr_scores(model, x, **settings).mean()
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
-    at = moved(model, x, **settings)
+    at = perturbed(model, x, **settings)
     plus, minus = (ops.symmetric_kl(model(x), model(z)) for z in (at, 2 * x - at))
     by_hand = plus if sign == "paper" else torch.maximum(plus, minus)
     mine = torch.autograd.grad(loss, list(model.parameters()))

@@ -25,7 +25,7 @@ from vaal_ext.cli.app import main
 from vaal_ext.integrations.query import LDRQuery
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import read_shards
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import select
 
 
@@ -82,7 +82,7 @@ def spread(rank, size, work, folder):
 def in_processes(size, work, folder):
     """Exit codes and what `work(rank)` gave in each process; None where it did not end."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "vaal_ext.roughness"])
+    context.set_forkserver_preload(["torch.distributed", "vaal_ext.scorer"])
     processes = [
         context.Process(target=spread, args=(rank, size, work, str(folder))) for rank in range(size)
     ]

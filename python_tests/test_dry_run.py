@@ -10,11 +10,11 @@ from command_line import files
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment.loop import run
-from vaal_ext.reproduce import runner
-from vaal_ext.reproduce.estimate import recorded_seconds, time_left
-from vaal_ext.reproduce.plan import EXHIBITS
-from vaal_ext.reproduce.planned import Overrides, PlannedRun, list_runs
-from vaal_ext.reproduce.runner import run_missing
+from vaal_ext.paper import runner
+from vaal_ext.paper.estimate import recorded_seconds, time_left
+from vaal_ext.paper.plan import EXHIBITS
+from vaal_ext.paper.planned import Overrides, PlannedRun, list_runs
+from vaal_ext.paper.runner import run_missing
 
 SMALL = {"seeds": 2, "rounds": 2, "steps": 1, "variants": ("random", "vaal, rising")}
 OPTIONS = [

@@ -1,5 +1,7 @@
 """The ways to run a pool (bytes, memory formats, compiled, chosen by trial) score it alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import ops
-from vaal_ext.pool.execution import BatchRun
-from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.pool.trial import Mode
-from vaal_ext.power_iteration import PowerIteration
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.search import SearchSettings
+from vaal_ext.pool.batch_run import BatchRun, Mode
+from vaal_ext.scorer import LDRScorer, posterior_scores
 
 CPU = torch.device("cpu")
 STEP = {"eps": 2.0, "num_iters": 2}
@@ -120,15 +121,15 @@ def test_channels_last_changes_the_strides_and_nothing_else(channels):
     model, x, index = smooth_cnn(channels), images(9, channels).float() / 255, torch.arange(9)
     strides = []
     model.register_forward_pre_hook(lambda _m, inputs: strides.append(inputs[0].stride()))
-    run = BatchRun(model, None, CPU, PowerIteration(**STEP), None)
-    plain = run(x, index, Mode())
+    run = BatchRun(model, None, CPU, LDR(SearchSettings(**STEP)), "fused", None)
+    plain = run(x, index)
     assert set(strides) == {x.stride()}
     strides.clear()
-    last = run(x, index, Mode(channels_last=True))
+    last = replace(run, mode=Mode(channels_last=True))(x, index)
     assert set(strides) == {(36 * channels, 1, 6 * channels, channels)}
     torch.testing.assert_close(last.logits, plain.logits, rtol=1e-12, atol=1e-12)
     # The points are float32: their norms may be summed in another order, 2^-23 of the step.
-    torch.testing.assert_close(last.ldr, plain.ldr, rtol=1e-5, atol=0)
+    torch.testing.assert_close(last.column("value"), plain.column("value"), rtol=1e-5, atol=0)
 
 
 def test_a_sample_starts_in_one_direction_whatever_the_memory_format():

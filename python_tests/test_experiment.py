@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from other_process import locked_elsewhere
 from torch import nn
 
-from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.defaults import SETTINGS
 from vaal_ext.experiment.loop import RunConfig, initial_indices, run
+from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.experiment.state import Round
-from vaal_ext.locked import FolderInUseError
+from vaal_ext.experiment.training import evaluate
+from vaal_ext.files.claim import FolderInUseError
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
-from vaal_ext.settings import SETTINGS
-from vaal_ext.streams import Stream, stream_seed
-from vaal_ext.training import evaluate
 
 SMALL = RunConfig(
     "moons", "vaal", rounds=2, initial=6, query_size=5, steps=5, num_iters=1, device="cpu",

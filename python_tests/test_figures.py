@@ -10,13 +10,13 @@ import speed_plot
 from made_runs import run_of
 from matplotlib.colors import to_rgb
 
+from vaal_ext.paper import figures, radius, sweeps, what_ldr_is
 from vaal_ext.report import curve_figure
 from vaal_ext.report import figures as report_figures
 from vaal_ext.report.canvas import COLOURS, styles
 from vaal_ext.report.curve_figure import draw_learning_curves, squeezed_from
 from vaal_ext.report.curves import learning_curves
 from vaal_ext.report.runs import group_runs
-from vaal_ext.reproduce import figures, radius, sweeps, what_ldr_is
 
 LABELS = [20, 30, 40]
 

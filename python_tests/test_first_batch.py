@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext.deepfool import deepfool, deepfool_scores
+from vaal_ext import LDRScorer, ldr_scores
+from vaal_ext.perturbation.deepfool import deepfool
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool import first_batch
-from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.power_iteration import PowerIteration
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext.scorer import deepfool_scores, posterior_scores
 from vaal_ext.vat import vat_loss
 
 STEP = {"method": "finite-difference", "xi": 0.1, "eps": 0.5, "num_iters": 2}
@@ -215,13 +216,13 @@ def test_scores_and_random_states_are_what_they_are_without_looks():
     index = torch.arange(90) + 5
     model.eval()
     with torch.no_grad():
-        found = PowerIteration(**STEP).run(model, x, index)
+        found = LDR(SearchSettings(**STEP)).run(model, x, index)
     model.train()
     for pool in (x, DataLoader(TensorDataset(x), batch_size=90)):
         before = torch.get_rng_state()
         scores = LDRScorer(model, **STEP).score(pool, sample_index=index, progress=False)
         assert torch.equal(torch.get_rng_state(), before)
-        assert np.array_equal(scores.ldr, found.ldr.float().numpy())
+        assert np.array_equal(scores.ldr, found.value.float().numpy())
     assert model.training
 
 

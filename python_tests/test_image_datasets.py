@@ -16,9 +16,10 @@ import torch
 from real_data import real_data
 from test_datasets import assert_well_formed
 
-from vaal_ext.datasets.load import load_dataset, load_pool
-from vaal_ext.models import PaperCNN, model_for
-from vaal_ext.settings import settings_for
+from vaal_ext.experiment.datasets.load import load_dataset, load_pool
+from vaal_ext.experiment.defaults import settings_for
+from vaal_ext.experiment.training import model_for
+from vaal_ext.models import PaperCNN
 
 datasets = pytest.importorskip("torchvision.datasets")
 
@@ -28,7 +29,7 @@ IDX_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 @pytest.fixture
 def held_out(monkeypatch):
     """Ten images for validation, so that small files do."""
-    monkeypatch.setattr("vaal_ext.datasets.load._IMAGES_VAL", 10)
+    monkeypatch.setattr("vaal_ext.experiment.datasets.load._IMAGES_VAL", 10)
 
 
 # --- MNIST and Fashion-MNIST -----------------------------------------------------------------
@@ -93,7 +94,7 @@ def test_mnist_with_fewer_labels_than_images_is_refused(small_mnist):
 
 
 def test_too_few_images_for_a_validation_set_are_refused(small_mnist, monkeypatch):
-    monkeypatch.setattr("vaal_ext.datasets.load._IMAGES_VAL", 60)
+    monkeypatch.setattr("vaal_ext.experiment.datasets.load._IMAGES_VAL", 60)
     with pytest.raises(ValueError, match="60 training images; the last 60 are for validation"):
         load_dataset("mnist", small_mnist.parents[1])
 

@@ -14,10 +14,11 @@ import torch
 from real_data import real_data
 from test_datasets import assert_well_formed
 
-from vaal_ext.datasets.load import load_dataset
+from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.loop import RunConfig, run
-from vaal_ext.models import PaperCNN, model_for
-from vaal_ext.radius import rms_length
+from vaal_ext.experiment.training import model_for
+from vaal_ext.models import PaperCNN
+from vaal_ext.pool.radius import rms_length
 
 image_module = pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")

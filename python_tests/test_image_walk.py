@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from vaal_ext.datasets.folder import ImageFolderPool
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.datasets.walk import find_images
+from vaal_ext.experiment.datasets.folder import ImageFolderPool
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.datasets.walk import find_images
 from vaal_ext.labelling.images import ImageFiles
 
 Image = pytest.importorskip("PIL.Image")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 SETTINGS = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 3, "seed": 2}
 

@@ -19,9 +19,9 @@ from vaal_ext.cli.app import main
 from vaal_ext.cli.exit_status import keeping
 from vaal_ext.experiment import loop
 from vaal_ext.labelling import config, project
+from vaal_ext.paper import runner
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report import write
-from vaal_ext.reproduce import runner
 
 
 def interrupted(*_: object, **__: object) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from vaal_ext.deepfool import deepfool
-from vaal_ext.model_state import unwrapped
-from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext import LDRScorer, ldr_scores
+from vaal_ext.network.state import unwrapped
+from vaal_ext.perturbation.deepfool import deepfool
+from vaal_ext.scorer import posterior_scores
 from vaal_ext.vat import vat_loss
 
 STEP = {"eps": 0.5, "num_iters": 2}

@@ -26,11 +26,11 @@ from labelling_project import (
 )
 from real_data import real_data
 
-from vaal_ext.atomic import write_atomically
 from vaal_ext.cli.app import main
+from vaal_ext.files.atomic import write_atomically
+from vaal_ext.files.claim import FolderInUseError
 from vaal_ext.labelling import handout, steps
 from vaal_ext.labelling.project import Project
-from vaal_ext.locked import FolderInUseError
 from vaal_ext.pool import first_batch
 
 pytest.importorskip("torchvision")

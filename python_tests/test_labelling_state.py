@@ -11,8 +11,8 @@ from command_line import refuse
 from damage import flip
 from labelling_project import FILES, begin, fill_in, go_to_images, step, write_images
 
-from vaal_ext import reading
 from vaal_ext.cli.app import main
+from vaal_ext.files import reading
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.project import Project
 

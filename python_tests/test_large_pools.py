@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from vaal_ext.cli.app import main
-from vaal_ext.datasets.folder import ImageFolderPool
-from vaal_ext.pool.memory import MemoryGrowth
+from vaal_ext.cuda.memory import MemoryGrowth
+from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 
 @pytest.fixture

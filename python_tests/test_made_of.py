@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from made_runs import run_of
 
-from vaal_ext.reproduce import show as show_module
-from vaal_ext.reproduce.made_of import caption, destination, of_results, write_made_of
-from vaal_ext.reproduce.plan import EXHIBITS
-from vaal_ext.reproduce.show import show
-from vaal_ext.reproduce.tables import table_cells
+from vaal_ext.paper import show as show_module
+from vaal_ext.paper.made_of import caption, destination, of_results, write_made_of
+from vaal_ext.paper.plan import EXHIBITS
+from vaal_ext.paper.show import show
+from vaal_ext.paper.tables import table_cells
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")

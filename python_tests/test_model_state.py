@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.model_state import borrowed, home_device
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext import LDRScorer, ldr_scores
+from vaal_ext.network.state import borrowed, home_device
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from vaal_ext.pool import first_batch
-from vaal_ext.pool.trial import rank_correlation
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.pool.trials import rank_correlation
+from vaal_ext.scorer import LDRScorer
 
 STEP = {"method": "finite-difference", "xi": 0.1, "eps": 0.5, "num_iters": 2}
 NOISE = "mostly noise"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import redraw
 
-from vaal_ext.reproduce import figures, what_ldr_is
+from vaal_ext.paper import figures, what_ldr_is
 
 
 def test_no_picture_is_older_than_its_data_or_its_code():

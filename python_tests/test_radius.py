@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaal_ext
 from vaal_ext.cli.app import main
+from vaal_ext.experiment.defaults import settings_for
 from vaal_ext.experiment.loop import RunConfig, run
-from vaal_ext.radius import lengths_for, radius_of_all, rms_length
-from vaal_ext.settings import settings_for
+from vaal_ext.pool.radius import lengths_for, radius_of_all, rms_length
 
 
 def test_the_length_by_hand():

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from vaal_ext.datasets.folder import ImageFolderPool
-from vaal_ext.datasets.read_image import UnreadableImageError, read_image
+from vaal_ext.experiment.datasets.folder import ImageFolderPool
+from vaal_ext.experiment.datasets.read_image import UnreadableImageError, read_image
 from vaal_ext.labelling.images import ImageFiles
 
 Image = pytest.importorskip("PIL.Image")

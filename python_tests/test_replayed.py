@@ -10,7 +10,7 @@ import pytest
 import torch
 from fake_recorder import FakeRecorder
 
-from vaal_ext.device.graphs import CudaRecorder, Replayed, replayed, require_cuda_graph
+from vaal_ext.cuda.graphs import CudaRecorder, Replayed, replayed, require_cuda_graph
 
 
 def rows(x, key):

@@ -20,12 +20,12 @@ from PIL import Image
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment.config import RunConfig
-from vaal_ext.reproduce import figures
-from vaal_ext.reproduce.paper import ANNOTATIONS, PRINTED
-from vaal_ext.reproduce.plan import EXHIBITS, exhibits_named
-from vaal_ext.reproduce.planned import Overrides, plan_runs
-from vaal_ext.reproduce.runner import run_missing
-from vaal_ext.reproduce.tables import markdown_table, table_cells
+from vaal_ext.paper import figures
+from vaal_ext.paper.paper import ANNOTATIONS, PRINTED
+from vaal_ext.paper.plan import EXHIBITS, exhibits_named
+from vaal_ext.paper.planned import Overrides, plan_runs
+from vaal_ext.paper.runner import run_missing
+from vaal_ext.paper.tables import markdown_table, table_cells
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
@@ -158,8 +158,8 @@ def test_all_on_a_small_budget(monkeypatch, tmp_path, capsys):
             for n in (600, 100)
         )
 
-    monkeypatch.setattr("vaal_ext.datasets.load.read_images", read_images)
-    monkeypatch.setattr("vaal_ext.datasets.load._IMAGES_VAL", 100)
+    monkeypatch.setattr("vaal_ext.experiment.datasets.load.read_images", read_images)
+    monkeypatch.setattr("vaal_ext.experiment.datasets.load._IMAGES_VAL", 100)
     budget = ["--seeds", "2", "--rounds", "3", "--steps", "2", "--pool-size", "120"]
     command = ["reproduce", "all", "--data-root", "anywhere", "--out", str(tmp_path), *budget]
     assert main(command) == 0

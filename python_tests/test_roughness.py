@@ -7,11 +7,10 @@ from rounding import logits_apart, scores_apart
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import reference
+from vaal_ext import LDRScorer, ldr_scores, reference
 from vaal_ext.models import PaperCNN
-from vaal_ext.pool.posterior import posterior_scores
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext.scorer import posterior_scores
 
 
 @pytest.fixture(params=["fused", "reference"])

@@ -17,10 +17,10 @@ from killed_runs import Killed, assert_same, kill_at, small_model, small_network
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.experiment.seeds import Stream, stream_seed
+from vaal_ext.experiment.training import train
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import select
-from vaal_ext.streams import Stream, stream_seed
-from vaal_ext.training import train
 
 SMALL = RunConfig(
     "moons", "vaal", rounds=2, initial=6, query_size=10, steps=30, pool_size=200, num_iters=1,
@@ -246,10 +246,10 @@ def test_more_labels_than_the_pool_has_are_refused_at_once(change, labels, three
 
 
 def test_fisher_has_no_xi(tmp_path):
-    config = replace(SMALL, method="fisher", sign="mean", rounds=1)
+    config = replace(SMALL, method="fisher", sign="max", rounds=1)
     run(config, tmp_path / "run", progress=False)
     written = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (written["method"], written["sign"], written["xi"]) == ("fisher", "mean", None)
+    assert (written["method"], written["sign"], written["xi"]) == ("fisher", "max", None)
     bad = tmp_path / "bad"
     assert main(run_arguments(strategy="vaal", method="fisher", xi="0.1", out=str(bad))) == 2
     assert not bad.exists()

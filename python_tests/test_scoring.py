@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import progress
-from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext import LDRScorer, ldr_scores, progress
+from vaal_ext.scorer import posterior_scores
 from vaal_ext.selection import select
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.pool.posterior import posterior_scores
-from vaal_ext.roughness import LDRScorer, ldr_scores
+from vaal_ext import LDRScorer, ldr_scores
+from vaal_ext.scorer import posterior_scores
 
 
 @pytest.fixture(params=["fused", "reference"])

@@ -14,12 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import fisher, power_iteration
-from vaal_ext.device.graphs import Replayed
-from vaal_ext.forward import forward_of
+from vaal_ext.cuda.graphs import Replayed
+from vaal_ext.network.logits import forward_of
 from vaal_ext.ops import _library
-from vaal_ext.pool import scoring
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.perturbation import gradient
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.search import SearchSettings
+from vaal_ext.pool import run as scoring
+from vaal_ext.scorer import LDRScorer
 
 COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
 
@@ -171,15 +173,15 @@ def test_a_batch_never_leaves_the_device(monkeypatch, backend):
     # On tensors that have a CUDA device but no memory; asking for a value would raise. The engine
     # of the backward pass wants a real device, so its result, like x in any case, is made here.
     monkeypatch.setattr(
-        fisher, "input_gradient", lambda logits, x, slope, **graph: torch.empty_like(x)
+        gradient, "input_gradient", lambda logits, x, slope, **graph: torch.empty_like(x)
     )
     with FakeTensorMode():
         with torch.device("cuda"):
             model = nn.Sequential(nn.Linear(6, 3), nn.Tanh()).requires_grad_(False)
             x, index = torch.empty(8, 6), torch.arange(8)
-        probe = power_iteration.PowerIteration(eps=1.0, backend=backend)
+        measure = LDR(SearchSettings(eps=1.0, backend=backend))
         with HostTensors() as host:
-            roughness = probe.run(forward_of(model, None), x, index)
+            roughness = measure.run(forward_of(model, None), x, index)
     assert [tensor.device.type for tensor in roughness] == ["cuda"] * 3
-    assert roughness.ldr.shape == (8,)
+    assert roughness.value.shape == (8,)
     assert host.ops == []

@@ -12,8 +12,8 @@ from screened_pool import EPS, Network, deceiving, samples, telling
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from vaal_ext import LDRScorer, PoolScores, select
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.screen import Screen, audit_size, screen_pays
-from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.selection import candidate_count, percentile_rank
 from vaal_ext.strategies import QueryContext, Vaal
 
@@ -212,7 +212,7 @@ def test_a_small_pool_is_scored_at_once():
 
 def test_what_pays():
     # 10,000 samples: an audit of 2,384, one pass of the others, and of these 15 % at three passes.
-    direct = PowerIteration(1.0)
+    direct = SearchSettings(eps=1.0)
     assert screen_pays(10_000, 90.0, 0.01, direct)
     assert screen_pays(2_000, 90.0, 0.01, direct)
     assert not screen_pays(10_000, 40.0, 0.01, direct)

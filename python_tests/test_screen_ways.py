@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from vaal_ext import LDRScorer, select
-from vaal_ext.pool import execution
-from vaal_ext.pool.trial import Mode
+from vaal_ext.pool import plan as execution
+from vaal_ext.pool.trials import Mode
 
 
 class Through(Network):

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import vaal_ext
-from vaal_ext.checksums import write_recorded
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.loop import run
+from vaal_ext.files.checksums import write_recorded
 from vaal_ext.labelling.config import ProjectConfig
 
 SHORT = {"dataset": "moons", "steps": 2, "initial": 4, "query_size": 2, "rounds": 2}

@@ -21,7 +21,7 @@ import vaal_ext
 from vaal_ext.cli.app import main
 from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.shards import read_shards
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
 

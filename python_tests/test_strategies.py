@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from vaal_ext.deepfool import deepfool
+from vaal_ext import ldr_scores
 from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.perturbation.deepfool import deepfool
 from vaal_ext.pool import first_batch
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.roughness import ldr_scores
 from vaal_ext.selection import select
 from vaal_ext.strategies import STRATEGIES, QueryContext, Strategy, make_strategy
 

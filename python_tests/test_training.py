@@ -9,11 +9,11 @@ import torch
 from fake_recorder import FakeRecorder
 from torch import nn
 
-from vaal_ext import training
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.device.graphs import Replayed
-from vaal_ext.streams import Stream, seeded, stream_seed
-from vaal_ext.training import evaluate, train
+from vaal_ext.cuda.graphs import Replayed
+from vaal_ext.experiment import training
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.seeds import Stream, seeded, stream_seed
+from vaal_ext.experiment.training import evaluate, train
 
 
 def test_streams_are_all_different_and_fixed():

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from vaal_ext.device import transfers
-from vaal_ext.device.transfers import delayed, device_batches, to_device, to_host
+from vaal_ext.cuda import transfers
+from vaal_ext.cuda.transfers import device_batches, to_device, to_host
 
 CPU = torch.device("cpu")
 
@@ -128,14 +128,3 @@ def test_on_the_cpu_batches_come_one_by_one_as_they_are():
         assert number == count - 1
     assert to_device(x, CPU) is x
     assert to_host(x)() is x
-
-
-@pytest.mark.parametrize("by", [0, 1, 3])
-@pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_delayed_items_come_all_and_in_order(by, count):
-    taken = []
-    items = (taken.append(number) or number for number in range(count))
-    for place, number in enumerate(delayed(items, by)):
-        assert number == place
-        assert len(taken) == min(place + 1 + by, count)
-    assert len(taken) == count

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaal_ext.pool.memory import MemoryGrowth, available_memory, read_proc
-from vaal_ext.pool.trial import Mode, choose_batch_size, choose_mode, rank_correlation
+from vaal_ext.cuda.memory import MemoryGrowth, available_memory, read_proc
+from vaal_ext.pool.trials import Mode, choose_batch_size, choose_mode, rank_correlation
 
 PLAIN, LAST, BF16 = Mode(), Mode(None, True), Mode("bf16")
 

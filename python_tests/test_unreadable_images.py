@@ -17,7 +17,7 @@ from vaal_ext.cli.app import main
 from vaal_ext.pool.batches import first_samples
 from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.shards import read_shards
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")

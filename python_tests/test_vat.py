@@ -6,13 +6,12 @@ import copy
 
 import pytest
 import torch
+from perturbed import perturbed
 from torch import nn
 from torch.func import functional_call
 
 import vaal_ext
-from vaal_ext import ops, reference
-from vaal_ext.power_iteration import PowerIteration
-from vaal_ext.roughness import ldr_scores
+from vaal_ext import ldr_scores, ops, reference
 from vaal_ext.vat import _entropy, vat_loss
 
 LENGTHS = {"method": "finite-difference", "xi": 0.5, "eps": 1.5}
@@ -117,8 +116,7 @@ def test_it_is_the_textbooks(backend, norm, num_iters, divergence, smoothing, en
 
 def test_the_gradient_is_that_of_the_loss_with_r_held_fixed(backend):
     model, x, index = network(), normal(5, 6), torch.arange(5)
-    settings = PowerIteration(**LENGTHS, num_iters=2, seed=4, backend=backend)
-    moved = settings.search(model, x, index).moved
+    moved = perturbed(model, x, index, **LENGTHS, num_iters=2, seed=4, backend=backend)
     names = [name for name, _ in model.named_parameters()]
     weights = tuple(p.detach().clone().requires_grad_() for p in model.parameters())
 

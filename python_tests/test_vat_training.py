@@ -11,16 +11,15 @@ import torch
 from fake_recorder import FakeRecorder
 from torch import nn
 
-from vaal_ext import training
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.device.graphs import Replayed
-from vaal_ext.experiment import loop
+from vaal_ext import ldr_scores
+from vaal_ext.cuda.graphs import Replayed
+from vaal_ext.experiment import loop, training
+from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment.defaults import SETTINGS
 from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.experiment.seeds import Stream, seeded, stream_seed
+from vaal_ext.experiment.training import train
 from vaal_ext.models import MLP
-from vaal_ext.roughness import ldr_scores
-from vaal_ext.settings import SETTINGS
-from vaal_ext.streams import Stream, seeded, stream_seed
-from vaal_ext.training import train
 from vaal_ext.vat import VatSettings, VatTerm, vat_loss
 
 VAT = VatSettings(weight=1.0, eps=0.3)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "index_array",
     "plain_number",
     "refuse_transforms",
     "require_divergence",
@@ -102,3 +103,23 @@ def require_sample_index(sample_index: Any, x: Tensor) -> None:
             f"sample_index must have shape [{x.shape[0]}] on {x.device}, got "
             f"{list(sample_index.shape)} on {sample_index.device}"
         )
+
+
+def index_array(sample_index: Any, size: int) -> np.ndarray:
+    """sample_index as int64 [size] on the host.
+
+    Raises:
+        TypeError: no tensor or array of integers. ValueError: another shape, or a negative index.
+    """
+    if isinstance(sample_index, Tensor):
+        sample_index = sample_index.detach().cpu().numpy()
+    if not isinstance(sample_index, np.ndarray) or sample_index.dtype.kind not in "iu":
+        came = getattr(sample_index, "dtype", type(sample_index).__name__)
+        raise TypeError(f"sample_index must be a tensor of integers, got {came}")
+    if sample_index.shape != (size,):
+        raise ValueError(
+            f"sample_index must have shape [{size}], one index per sample, got {sample_index.shape}"
+        )
+    if size and sample_index.min() < 0:
+        raise ValueError(f"sample_index must not be negative, got {sample_index.min()}")
+    return sample_index.astype(np.int64)

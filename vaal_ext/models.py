@@ -1,4 +1,4 @@
-"""The paper's two networks, and which of them a data set gets.
+"""The paper's two networks, and which of them samples of a shape get.
 
 Both take float32 samples [B, ...] and give logits [B, num_classes]. Their initial weights come from
 torch's global generator, like those of any ``torch.nn`` module.
@@ -11,9 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.datasets.load import DataSplit
-
-__all__ = ["MLP", "PaperCNN", "model_for", "network_for"]
+__all__ = ["MLP", "PaperCNN", "network_for"]
 
 # Below this side two poolings leave nothing, and a small image is a vector as well as a picture.
 _SMALLEST_IMAGE = 8
@@ -82,11 +80,6 @@ class PaperCNN(nn.Module):
         """Logits [B, num_classes] of images [B, in_channels, H, W], in the dtype of the weights."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
-
-
-def model_for(dataset: DataSplit, *, seed: int) -> nn.Module:
-    """A fresh network for a data set: :func:`network_for` its samples and classes."""
-    return network_for(tuple(dataset.train_x.shape[1:]), dataset.num_classes, seed=seed)
 
 
 def network_for(shape: tuple[int, ...], num_classes: int, *, seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vaal_ext.pool.batches import pool_size
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import Order, select
 
 __all__ = ["Query"]

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from vaal_ext.backend import require_backend
-from vaal_ext.deepfool import DeepFool, deepfool, deepfool_scores
-from vaal_ext.model_state import home_device
-from vaal_ext.pool.posterior import posterior_scores
+from vaal_ext.network.state import home_device
+from vaal_ext.perturbation.deepfool import DeepFool, deepfool
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.power_iteration import PowerIteration
 from vaal_ext.query import Query
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer, deepfool_scores, posterior_scores
 from vaal_ext.selection import Order, accuracy_percentile
 
 __all__ = [
@@ -150,39 +149,27 @@ class Margin(_Posterior):
         return _smallest(_given(scores).margin, n)
 
 
-@dataclass(frozen=True)
-class Vaal(Strategy):
+@dataclass(frozen=True, kw_only=True)
+class Vaal(Strategy, SearchSettings):
     """Class-balanced samples upward from a percentile of the roughness (the paper's Algorithm 1).
 
-    Settings: those of :class:`~vaal_ext.roughness.LDRScorer` and of
+    Settings: those of :class:`~vaal_ext.scorer.LDRScorer` and of
     :func:`~vaal_ext.selection.select`, under the same names. The percentile may be "accuracy": then
     it is :func:`~vaal_ext.selection.accuracy_percentile`, query by query. Where the context says
     how many samples will be picked, the pool is screened for them (see `above` of
     :meth:`vaal_ext.LDRScorer.score`), with method="direct" alone.
     """
 
-    eps: float
-    method: str = "direct"
-    num_iters: int | None = None
-    xi: float | None = None
-    divergence: str = "symmetric"
-    smoothing: float = 0.0
     percentile: float | str = 90.0
     class_prior: Any = "uniform"
     order: Order = "ascending"
-    backend: str = "fused"
-    sign: str = "paper"
 
     name: ClassVar[str] = "vaal"
 
     def __post_init__(self) -> None:
         # Both refuse bad settings now, before a network is trained and a pool is scored.
-        PowerIteration(**self._power_iteration())
+        SearchSettings.__post_init__(self)
         self._query(1, 1, 0.5)
-
-    def _power_iteration(self) -> dict[str, Any]:
-        names = ("eps", "method", "num_iters", "xi", "divergence", "smoothing", "backend", "sign")
-        return {name: getattr(self, name) for name in names}
 
     def _query(self, n: int, pool_size: int, val_accuracy: float | None, seed: int = 0) -> Query:
         percentile = self.percentile
@@ -201,7 +188,7 @@ class Vaal(Strategy):
         query = self._query(n or 1, max(1, size), context.val_accuracy)
         scorer = LDRScorer(
             model,
-            **self._power_iteration(),
+            **{field.name: getattr(self, field.name) for field in fields(SearchSettings)},
             seed=context.seed,
             batch_size=context.batch_size,
             look=context.look,
@@ -222,7 +209,7 @@ class Dfal(Strategy):
     As there, the adversarial twin of each queried sample, x + r with the overshoot, joins the
     training set with the label of its original, unless `twins` is False; a sample from which
     DeepFool reached no other class has none. The other settings are those of
-    :func:`~vaal_ext.deepfool.deepfool`.
+    :func:`~vaal_ext.perturbation.deepfool.deepfool`.
     """
 
     overshoot: float = 0.02

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import (
     refuse_transforms,
+    require_int,
     require_number,
     require_positive,
     require_sample_index,
 )
-from vaal_ext.fisher import recorded
-from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
-from vaal_ext.model_state import Model, with_copied_buffers
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.network.logits import LogitsFn, check_input, forward_of, warn_of_probabilities
+from vaal_ext.network.state import Model, with_copied_buffers
+from vaal_ext.perturbation.gradient import recorded
+from vaal_ext.perturbation.ldr import divergence_at, find
+from vaal_ext.perturbation.search import SearchSettings, Starts
 
 __all__ = ["VatSettings", "VatTerm", "vat_loss"]
 
@@ -67,7 +69,7 @@ def vat_loss(
             :func:`vaal_ext.ldr_scores` for the step xi that rounding allows.
         method, divergence, smoothing, backend, logits_fn, sign: see :func:`vaal_ext.ldr_scores`.
             With "direct" the clean forward, which the loss needs anyway, serves the search too.
-            With sign="max" or "mean" x + r and x - r pass in one batch, which batch norm in
+            With sign="max" x + r and x - r pass in one batch, which batch norm in
             training mode normalises as one.
         num_iters: steps of the search (Ip), by default VAT's usual one from a random start, and
             with method="direct" none after its first.
@@ -93,9 +95,17 @@ def vat_loss(
     refuse_transforms("vat_loss")
     if num_iters is None and method != "direct":
         num_iters = 1
-    settings = PowerIteration(
-        eps, method, num_iters, xi, divergence, smoothing, seed, backend, sign
+    settings = SearchSettings(
+        eps=eps,
+        method=method,
+        num_iters=num_iters,
+        xi=xi,
+        divergence=divergence,
+        smoothing=smoothing,
+        backend=backend,
+        sign=sign,
     )
+    require_int("seed", seed, 0, 2**63 - 1)
     require_positive("entropy_weight", entropy_weight, or_zero=True)
     check_input(x)
     if len(x) == 0:
@@ -121,8 +131,10 @@ def vat_loss(
     # (Where the answer need not be waited for.)
     if clean.is_cpu and not torch.compiler.is_compiling():
         warn_of_probabilities(model, clean)
-    found = settings.search(searching, x, sample_index, clean.detach(), pull=pull)
-    loss = settings.divergence_of(learning, clean, x, found.moved).mean()
+    with torch.no_grad():
+        starts = Starts(seed, sample_index)
+        found = find(method)(settings, searching, x, starts, clean.detach(), pull)
+    loss = divergence_at(settings, learning, clean, x, found.moved).mean()
     if entropy_weight:
         loss = loss + float(entropy_weight) * _entropy(clean).mean()
     return loss
@@ -154,7 +166,13 @@ class VatSettings:
         require_number("decay", self.decay)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {self.decay}")
-        PowerIteration(self.eps, self.method, self.num_iters, self.xi, backend=self.backend)
+        SearchSettings(
+            eps=self.eps,
+            method=self.method,
+            num_iters=self.num_iters,
+            xi=self.xi,
+            backend=self.backend,
+        )
 
 
 class VatTerm:
@@ -165,7 +183,7 @@ class VatTerm:
     dropout draws elsewhere in the training is then what it draws without the term.
 
     Args:
-        settings: of the regulariser; its decay is what :func:`vaal_ext.training.train` does.
+        settings: of the regulariser; its decay is what :func:`.training.train` does.
         x: float32 [N, ...], all samples, labelled and unlabelled, on the device of the network.
         seed: of the start directions, 0 <= seed < 2^63; whoever draws the batches may use it too.
     """

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vaal_ext.datasets.load import load_dataset
-from vaal_ext.device.named import device_named
+from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.status import duration
+from vaal_ext.network.device import device_named
 
 __all__ = ["NAMES", "TRAINED", "UNTIMED", "run"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vaal_ext.reading import load_torch
+from vaal_ext.files.reading import load_torch
 
 __all__ = ["misfits", "read_checkpoint", "state_for"]
 

@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.atomic import naming, write_atomically
 from vaal_ext.checks import require_positive
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.cli.user_model import load_model
-from vaal_ext.datasets.folder import ImageFolderPool
-from vaal_ext.datasets.load import load_pool
-from vaal_ext.device.named import device_named
+from vaal_ext.experiment.datasets.folder import ImageFolderPool
+from vaal_ext.experiment.datasets.load import load_pool
+from vaal_ext.experiment.defaults import settings_for
+from vaal_ext.files.atomic import naming, write_atomically
+from vaal_ext.network.device import device_named
+from vaal_ext.network.pixels import PixelScale
 from vaal_ext.pool.batches import first_samples, pool_size
-from vaal_ext.pool.pixels import PixelScale
+from vaal_ext.pool.radius import lengths_for
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import begun_with, each_shard, missing_shards, read_shards
 from vaal_ext.progress import announced
-from vaal_ext.radius import lengths_for
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import Order, percentile_rank, require_percentile, select
-from vaal_ext.settings import settings_for
 
 __all__ = ["kept", "score", "select_query"]
 

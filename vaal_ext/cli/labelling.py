@@ -240,7 +240,7 @@ def _network(config: ProjectConfig) -> nn.Module | None:
     import torch
 
     from vaal_ext.cli.user_model import make_model
-    from vaal_ext.streams import Stream, seeded, stream_seed
+    from vaal_ext.experiment.seeds import Stream, seeded, stream_seed
 
     if config.model is None:
         return None

@@ -19,7 +19,7 @@ __all__ = [
 
 def fill(preset: str | None, **given: float | str | None) -> list[Any]:
     """What was given, and for the rest the preset's numbers if there is one."""
-    from vaal_ext.settings import PRESETS
+    from vaal_ext.experiment.defaults import PRESETS
 
     known = PRESETS[preset] if preset else {}
     return [known.get(name) if value is None else value for name, value in given.items()]
@@ -27,7 +27,7 @@ def fill(preset: str | None, **given: float | str | None) -> list[Any]:
 
 def search_of(preset: str | None, method: str | None) -> str | None:
     """The preset, where its steps are those of the method."""
-    from vaal_ext.settings import PRESETS
+    from vaal_ext.experiment.defaults import PRESETS
 
     return preset if preset and PRESETS[preset]["method"] == method else None
 

@@ -63,11 +63,11 @@ def reproduce(
 
     Started several times with the same options, the processes share the runs among them.
     """
-    from vaal_ext.reproduce import dry_run as rehearsal
-    from vaal_ext.reproduce.plan import exhibits_named
-    from vaal_ext.reproduce.planned import Overrides, plan_runs
-    from vaal_ext.reproduce.runner import results, run_missing
-    from vaal_ext.reproduce.show import show
+    from vaal_ext.paper import dry_run as rehearsal
+    from vaal_ext.paper.plan import exhibits_named
+    from vaal_ext.paper.planned import Overrides, plan_runs
+    from vaal_ext.paper.runner import results, run_missing
+    from vaal_ext.paper.show import show
 
     chosen = exhibits_named(exhibits)
     root = None if data_root is None else str(data_root)

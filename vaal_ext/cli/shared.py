@@ -34,8 +34,8 @@ NumIters = Annotated[
     typer.Option(help="Gradient steps: of --method direct those after the first (0), else Ip (5)."),
 ]
 Sign = Annotated[
-    Literal["paper", "max", "mean"],
-    typer.Option(help="Roughness at x + r, or the larger or the mean of those at x + r and x - r."),
+    Literal["paper", "max"],
+    typer.Option(help="Roughness at x + r, or the larger of those at x + r and x - r."),
 ]
 OnUnreadable = Annotated[
     Literal["raise", "skip"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from vaal_ext.cli.checkpoint import misfits, read_checkpoint, state_for
-from vaal_ext.reading import require_finite
+from vaal_ext.files.reading import require_finite
 
 __all__ = ["load_factory", "load_model", "make_model"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from vaal_ext.checks import plain_number, require_int, require_positive
-from vaal_ext.datasets.load import DataSplit
-from vaal_ext.radius import lengths_for, radius_of_all
-from vaal_ext.settings import run_settings
+from vaal_ext.experiment.datasets.load import DataSplit
+from vaal_ext.experiment.defaults import run_settings
+from vaal_ext.pool.radius import lengths_for, radius_of_all
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.vat import VatSettings
 
@@ -46,7 +46,7 @@ class RunConfig:
     """One run. What is None is taken from the table of the data set, ``settings.SETTINGS``.
 
     Attributes:
-        dataset, data_root, on_unreadable: see :func:`~vaal_ext.datasets.load.load_dataset`.
+        dataset, data_root, on_unreadable: see :func:`.datasets.load.load_dataset`.
         strategy: one of ``strategies.STRATEGIES``, by itself or with ``+vat`` behind it, which
             trains with the regulariser of Eq. 3.
         seed: of everything that is drawn, >= 0.
@@ -67,7 +67,7 @@ class RunConfig:
         warm_start: every round trains on from the weights of the round before (with a fresh
             optimiser), not from fresh weights.
         device: "cpu" or "cuda", by default "cuda" where there is one.
-        backend: "fused" or "reference", see :class:`~vaal_ext.roughness.LDRScorer`.
+        backend: "fused" or "reference", see :class:`~vaal_ext.scorer.LDRScorer`.
     """
 
     dataset: str

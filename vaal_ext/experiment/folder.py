@@ -7,8 +7,8 @@
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict);
                    with ``dfal`` the adversarial twins so far
 ``rounds.csv``     one row for every finished round
-``.checksums.json``  the SHA-256 of the other files, see :mod:`vaal_ext.checksums`; ``scores.npz``
-                   and ``state.pt`` bring checksums of their own
+``.checksums.json``  the SHA-256 of the other files, see :mod:`vaal_ext.files.checksums`;
+                   ``scores.npz`` and ``state.pt`` bring checksums of their own
 ``.lock``          held by the process that is at the run
 
 Every file is replaced by an atomic rename. The rename of ``state.pt`` commits a round: what was
@@ -31,14 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.atomic import remove_leftovers
-from vaal_ext.checksums import is_edited, read_recorded, recorded, write_recorded
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import config_differences
 from vaal_ext.experiment.state import Round, State, read_state, write_state
-from vaal_ext.locked import foreign_file, locked
+from vaal_ext.files.atomic import remove_leftovers
+from vaal_ext.files.checksums import is_edited, read_recorded, recorded, write_recorded
+from vaal_ext.files.claim import foreign_file, locked
+from vaal_ext.files.reading import parse_json
 from vaal_ext.pool.scores import PoolScores, score_text
-from vaal_ext.reading import parse_json
 from vaal_ext.selection import percentile_rank
 
 __all__ = ["RunFolder", "begun_with"]

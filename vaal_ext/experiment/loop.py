@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
-from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig, RunConfig, as_begun, with_lengths
+from vaal_ext.experiment.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment.folder import RunFolder, begun_with
 from vaal_ext.experiment.resume import taken_up
+from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.experiment.state import Round, State, Twins
 from vaal_ext.experiment.status import (
     beginning,
@@ -31,11 +32,9 @@ from vaal_ext.experiment.status import (
     time_left,
 )
 from vaal_ext.experiment.tensorboard import RoundLog
-from vaal_ext.models import model_for
+from vaal_ext.experiment.training import evaluate, model_for, train
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.strategies import QueryContext
-from vaal_ext.streams import Stream, stream_seed
-from vaal_ext.training import evaluate, train
 from vaal_ext.vat import VatTerm
 
 __all__ = ["Experiment", "RunConfig", "check_fits", "initial_indices", "run"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import vaal_ext
-from vaal_ext.datasets.load import DataSplit
+from vaal_ext.experiment.datasets.load import DataSplit
 
 __all__ = ["commit", "fingerprint", "versions"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaal_ext.atomic import write_tensors
-from vaal_ext.reading import load_torch, require_finite
+from vaal_ext.files.atomic import write_tensors
+from vaal_ext.files.reading import load_torch, require_finite
 
 __all__ = ["Round", "State", "Twins", "read_state", "write_state"]
 

@@ -11,7 +11,7 @@ from baal.modelwrapper import ModelWrapper
 from torch.utils.data import Subset
 
 from vaal_ext.integrations.query import LDRQuery
-from vaal_ext.model_state import Model
+from vaal_ext.network.state import Model
 from vaal_ext.selection import percentile_rank
 
 __all__ = ["LDRLoop"]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaal_ext.model_state import Model
+from vaal_ext.network.state import Model
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.query import Query
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import Order
 
 __all__ = ["LDRQuery"]

@@ -13,7 +13,7 @@ from ray.data.aggregate import Count, Max, Quantile
 from torch import nn
 
 from vaal_ext.checks import require_int
-from vaal_ext.roughness import LDRScorer
+from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import candidate_count, select
 
 __all__ = ["LDRBatches", "select_rows"]

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaal_ext.files.reading import parse_json
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.names import Names
-from vaal_ext.reading import parse_json
 
 __all__ = ["NOT_TAKEN", "OUTCOMES", "TASK_KEY", "Answer", "Outcome", "judge", "read_answers"]
 

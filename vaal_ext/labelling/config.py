@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from vaal_ext.checks import require_int, require_number
 from vaal_ext.experiment.config import RunConfig
-from vaal_ext.radius import lengths_for
+from vaal_ext.pool.radius import lengths_for
 
 __all__ = ["SKIP", "ProjectConfig"]
 
@@ -116,7 +116,7 @@ class ProjectConfig:
 
     def search_lengths(self, images: Dataset[Any] | Tensor) -> dict[str, Any]:
         """eps and xi of the query, where the strategy has them: see
-        :func:`vaal_ext.radius.lengths_for`."""
+        :func:`vaal_ext.pool.radius.lengths_for`."""
         if self.run.strategy.partition("+")[0] != "vaal":
             return {}
         eps, xi = lengths_for(images, self.run.eps, self.run.xi)

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.labelling.answers import TASK_KEY
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.project import Asked, Project

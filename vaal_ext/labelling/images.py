@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vaal_ext.datasets.folder import ImageFolderPool
-from vaal_ext.datasets.read_image import read_image
-from vaal_ext.datasets.walk import FoundImages
+from vaal_ext.experiment.datasets.folder import ImageFolderPool
+from vaal_ext.experiment.datasets.read_image import read_image
+from vaal_ext.experiment.datasets.walk import FoundImages
 from vaal_ext.progress import progress_bar
 
 __all__ = ["ImageFiles"]
@@ -20,7 +20,7 @@ class ImageFiles(ImageFolderPool):
     """All images below a folder, as float32 [3, H, W] in [0, 1]; ``names`` are sorted as text.
 
     Args:
-        root, on_unreadable: see :class:`~vaal_ext.datasets.folder.ImageFolderPool`; errors too.
+        root, on_unreadable: see :class:`.datasets.folder.ImageFolderPool`; errors too.
         size: scale every image so that its shorter side has this many pixels, and cut a square of
             size x size from its middle; None takes images as they are, all of one size.
     """

@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.device.named import device_named
+from vaal_ext.experiment.seeds import Stream, stream_seed
+from vaal_ext.experiment.training import evaluate, train
+from vaal_ext.files.reading import load_torch, require_finite
 from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.names import Names
 from vaal_ext.labelling.project import Training
-from vaal_ext.model_state import borrowed
 from vaal_ext.models import network_for
-from vaal_ext.reading import load_torch, require_finite
-from vaal_ext.streams import Stream, stream_seed
-from vaal_ext.training import evaluate, train
+from vaal_ext.network.device import device_named
+from vaal_ext.network.state import borrowed
 from vaal_ext.vat import VatTerm
 
 __all__ = ["Learner", "fingerprint", "parts", "steps_for"]

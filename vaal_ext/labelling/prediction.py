@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaal_ext.atomic import write_atomically
-from vaal_ext.device.named import device_named
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.labelling.due import is_fresh, next_step
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner
 from vaal_ext.labelling.project import Project
-from vaal_ext.model_state import borrowed
+from vaal_ext.network.device import device_named
+from vaal_ext.network.state import borrowed
 from vaal_ext.pool.batches import pool_batches
 from vaal_ext.progress import announced, progress_bar, work_begins
 

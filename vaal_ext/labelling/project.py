@@ -10,7 +10,7 @@
 ``not_taken.csv``  the answers that ``vaal-ext label`` last refused, to be mended and given again
 ``.config.json``   the settings as the last command read them: by it the next one tells an edit
 ``.checksums.json`` the SHA-256 of the three tables and of ``.config.json``, see
-                   :mod:`vaal_ext.checksums`
+                   :mod:`vaal_ext.files.checksums`
 ``.lock``          held by the process that is at the project
 
 Every file is replaced by an atomic rename. The three tables are the state: the rename of one
@@ -32,11 +32,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vaal_ext.atomic import remove_leftovers, write_atomically, write_tensors
-from vaal_ext.checksums import is_lost, read_recorded, write_recorded
+from vaal_ext.files.atomic import remove_leftovers, write_atomically, write_tensors
+from vaal_ext.files.checksums import is_lost, read_recorded, write_recorded
+from vaal_ext.files.claim import foreign_file, locked
+from vaal_ext.files.reading import load_torch, parse_json
 from vaal_ext.labelling.config import SKIP, ProjectConfig
-from vaal_ext.locked import foreign_file, locked
-from vaal_ext.reading import load_torch, parse_json
 
 __all__ = ["Asked", "Given", "Project", "Training"]
 

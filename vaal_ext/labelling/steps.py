@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.experiment.seeds import Stream, stream_seed
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.labelling.answers import NOT_TAKEN, judge, read_answers
 from vaal_ext.labelling.due import due, is_current, is_fresh, labels_there, lacking, next_step
 from vaal_ext.labelling.handout import hand_out
@@ -26,7 +27,6 @@ from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.progress import announced, progress_bar, work_begins
 from vaal_ext.selection import percentile_rank
 from vaal_ext.strategies import QueryContext, Random
-from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["label", "query", "train"]
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import torch
 
-from .. import HOW_TO_BUILD
+_HOW_TO_BUILD = (
+    "in the repository, type: pip install 'torch>=2.11' && pip install --no-build-isolation -e . "
+    "(a C++ compiler is needed; the README's table 'When the install fails' lists the messages)"
+)
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 CPU_LIBRARY = _PACKAGE / "_ops_cpu.so"
@@ -20,13 +23,13 @@ def _load(path: Path) -> None:
         reason = error.__cause__ or error
         raise ImportError(
             f"{path.name} does not load into torch {torch.__version__} ({reason}); build it again: "
-            f"{HOW_TO_BUILD}"
+            f"{_HOW_TO_BUILD}"
         ) from error
 
 
 if not CPU_LIBRARY.exists():
     raise ImportError(
-        f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {HOW_TO_BUILD}"
+        f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {_HOW_TO_BUILD}"
     )
 _load(CPU_LIBRARY)
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from vaal_ext.checks import warn_caller
+from vaal_ext.pool.batch_run import BatchRun
 from vaal_ext.pool.batches import spread_batches
-from vaal_ext.pool.execution import BatchRun
 from vaal_ext.pool.network_look import SAMPLES, Batch, Lent, look_at_network
-from vaal_ext.pool.trial import Mode
 
 __all__ = ["Looks", "WholePool"]
 
@@ -53,19 +52,10 @@ class WholePool(NamedTuple):
 
 
 class Looks:
-    """The looks of one scorer: at the first samples of every pool, and at its network once.
+    """The looks of one scorer: at the first samples of every pool, and at its network once."""
 
-    Without any where they are not `wanted`.
-    """
-
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
-        self._expected = False
+    def __init__(self) -> None:
         self._network_seen = False
-
-    def expect(self) -> None:
-        """Has the next batches looked at; without this call there is no look."""
-        self._expected = self._wanted
 
     def at(
         self,
@@ -73,7 +63,6 @@ class Looks:
         batches: Iterator[Batch],
         index: np.ndarray,
         whole: WholePool,
-        mode: Mode,
         lent: Lent,
         tell: bool,
     ) -> Iterator[Batch]:
@@ -83,16 +72,12 @@ class Looks:
             run: how batches are run, in the network's eval mode.
             batches: samples with their positions in `index`, int64 [N], which has their identities.
             whole: the pool of which these are a part or all, for a look at all of it.
-            mode: of the run.
             lent: a context that gives the network back as it came, random states included.
             tell: whether to print what the network gets.
 
         Raises:
             TypeError, ValueError: see :meth:`BatchRun.check`.
         """
-        if not self._expected:
-            return batches
-        self._expected = False
         first, batches = _ahead(batches)
         for x, _ in first:
             run.check(x)
@@ -104,7 +89,7 @@ class Looks:
             self._network_seen = True
             keyed = [(x, torch.from_numpy(index[position.numpy()])) for x, position in first]
             spread = whole.spread if len(whole.identities) >= SAMPLES else None
-            look_at_network(run, keyed, spread, mode, lent)
+            look_at_network(run, keyed, spread, lent)
         return batches
 
 

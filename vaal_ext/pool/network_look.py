@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaal_ext.checks import warn_caller
-from vaal_ext.forward import warn_of_probabilities
-from vaal_ext.pool.execution import AMP, BatchRun
-from vaal_ext.pool.trial import Mode, rank_correlation
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.network.logits import warn_of_probabilities
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.measure import Posterior
+from vaal_ext.pool.batch_run import AMP, BatchRun
+from vaal_ext.pool.trials import rank_correlation
 
 __all__ = ["SAMPLES", "Batch", "Lent", "look_at_network"]
 
@@ -56,7 +57,6 @@ def look_at_network(
     run: BatchRun,
     first: list[Batch],
     spread: Callable[[], list[Batch]] | None,
-    mode: Mode,
     lent: Lent,
 ) -> None:
     """Warns of outputs that are no logits, of a network that is not still, and of noise.
@@ -71,26 +71,24 @@ def look_at_network(
         spread: gives such samples from all over the pool. Where that fails (a loader that may leave
             samples out, an image that cannot be read) the first ones stand for all. None where the
             pool has fewer, too few to tell noise.
-        run, mode, lent: see :meth:`vaal_ext.pool.first_batch.Looks.at`.
+        run, lent: see :meth:`vaal_ext.pool.first_batch.Looks.at`.
     """
     x, index = first[0]
-    logits = _unless_it_fails(lambda: _three_forwards(run, x, index, mode, lent))
+    logits = _unless_it_fails(lambda: _three_forwards(run, x, index, lent))
     if logits is None:
         return
     warn_of_probabilities(run.model, logits[0])
-    _warn_of_what_moves(run, mode, *logits)
-    settings = run.probe
-    if not isinstance(settings, PowerIteration) or spread is None:
+    _warn_of_what_moves(run, *logits)
+    measure = run.measure
+    if not isinstance(measure, LDR) or spread is None:
         return
     with lent(), _random_states_kept():
         samples = _unless_it_fails(spread) or first
-    other = _another_search(settings)
-    correlation = _unless_it_fails(
-        lambda: _between_searches(run, (settings, other), samples, mode, lent)
-    )
-    enough = _STEPS_CORRELATION if settings.method == "direct" else _RANK_CORRELATION
+    other = _another_search(measure)
+    correlation = _unless_it_fails(lambda: _between_searches(run, (measure, other), samples, lent))
+    enough = _STEPS_CORRELATION if measure.search.method == "direct" else _RANK_CORRELATION
     if correlation is not None and correlation < enough:
-        _warn_of_noise(settings, other, correlation)
+        _warn_of_noise(measure, other, correlation)
 
 
 @contextmanager
@@ -112,21 +110,21 @@ def _unless_it_fails(work: Callable[[], T]) -> T | None:
 
 
 def _three_forwards(
-    run: BatchRun, x: Tensor, index: Tensor, mode: Mode, lent: Lent
+    run: BatchRun, x: Tensor, index: Tensor, lent: Lent
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [B, C] of x, of x again, and of x with others in the place of all samples but `_kept`.
 
     The third begins with the random state that the first began with.
     """
-    alone = replace(run, probe=None)
+    alone = replace(run, measure=Posterior())
     among_others = x.clone()
     others = torch.ones(len(x), dtype=torch.bool)
     others[_kept(len(x))] = False
     among_others[others.to(x.device)] = x[_kept(len(x)).start]
     with lent():
-        once, again = (alone(x, index, mode).logits.clone() for _ in range(2))
+        once, again = (alone(x, index).logits.clone() for _ in range(2))
     with lent():
-        third = alone(among_others, index, mode).logits.clone()
+        third = alone(among_others, index).logits.clone()
     return once, again, third
 
 
@@ -138,12 +136,10 @@ def _kept(size: int) -> slice:
     return slice(start, max(start + 1, 3 * size // 4), 2)
 
 
-def _warn_of_what_moves(
-    run: BatchRun, mode: Mode, once: Tensor, again: Tensor, among_others: Tensor
-) -> None:
+def _warn_of_what_moves(run: BatchRun, once: Tensor, again: Tensor, among_others: Tensor) -> None:
     formats = [once.dtype, *(p.dtype for p in _floating_parameters(run.model))]
-    if mode.amp is not None:
-        formats.append(AMP[mode.amp] or once.dtype)
+    if run.mode.amp is not None:
+        formats.append(AMP[run.mode.amp] or once.dtype)
     coarsest = max(formats, key=lambda dtype: torch.finfo(dtype).eps)
     if _differ(once, again, coarsest):
         warn_caller(
@@ -161,8 +157,8 @@ def _warn_of_what_moves(
             + ". Use layers that treat each sample by itself: batch norm with "
             "track_running_stats=True, or group norm"
         )
-    half = coarsest.itemsize < 4 and mode.amp is None
-    if half and getattr(run.probe, "method", None) == "finite-difference":
+    half = coarsest.itemsize < 4 and run.mode.amp is None
+    if half and run.measure.settings.get("method") == "finite-difference":
         warn_caller(
             f"the network computes in {str(coarsest).removeprefix('torch.')}, whose logits hardly "
             "resolve the step xi of method='finite-difference', so LDR ranks samples badly: "
@@ -171,47 +167,46 @@ def _warn_of_what_moves(
         )
 
 
-def _another_search(settings: PowerIteration) -> PowerIteration:
+def _another_search(measure: LDR) -> LDR:
     """What ranks samples alike where the search finds what it looks for: another random start, or,
     with method="direct", which has none, two steps more."""
-    if settings.method == "direct":
-        return replace(settings, num_iters=cast(int, settings.num_iters) + 2)
-    return replace(settings, seed=(int(settings.seed) + 1) % 2**63)
+    search = measure.search
+    if search.method == "direct":
+        more = replace(search, num_iters=cast(int, search.num_iters) + 2)
+        return replace(measure, search=more)
+    return replace(measure, seed=(int(measure.seed) + 1) % 2**63)
 
 
 def _between_searches(
-    run: BatchRun,
-    searches: tuple[PowerIteration, PowerIteration],
-    samples: list[Batch],
-    mode: Mode,
-    lent: Lent,
+    run: BatchRun, searches: tuple[LDR, LDR], samples: list[Batch], lent: Lent
 ) -> float | None:
     """Spearman's correlation of LDR between two searches; None where most samples are flat."""
     scores = []
-    for search in searches:
+    for measure in searches:
         with lent():
-            found = [replace(run, probe=search)(x, index, mode) for x, index in samples]
-        ldr = torch.cat([roughness.ldr for roughness in found])
-        flat = torch.cat([roughness.flat for roughness in found])
-        scores.append(ldr.double().masked_fill(flat, torch.nan).cpu().numpy())
+            found = [replace(run, measure=measure)(x, index) for x, index in samples]
+        ldr, flat = (torch.cat([f.column(name) for f in found]) for name in ("value", "failed"))
+        scores.append(ldr.masked_fill(flat == 1, torch.nan).cpu().numpy())
     known = np.isfinite(scores[0]) & np.isfinite(scores[1])
     return rank_correlation(scores[0][known], scores[1][known]) if known.sum() >= _ENOUGH else None
 
 
-def _warn_of_noise(settings: PowerIteration, other: PowerIteration, correlation: float) -> None:
+def _warn_of_noise(measure: LDR, other: LDR, correlation: float) -> None:
     # One digit, so that the rounds of a loop say the same and Python shows it once.
     found = f"(Spearman's correlation {max(correlation, 0.0):.1f})"
-    if settings.method == "direct":
+    search = measure.search
+    if search.method == "direct":
         warn_caller(
             "LDR ranks samples of the pool otherwise once its search goes two steps further "
             f"{found}: at this eps, or with so broad a posterior, one step does not find the worst "
-            f"perturbation. Take num_iters={other.num_iters} (twice the time), or a smaller eps"
+            f"perturbation. Take num_iters={other.search.num_iters} (twice the time), or a smaller "
+            "eps"
         )
         return
     advice = [
         (True, "method='direct', which has no random start"),
-        (settings.sign != "max", "sign='max'"),
-        (True, f"more iterations (num_iters={4 * cast(int, settings.num_iters)})"),
+        (search.sign != "max", "sign='max'"),
+        (True, f"more iterations (num_iters={4 * cast(int, search.num_iters)})"),
         (True, "a smaller eps"),
     ]
     warn_caller(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from vaal_ext.atomic import write_atomically
-from vaal_ext.reading import load_npz
+from vaal_ext.files.atomic import write_atomically
+from vaal_ext.files.reading import load_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ _DTYPES = {
     "posterior_mean": np.float64,
 }
 _OPTIONAL = {"perturbation_norm": np.float32, "name": np.str_}
-_CLEAN = ("pseudo_label", "entropy", "margin")  # in the order of the scorer's rows
+_CLEAN = ("pseudo_label", "entropy", "margin")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -237,35 +237,37 @@ class ScoreTable:
 
     Args:
         index: int64 [N], the dataset index of each sample of the pool; kept, not copied.
-        measure: the column of the fourth row, "ldr" or "perturbation_norm" (then ldr is all NaN).
+        column: the one that the values fill, "ldr" or "perturbation_norm"; None for none. (An ldr
+            that is not filled is all NaN.)
         name: str [N], the samples' names, if they have any; kept, not copied.
 
     Attributes:
-        flat: how many of the samples so far were flat, see `enter`.
+        values: float32 [N], of the measure; NaN where there is none.
+        failed: how many of the samples so far the measure failed on, see `enter`.
     """
 
     def __init__(
-        self, index: np.ndarray, measure: str = "ldr", name: np.ndarray | None = None
+        self, index: np.ndarray, column: str | None = "ldr", name: np.ndarray | None = None
     ) -> None:
         size = len(index)
-        self._measured = (*_CLEAN, measure)
-        self.flat = 0
+        self.values = np.full(size, np.nan, dtype=np.float32)
+        self.failed = 0
+        self._column = column
         self._given = {"index": index} | ({} if name is None else {"name": name})
         self._scored = np.zeros(size, dtype=bool)
-        dtypes = _DTYPES | _OPTIONAL
-        self._columns = {name: np.empty(size, dtype=dtypes[name]) for name in self._measured}
-        if measure != "ldr":
-            self._columns["ldr"] = np.full(size, np.nan, dtype=dtypes["ldr"])
+        self._clean = {name: np.empty(size, dtype=_DTYPES[name]) for name in _CLEAN}
         self._finite = 0
         self._posterior: Tensor | None = None
 
-    def enter(self, position: np.ndarray, rows: np.ndarray, posterior: Tensor) -> None:
+    def enter(
+        self, position: np.ndarray, columns: Mapping[str, np.ndarray], posterior: Tensor
+    ) -> None:
         """Takes the scores of some samples.
 
         Args:
             position: int64 [B], their places in the pool.
-            rows: [5, B]: pseudo label (-1 where the logits were not finite), entropy, margin, the
-                measure, and whether the sample was flat (a gradient of 0; no other class reached).
+            columns: those of :data:`vaal_ext.pool.batch_run.COLUMNS`, each [B], with -1 and NaN
+                where the logits were not finite.
             posterior: float64 [C] on any device, the sum of their posteriors.
 
         Raises:
@@ -280,17 +282,18 @@ class ScoreTable:
                 f"the model gave {len(posterior)} classes where it gave {len(self._posterior)} "
                 "before"
             )
-        for name, row in zip(self._measured, rows[:4], strict=True):
-            self._columns[name][position] = row
+        for name, column in self._clean.items():
+            column[position] = columns[name]
+        self.values[position] = columns["value"]
         self._scored[position] = True
-        self._finite += int((rows[0] >= 0).sum())
-        self.flat += int(rows[4].sum())
+        self._finite += int((columns["pseudo_label"] >= 0).sum())
+        self.failed += int(columns["failed"].sum())
 
     def leave_out(self, position: list[int]) -> None:
         """Takes it that the samples at these places of the pool are not there: their rows are as
         those of logits that were not finite."""
-        for name in self._measured:
-            self._columns[name][position] = -1 if name == "pseudo_label" else np.nan
+        for name, column in self._clean.items():
+            column[position] = -1 if name == "pseudo_label" else np.nan
         self._scored[position] = True
 
     @property
@@ -300,11 +303,16 @@ class ScoreTable:
 
     def scores(self) -> PoolScores:
         """What has come in, in the order of the pool. The table gives its columns away."""
-        columns = self._given | self._columns
-        self._columns = {}
+        columns = self._given | self._clean
+        if self._column is not None:
+            columns[self._column] = self.values
+        if "ldr" not in columns:
+            columns["ldr"] = np.full(len(self._scored), np.nan, dtype=np.float32)
+        self._clean = {}
         if not self._scored.all():
             for name in columns:  # one after the other: the memory of one column at a time
                 columns[name] = columns[name][self._scored]
+            self.values = self.values[self._scored]
         mean = np.zeros(0)
         if self._posterior is not None:
             mean = self._posterior.cpu().numpy()

@@ -16,7 +16,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from vaal_ext.power_iteration import PowerIteration
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.selection import candidate_count
 
 __all__ = ["Screen", "audit_size", "screen_pays"]
@@ -72,7 +72,7 @@ def audit_size(size: int, missed: int) -> int:
     return low
 
 
-def screen_pays(size: int, above: float, miss: float, settings: PowerIteration) -> bool:
+def screen_pays(size: int, above: float, miss: float, settings: SearchSettings) -> bool:
     """Whether a screened run of a pool of `size` samples is likely to cost less than a full one."""
     if size == 0:
         return False

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, warn_caller
+from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.measure import Measured
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.names import pool_names
+from vaal_ext.pool.plan import Plan
+from vaal_ext.pool.run import Piece, PoolRun
 from vaal_ext.pool.scores import PoolScores, joined
-from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.pool.screen import Screen
-from vaal_ext.power_iteration import PowerIteration, Roughness
 from vaal_ext.selection import require_percentile
 
 __all__ = ["Alone", "Screened", "Team", "require_screen", "screened"]
@@ -50,9 +54,16 @@ class Alone(Team):
 
 @dataclass(frozen=True)
 class Curvature:
-    """What the screen asks of a clean forward: λ of each sample, in the place of its LDR."""
+    """What the screen asks of a clean forward: λ of each sample, a measure without a column."""
 
     backend: str
+
+    column: ClassVar[str | None] = None
+    label: ClassVar[str] = "posterior"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
 
     def run(
         self,
@@ -60,24 +71,26 @@ class Curvature:
         x: Tensor,
         index: Tensor,
         mask: Tensor | None = None,
-    ) -> Roughness:
-        """See :meth:`~vaal_ext.power_iteration.PowerIteration.run`; of `index` and `mask` nothing
+    ) -> Measured:
+        """See :class:`vaal_ext.perturbation.measure.Measure`; of `index` and `mask` nothing
         depends."""
         with torch.no_grad():
             logits = forward(x.clone())  # a model may begin with an in-place layer
             _, curvature = load_backend(self.backend).fisher_direction(logits)
-        return Roughness(logits, curvature, torch.zeros_like(curvature, dtype=torch.bool))
+        return Measured(logits, curvature, torch.zeros_like(curvature, dtype=torch.bool))
 
 
 class Screened(NamedTuple):
-    """The scores, how many of the samples that were scored are flat, and how many were scored."""
+    """The scores, how many of the samples that were scored are flat, how many were scored, and what
+    there is to tell of it."""
 
     scores: PoolScores
     flat: int
     scored: int
+    report: str = ""
 
 
-def require_screen(settings: PowerIteration, above: Any, miss: Any) -> None:
+def require_screen(settings: SearchSettings, above: Any, miss: Any) -> None:
     """TypeError or ValueError where there is no such screen."""
     require_percentile("above", above)
     require_number("miss", miss)
@@ -92,14 +105,15 @@ def require_screen(settings: PowerIteration, above: Any, miss: Any) -> None:
 
 def screened(
     run: PoolRun,
+    plan: Plan,
     pool: Any,
-    sample_index: Any,
+    index: np.ndarray | range,
     progress: bool,
     above: float,
     miss: float,
     team: Team,
 ) -> Screened:
-    """The scores of a pool in the way that ``run.chosen`` says, in every process of the team.
+    """The scores of a pool, in every process of the team.
 
     Process r of K takes every K-th sample of every turn, from r on. The clean logits of a sample
     that is scored and not in the audit are computed twice: the second time their forward is
@@ -107,20 +121,21 @@ def screened(
     activations. All else that was found of them at first (pseudo label, entropy, margin, mean
     posterior) is kept.
     """
-    index = run.index(pool, sample_index)
-    total, settings = len(index), cast(PowerIteration, run.probe)
+    total, measure = len(index), cast(LDR, run.measure)
     progress = progress and team.rank == 0
-    screen = Screen(np.asarray(index), seed=int(settings.seed), above=above, miss=miss)
+    screen = Screen(np.asarray(index), seed=int(measure.seed), above=above, miss=miss)
     first: list[tuple[np.ndarray, PoolScores]] = []
     flat = 0
     turn = np.zeros(0, dtype=np.int64)
 
-    def mine() -> Generator[np.ndarray, None, None]:
+    def mine(look: bool) -> Generator[Piece, None, None]:
         while True:
-            yield turn[team.rank :: team.size]
+            yield Piece(turn[team.rank :: team.size], look)
+            look = False
 
-    clean = run.parts(pool, index, mine(), None, progress, Curvature(run.backend))
-    searched = run.parts(pool, index, mine(), None, progress)
+    over_pool = partial(run.parts, plan, pool, index)
+    clean = over_pool(mine(team.rank == 0), None, progress, Curvature(run.backend))
+    searched = over_pool(mine(False), None, progress)
     # The second to begin is closed first: both lend the network, and the first got it as it came.
     with closing(clean), closing(searched):
         for what, rows in screen.turns():
@@ -130,23 +145,23 @@ def screened(
             column = screen.curvature if what == "curvature" else screen.ldr
             for rank, part in enumerate(parts):
                 here = turn[rank :: team.size]
-                column[here] = part.scores.ldr
+                column[here] = part.values
                 if len(first) < 2 * team.size:  # of everything else but the audit, and of this
                     first.append((here, part.scores))
             if what == "ldr":
-                flat += sum(part.flat for part in parts)
+                flat += sum(part.failed for part in parts)
     scores = _in_order(first, total, pool_names(pool, 0, total))
     scored = int(screen.scored.sum())
     if screen.reason and team.rank == 0:
         warn_caller(
             "LDR was computed of all samples: the curvature of the clean posterior does not tell "
-            f"where it is large with eps={settings.eps:g} ({screen.reason}). With a smaller eps a "
-            "screen leaves samples out"
+            f"where it is large with eps={measure.search.eps:g} ({screen.reason}). With a smaller "
+            "eps a screen leaves samples out"
         )
-    if run.chosen is not None and screen.threshold is not None:
+    told = ""
+    if screen.threshold is not None:
         told = f"LDR of {scored} of {scores.num_samples} samples, the others rank below {above:g} %"
-        run.chosen = replace(run.chosen, report="; ".join(filter(None, (run.chosen.report, told))))
-    return Screened(_result(scores, screen), flat, scored)
+    return Screened(_result(scores, screen), flat, scored, told)
 
 
 def _in_order(
@@ -165,7 +180,8 @@ def _result(scores: PoolScores, screen: Screen) -> PoolScores:
     ldr, failed = screen.ldr, screen.scored & np.isnan(screen.ldr)
     if screen.threshold is not None:
         # Also what was scored in vain: which samples these are hangs on the last bit of λ.
-        ranked = ~(np.isnan(scores.ldr) | failed)
+        there = ~(np.isnan(screen.curvature) & np.isnan(ldr))
+        ranked = there & ~failed
         ldr[ranked & ~(ldr >= screen.threshold)] = -np.inf
     changes = {"ldr": ldr}
     if failed.any():  # of x, not of x + r: they are as all that could not be scored

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.atomic import remove_leftovers
-from vaal_ext.locked import held
+from vaal_ext.files.atomic import remove_leftovers
+from vaal_ext.files.claim import held
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.progress import progress_bar
 

@@ -1,10 +1,10 @@
 """The scores of a pool too large for one sitting: a folder of shards, filled by any processes.
 
-``manifest.json``   "identity": what every shard shares (:mod:`vaal_ext.pool.identity`);
+``manifest.json``   "identity": what every shard shares (:mod:`vaal_ext.pool.fingerprint`);
                     "shard_size"; "execution": the batch size and number format settled at the start
 ``shard_00003.npz`` :class:`~vaal_ext.pool.scores.PoolScores` of samples 3·shard_size to
                     4·shard_size of the pool
-``.checksums.json`` the manifest's SHA-256, see :mod:`vaal_ext.checksums`; shards bring their own
+``.checksums.json`` the manifest's SHA-256; shards bring checksums of their own
 ``.lock``, ``.shard_00003.lock``  held while the manifest is made, and by who is at the shard
 
 Every file is replaced by an atomic rename, so a shard is there whole or not at all, and whoever
@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.checks import require_int
-from vaal_ext.checksums import read_recorded, write_recorded
-from vaal_ext.locked import foreign_file, held
-from vaal_ext.pool.execution import Execution
-from vaal_ext.pool.identity import differences, identity, index_sha256
+from vaal_ext.files.checksums import read_recorded, write_recorded
+from vaal_ext.files.claim import foreign_file, held
+from vaal_ext.files.reading import parse_json
+from vaal_ext.pool.batch_run import Mode
+from vaal_ext.pool.fingerprint import differences, identity, index_sha256
+from vaal_ext.pool.plan import Plan
+from vaal_ext.pool.run import Piece, PoolRun
 from vaal_ext.pool.scores import PoolScores, joined
-from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.pool.shard_folder import ShardFolder
-from vaal_ext.pool.trial import Mode
 from vaal_ext.progress import work_begins
-from vaal_ext.reading import parse_json
 
 __all__ = [
     "SHARD_SIZE",
@@ -57,8 +57,9 @@ _ONCE_MORE = "Score once more with the same settings"
 
 def score_shards(
     run: PoolRun, pool: Any, sample_index: Any, path: Path, shard_size: int | None, progress: bool
-) -> tuple[int, int]:
-    """Scores what the folder `path` lacks; how many samples that were here, and how many are flat.
+) -> tuple[int, int, Plan]:
+    """Scores what the folder `path` lacks: how many samples that were here, how many are flat, and
+    how they were run.
 
     Of all the processes at the folder the one that takes the first of the shards to be done looks
     at the pool and the network. A `shard_size` of None is that of the folder.
@@ -73,27 +74,25 @@ def score_shards(
     mine = identity(run, pool, sample_index)
     index = run.index(pool, sample_index)
     folder = ShardFolder(path, len(index), shard_size)
-    run.chosen = _begun(folder, mine, run, pool, index, progress)
+    plan = _begun(folder, mine, run, pool, index, progress)
     folder.drop_damaged(index, progress)
     missing = folder.missing()
     claimed: list[int] = []
 
-    def bounds() -> Iterator[tuple[int, int]]:
+    def pieces() -> Iterator[Piece]:
         for number in folder.claims():
             claimed.append(number)
-            if number == missing[0]:
-                run.looks.expect()
-            yield folder.bounds(number)
+            yield Piece(range(*folder.bounds(number)), look=number == missing[0])
 
     left = sum(stop - start for start, stop in map(folder.bounds, missing))
     count = flat = 0
-    with closing(run.parts(pool, index, bounds(), left, progress)) as parts:
+    with closing(run.parts(plan, pool, index, pieces(), left, progress)) as parts:
         for part in parts:
             part.scores.save(folder.file(claimed.pop()))
-            count, flat = count + part.scores.num_samples, flat + part.flat
+            count, flat = count + part.scores.num_samples, flat + part.failed
     if not folder.missing():
         folder.tidy()
-    return count, flat
+    return count, flat, plan
 
 
 def read_shards(path: str | Path) -> PoolScores:
@@ -176,7 +175,7 @@ def _begun(
     pool: Any,
     index: np.ndarray | range,
     progress: bool,
-) -> Execution:
+) -> Plan:
     """How the shards are scored: as the manifest says, which the first process makes."""
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -193,11 +192,11 @@ def _begun(
     with held(path / ".lock", timeout=-1):
         if manifest.exists():
             return _taken_up(folder, mine, run, pool, index, progress)
-        chosen = run.choose(pool, index)
-        execution = {"batch_size": chosen.batch_size, "mode": asdict(chosen.mode)}
+        plan = run.plan(pool, index)
+        execution = {"batch_size": plan.batch_size, "mode": asdict(plan.mode)}
         content = {"identity": mine, "shard_size": folder.shard_size, "execution": execution}
         write_recorded(manifest, (json.dumps(content, indent=2) + "\n").encode())
-    return chosen
+    return plan
 
 
 def _taken_up(
@@ -207,7 +206,7 @@ def _taken_up(
     pool: Any,
     index: np.ndarray | range,
     progress: bool,
-) -> Execution:
+) -> Plan:
     """How the shards of a folder that was begun are scored. ValueError: they are others."""
     found = _read_manifest(folder.path / _MANIFEST)
     old = found["identity"] | {"shard_size": found["shard_size"]}
@@ -224,8 +223,8 @@ def _taken_up(
     if run.batch_size != "auto":
         size = run.batch_size
     elif size is None:  # then a DataLoader made the batches
-        size = run.choose(pool, index).batch_size
-    return Execution(size, mode, "")
+        size = run.plan(pool, index).batch_size
+    return Plan(size, mode, "")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import area_under_curve, mean_and_interval
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vaal_ext.checksums import read_recorded
-from vaal_ext.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import with_defaults
+from vaal_ext.experiment.datasets.load import DataSplit, content_key, load_dataset
+from vaal_ext.experiment.seeds import Stream, stream_seed
+from vaal_ext.files.checksums import read_recorded
+from vaal_ext.files.reading import parse_json
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.reading import parse_json
 from vaal_ext.selection import accuracy_percentile
-from vaal_ext.streams import Stream, stream_seed
 
 __all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
@@ -122,8 +122,7 @@ class Run:
         """The data set of the run, split as it was; the last one loaded is kept.
 
         Raises:
-            ValueError, OSError: see :func:`vaal_ext.datasets.load.load_dataset`; other data than
-                those of the run.
+            ValueError, OSError: see :func:`.datasets.load.load_dataset`; other data than the run's.
         """
         config = self.config
         names = ("dataset", "data_root", "seed", "on_unreadable")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.atomic import write_atomically
+from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.comparison import Comparison, Measurement
 from vaal_ext.report.curves import write_csv
 from vaal_ext.report.statistics import MIN_PAIRS

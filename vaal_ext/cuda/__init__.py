@@ -1,0 +1,1 @@
+"""Devices: graphs and copies that the host does not wait for, and how much memory there is."""

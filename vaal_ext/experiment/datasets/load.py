@@ -1,0 +1,312 @@
+"""Labelled data by name, split into a pool, a validation set and a test set.
+
+================= ==============================================================================
+``moons``         two interleaved half circles in the plane (paper section IV.A): 1000 points
+``circles``       two concentric circles in the plane (paper section IV.A): 1000 points
+``digits``        scikit-learn's 1797 handwritten digits, 8 x 8 pixels: 1000 in the pool, 297 for
+                  validation, 500 to test on
+``mnist``         see :mod:`.images` for the files; 55,000, 5,000 and 10,000 images
+``fashion-mnist`` the same numbers
+``svhn``          68,257, 5,000 and 26,032 (the paper's pool is all 73,257; the extra set is unused)
+``cifar10``       45,000, 5,000 and 10,000 (the paper's pool is all 50,000)
+``npz:PATH``      arrays x and y of your own; x_val, y_val, x_test and y_test if it has them
+``folder:PATH``   images of your own and of one size, in PATH/train/CLASS and PATH/test/CLASS (a
+                  tenth of train is for validation), or all in PATH/CLASS; as a pool, any images
+                  below PATH
+================= ==============================================================================
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaal_ext.experiment.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
+from vaal_ext.experiment.datasets.folder import ImageFolderPool, labelled_parts
+from vaal_ext.experiment.datasets.images import IMAGE_DATASETS, read_images
+
+__all__ = [
+    "DATASET_NAMES",
+    "POOL_NAMES",
+    "DataSplit",
+    "content_key",
+    "load_dataset",
+    "load_pool",
+    "unknown_name",
+]
+
+DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
+POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
+
+# The last of the training images are for validation: as many as the paper's Table I leaves out.
+_IMAGES_VAL = 5_000
+
+_DIGITS_POOL, _DIGITS_VAL = 1000, 297  # and 500 to test on
+_DIGITS_SPLIT_SEED = 1797  # fixed: every run on the digits is measured on the same test images
+
+_TOY_POOL, _TOY_TEST, _TOY_VAL = (
+    800,
+    200,
+    200,
+)  # 800/200 is the paper's; validation is extra
+_INNER_RADIUS = 0.8  # as in scikit-learn's make_circles; the paper gives no number
+
+# Shares of data that bring no test or validation set of their own.
+_TEST_SHARE, _VAL_SHARE = 0.2, 0.1
+
+_FOLDER_SPLIT_SEED = 0  # fixed: every run on a folder is measured on the same test images
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """A data set ready for active learning.
+
+    ``*_x`` are float32 [N, ...], in the units that xi and eps are meant in; ``*_y`` are int64 [N]
+    in [0, num_classes). ``train_*`` is the pool: its labels are the oracle's answers.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    num_classes: int
+    name: str
+
+
+def content_key(name: str, seed: int) -> tuple[str, int | None]:
+    """The same for two calls of :func:`load_dataset` that should give the same data: the name, and
+    the seed where it has a say."""
+    drawn = name in ("moons", "circles") or name.startswith("npz:")
+    return name, seed if drawn else None
+
+
+def load_dataset(
+    name: str,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    *,
+    progress: bool = True,
+    on_unreadable: str = "raise",
+) -> DataSplit:
+    """Load a data set by name; nothing is downloaded.
+
+    Args:
+        name: one of :data:`DATASET_NAMES`.
+        data_root: the folder that :mod:`.images` reads; the others need none.
+        seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
+            validation set. All others have one fixed split.
+        progress: whether to show a bar where a folder of images is read.
+        on_unreadable: "raise", or "skip": then images of a folder that cannot be read are left out,
+            and a warning names each.
+
+    Raises:
+        ValueError: an unknown name, or a file that does not hold what it should.
+        FileNotFoundError: naming the files that are wanted and where.
+        OSError: an image that cannot be read, or a folder without images.
+    """
+    _require_folder(name, on_unreadable)
+    if name.startswith("npz:"):
+        return _npz(_path(name), seed, name)
+    if name.startswith("folder:"):
+        path = _path(name)
+        parts = labelled_parts(path, progress, on_unreadable)
+        return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
+    if name == "moons" or name == "circles":
+        return _toy(name, seed)
+    if name == "digits":
+        return _digits()
+    if name in IMAGE_DATASETS:
+        return _images(name, data_root)
+    raise unknown_name(name, DATASET_NAMES)
+
+
+def unknown_name(name: str, names: Sequence[str]) -> ValueError:
+    """The error for a name that is none of `names`, and what was perhaps meant: a path that is
+    there without its kind, or a name with a slip."""
+    kind, _, path = name.partition(":")
+    own = _kind_of(Path(os.path.expanduser(name)))
+    kinds = [known.partition(":")[0] for known in names]
+    meant = ""
+    if own in kinds:
+        meant = f"{own}:{name}"
+    elif near := difflib.get_close_matches(kind.lower(), kinds, n=1):
+        meant = next(
+            f"{near[0]}:{path or 'PATH'}" if known.endswith(":PATH") else known
+            for known in names
+            if known.partition(":")[0] == near[0]
+        )
+    question = f"; did you mean {meant}?" if meant else ""
+    return ValueError(f"dataset must be one of {', '.join(names)}, got {name!r}{question}")
+
+
+def _kind_of(path: Path) -> str | None:
+    """Under which kind of name what lies at `path` can be read, if under any."""
+    if path.is_dir():
+        return "folder"
+    return {".npz": "npz", ".npy": "npy"}.get(path.suffix.lower()) if path.is_file() else None
+
+
+def _path(name: str) -> Path:
+    """The path of a name KIND:PATH, ~ being the user's home. ValueError where what is there is of
+    another kind."""
+    kind, _, text = name.partition(":")
+    if not text:
+        raise ValueError(f"{name} must be followed by a path, as in {name}PATH")
+    path = Path(os.path.expanduser(text))
+    there = _kind_of(path)
+    if there not in (None, kind) and "folder" in (kind, there):
+        what = "folder" if there == "folder" else "file"
+        raise ValueError(f"{text} is a {what}, which is given as {there}:{text}, got {name!r}")
+    return path
+
+
+def load_pool(
+    name: str,
+    data_root: str | Path | None = None,
+    split: str = "train",
+    *,
+    on_unreadable: str = "raise",
+) -> Tensor | np.ndarray | ImageFolderPool:
+    """The samples alone, to be scored; their order is that of the indices.
+
+    Of a data set of :func:`load_dataset` the pool (``split="train"``) or the test set (``"test"``),
+    float32 [N, ...]; of an ``npz`` all of ``x`` or of ``x_test``, without labels. Two kinds are
+    read while they are scored, and may be larger than memory: ``npy:PATH`` is one array, float32
+    or uint8 [N, ...], mapped from its file, and ``folder:PATH`` an
+    :class:`.folder.ImageFolderPool`, which takes `on_unreadable`. They have no
+    test part.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`load_dataset`; another split.
+        OSError: a folder without images.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _require_folder(name, on_unreadable)
+    kind = name.partition(":")[0]
+    if kind in ("npy", "folder"):
+        if split == "test":
+            raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
+        if kind == "npy":
+            return mapped_samples(_path(name))
+        return ImageFolderPool(_path(name), on_unreadable=on_unreadable)
+    if kind == "npz":
+        path = _path(name)
+        return samples(read_npz(path), "x" if split == "train" else "x_test", path)
+    if name not in DATASET_NAMES:
+        raise unknown_name(name, POOL_NAMES)
+    data = load_dataset(name, data_root)
+    return data.train_x if split == "train" else data.test_x
+
+
+def _require_folder(name: str, on_unreadable: str) -> None:
+    if on_unreadable != "raise" and not name.startswith("folder:"):
+        raise ValueError(f"on_unreadable={on_unreadable!r} is for folder:PATH, got {name!r}")
+
+
+def _toy(name: str, seed: int) -> DataSplit:
+    """Points uniform on two arcs or two circles, without noise; as many of each class."""
+    rng = np.random.default_rng(seed)
+    total = _TOY_POOL + _TOY_TEST + _TOY_VAL
+    label = rng.permutation(np.arange(total) % 2)
+    if name == "moons":
+        angle = rng.uniform(0.0, np.pi, total)
+        outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        inner = np.stack([1.0 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
+    else:
+        angle = rng.uniform(0.0, 2.0 * np.pi, total)
+        outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        inner = _INNER_RADIUS * outer
+    x = torch.from_numpy(np.where(label[:, None] == 0, outer, inner)).float()
+    y = torch.from_numpy(label.astype(np.int64))
+    return _cut(x, y, [_TOY_POOL, _TOY_VAL, _TOY_TEST], 2, name)
+
+
+def _digits() -> DataSplit:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x = torch.from_numpy(data.images).float().div_(16.0).unsqueeze(1)
+    y = torch.from_numpy(data.target).long()
+    shuffled = torch.from_numpy(np.random.default_rng(_DIGITS_SPLIT_SEED).permutation(len(y)))
+    test = len(y) - _DIGITS_POOL - _DIGITS_VAL
+    return _cut(x[shuffled], y[shuffled], [_DIGITS_POOL, _DIGITS_VAL, test], 10, "digits")
+
+
+def _images(name: str, data_root: str | Path | None) -> DataSplit:
+    """The published training and test images; the last of the former are for validation."""
+    (train_x, train_y), test = read_images(name, data_root)
+    pool = len(train_y) - _IMAGES_VAL
+    if pool <= 0:
+        raise ValueError(
+            f"{name} in {data_root} has {len(train_y)} training images; the last {_IMAGES_VAL} are "
+            "for validation, which leaves none for the pool"
+        )
+    train, val = (train_x[:pool], train_y[:pool]), (train_x[pool:], train_y[pool:])
+    return _data_split(train, val, test, name)
+
+
+def _npz(path: Path, seed: int, name: str) -> DataSplit:
+    arrays = read_npz(path)
+    parts = {"train": labelled_samples(arrays, "x", "y", path)}
+    for part in ("val", "test"):
+        if f"x_{part}" in arrays or f"y_{part}" in arrays:
+            parts[part] = labelled_samples(arrays, f"x_{part}", f"y_{part}", path)
+    return _with_held_out(parts, seed, path, name)
+
+
+def _with_held_out(
+    parts: dict[str, tuple[Tensor, Tensor]], seed: int, path: Path, name: str
+) -> DataSplit:
+    """The parts "train", "val" and "test"; of the latter two those not given are drawn from train.
+
+    The pool keeps the order of train; what is drawn for the other parts is left out of its indices.
+    """
+    x, y = parts["train"]
+    for part, (other, _) in parts.items():
+        if other.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"{path}: train and {part} must hold samples of one shape, "
+                f"got {tuple(x.shape[1:])} and {tuple(other.shape[1:])}"
+            )
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(y)))
+    held_out = {}
+    for part, share in (("test", _TEST_SHARE), ("val", _VAL_SHARE)):
+        if part not in parts:
+            number = max(1, round(share * len(shuffled)))
+            chosen, shuffled = shuffled[:number], shuffled[number:]
+            held_out[part] = x[chosen], y[chosen]
+    kept = shuffled.sort().values
+    if len(kept) == 0:
+        raise ValueError(f"{path}: {len(y)} samples leave none for the pool")
+    parts = parts | held_out
+    return _data_split((x[kept], y[kept]), parts["val"], parts["test"], name)
+
+
+def _data_split(
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    name: str,
+) -> DataSplit:
+    """Samples and labels as they are; bytes are pixels, and become numbers in [0, 1]."""
+    scaled = [
+        (x.float().div_(255.0) if x.dtype == torch.uint8 else x, y) for x, y in (train, val, test)
+    ]
+    num_classes = 1 + max(int(y.max()) for _, y in scaled)
+    return DataSplit(*scaled[0], *scaled[1], *scaled[2], num_classes, name)
+
+
+def _cut(x: Tensor, y: Tensor, sizes: list[int], num_classes: int, name: str) -> DataSplit:
+    """Cut samples into pool, validation and test set, one after the other."""
+    (train_x, val_x, test_x), (train_y, val_y, test_y) = x.split(sizes), y.split(sizes)
+    return DataSplit(train_x, train_y, val_x, val_y, test_x, test_y, num_classes, name)

@@ -1,0 +1,119 @@
+"""What is read back is what was written: the SHA-256 of a folder's files, kept beside them.
+
+``.checksums.json`` has under "files" for every recorded file the digest of its content, and of
+the content before ("absent" where there was no file), which a kill between the two renames leaves
+there; and under "sha256" the digest of all these. A file that it does not name, as in a folder of
+an earlier version, is read as it is. Only who holds the folder's lock writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from vaal_ext.files.atomic import write_atomically
+from vaal_ext.files.reading import parse_json
+
+__all__ = ["is_edited", "is_lost", "read_recorded", "recorded", "write_recorded"]
+
+_RECORD = ".checksums.json"
+_ABSENT = "absent"
+
+# A file may be replaced between the reading of its record and its own.
+_TRIES = 3
+
+
+def write_recorded(path: Path, content: bytes) -> None:
+    """Replaces the file by `content`, whole or not at all, and records its digest before.
+
+    Nothing is written where both are there already.
+
+    Raises:
+        ValueError: the record is damaged. OSError: it cannot be written; it names the file.
+    """
+    digests = _read_record(path.parent)
+    known, before = digests.get(path.name), _digest_of(path)
+    mine = hashlib.sha256(content).hexdigest()
+    if before == mine and known is not None and known[:1] == [mine]:
+        return
+    if before is None:
+        kept = [_ABSENT] if known is None or _ABSENT in known else []
+    else:
+        kept = [before] if known is None or before in known else []
+    digests |= {path.name: list(dict.fromkeys([mine, *kept]))}
+    with write_atomically(path.parent / _RECORD, "w") as file:
+        json.dump({"files": digests, "sha256": _digest_of_all(digests)}, file, indent=2)
+        file.write("\n")
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+def read_recorded(path: Path, mend: str = "put back a copy of it") -> str:
+    """The text of the file, UTF-8, which is what was recorded if anything was.
+
+    Args:
+        path: the file.
+        mend: how to go on where it is damaged, for the message.
+
+    Raises:
+        ValueError: it is not what was written, or no UTF-8; or the record is damaged.
+        OSError: it cannot be read.
+    """
+    for attempt in range(_TRIES):
+        known = _read_record(path.parent).get(path.name)
+        content = path.read_bytes()
+        if known is None or hashlib.sha256(content).hexdigest() in known:
+            break
+        if attempt == _TRIES - 1:
+            raise ValueError(
+                f"{path} is damaged or was edited, it is not what was written: {mend}; or, if the "
+                f"change is meant, delete {path.parent / _RECORD}"
+            )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged, {error}: {mend}") from None
+
+
+def is_lost(path: Path) -> bool:
+    """Whether the file is not there although it was written: twice at least, since a kill before
+    the first time leaves a record alone."""
+    known = _read_record(path.parent).get(path.name)
+    return known is not None and _ABSENT not in known and not path.exists()
+
+
+def is_edited(path: Path) -> bool:
+    """Whether the file is there and is not what was recorded of it; False where nothing was."""
+    known, now = _read_record(path.parent).get(path.name), _digest_of(path)
+    return known is not None and now is not None and now not in known
+
+
+def recorded(path: Path, content: bytes) -> bool:
+    """Whether `content` is what the file had when it was last written."""
+    known = _read_record(path.parent).get(path.name, [])
+    return known[:1] == [hashlib.sha256(content).hexdigest()]
+
+
+def _digest_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _digest_of_all(digests: dict[str, list[str]]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _read_record(folder: Path) -> dict[str, list[str]]:
+    path = folder / _RECORD
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"))
+        digests: dict[str, list[str]] = record["files"]
+        if record["sha256"] != _digest_of_all(digests):
+            raise ValueError("it is not what was written")
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, {error}: delete it, and the files are read as they are"
+        ) from None
+    return digests

@@ -1,0 +1,1 @@
+"""How the perturbation r of a sample is found, and what is measured with it."""

@@ -1,0 +1,109 @@
+"""One batch through the network: samples in, the columns of their scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaal_ext.backend import load_backend
+from vaal_ext.network.inner_point import Encode, InnerPoint
+from vaal_ext.network.logits import LogitsFn, check_input, finite_rows, forward_of
+from vaal_ext.network.pixels import PixelScale
+from vaal_ext.network.state import Model
+from vaal_ext.perturbation.measure import Measure
+
+__all__ = ["AMP", "COLUMNS", "BatchRun", "BatchScores", "Mode"]
+
+AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# The clean posterior's summary, the measure and where it failed, and whether all of it was finite.
+COLUMNS = ("pseudo_label", "entropy", "margin", "value", "failed", "finite")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How the network runs: `amp` None, "bf16" or "fp16"; inputs [B, C, H, W] in channels_last."""
+
+    amp: str | None = None
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        return (self.amp or "float32") + (" channels_last" if self.channels_last else "")
+
+
+class BatchScores(NamedTuple):
+    """What a batch came to, on the device.
+
+    Attributes:
+        table: float64 [B, 6], the columns `COLUMNS`: one copy to the host for everything, and
+            float64 holds every label exactly. The value is NaN where nothing but the posterior was
+            asked for.
+        logits: [B, C], the clean ones.
+    """
+
+    table: Tensor
+    logits: Tensor
+
+    def column(self, name: str) -> Tensor:
+        """float64 [B], one of `COLUMNS`."""
+        return self.table[:, COLUMNS.index(name)]
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """Runs batches through the network.
+
+    Attributes:
+        model, logits_fn: see :func:`vaal_ext.ldr_scores`.
+        device: where the network runs.
+        measure: what is measured of a batch.
+        backend: "fused" or "reference", for the posterior's summary.
+        pixels: what turns uint8 samples into the network's input, or None where they are floating.
+        encode: what comes before the point that is perturbed, or None where that is the input.
+        mode: the number format and memory format.
+    """
+
+    model: Model
+    logits_fn: LogitsFn | None
+    device: torch.device
+    measure: Measure
+    backend: str
+    pixels: PixelScale | None
+    encode: Encode | None = None
+    mode: Mode = Mode()
+
+    def check(self, x: Tensor) -> None:
+        """TypeError or ValueError where x is no [B, ...]: uint8 with `pixels`, else floating."""
+        if self.pixels is not None:
+            self.pixels.check(x)
+        elif self.encode is None:
+            check_input(x)
+
+    def __call__(self, x: Tensor, index: Tensor) -> BatchScores:
+        """x [B, ...] on any device, B >= 1; index int64 [B] likewise: it keys their starts."""
+        x = x.detach().to(self.device)  # bytes as bytes
+        if self.pixels is not None:
+            x = self.pixels.input(x)
+        if self.mode.channels_last:
+            # Not x.contiguous(): it leaves the strides of a single channel as they are, and by
+            # these torch chooses its kernels.
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+        model, mask = self.model, None
+        if self.encode is not None:
+            inner = InnerPoint.of(self.encode, x)
+            model, x, mask = inner.model_from(model), inner.point, inner.mask
+        forward = forward_of(model, self.logits_fn, AMP[self.mode.amp])
+        logits, value, failed = self.measure.run(forward, x, index.to(self.device), mask)
+        with torch.no_grad():
+            summary = load_backend(self.backend).posterior_summary(logits)
+            finite = finite_rows(logits)
+            if value is None or failed is None:
+                value = torch.full_like(summary[1], torch.nan)
+                failed = torch.zeros_like(finite)
+            else:
+                finite = finite & ~torch.isnan(value)
+            columns = (*summary, value, failed, finite)
+            return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)
