@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
-from vaal_ext.perturbation.fisher import input_gradient
+from vaal_ext.perturbation.gradient import input_gradient
 from vaal_ext.perturbation.ldr import find
 from vaal_ext.perturbation.search import SearchSettings, Starts
 

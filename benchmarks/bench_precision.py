@@ -28,7 +28,7 @@ from torch import Tensor
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import LDRScorer
-from vaal_ext.pool.plan import AMP
+from vaal_ext.pool.batch_run import AMP
 from vaal_ext.pool.trials import rank_correlation
 from vaal_ext.reference import random_perturb
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from trained import Trained
 
 from vaal_ext import ops
-from vaal_ext.perturbation.fisher import recorded
+from vaal_ext.perturbation.gradient import recorded
 from vaal_ext.perturbation.ldr import LDR
 from vaal_ext.perturbation.search import SearchSettings
 

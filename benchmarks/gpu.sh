@@ -106,7 +106,7 @@ for each in $steps; do
             ;;
         tests)
             # Only the files with tests for a device: the others may need packages that are not here.
-            files=$(grep -l 'pytest.mark.gpu' python_tests/test_*.py)
+            files=$(grep -l 'pytest.mark.gpu' python_tests/*/test_*.py)
             # shellcheck disable=SC2086
             step tests 420 "$python" -m pytest -m gpu $files
             ;;

@@ -1,7 +1,7 @@
 // exp, expm1, log, log1p and sin/cos on a register: the math policy M of csrc/math on the CPU.
 //
 // Errors against correctly rounded results are below 2 ulp over the ranges the formulas use
-// (python_tests/test_ops_accuracy.py measures what comes out of the ops). NaN passes through.
+// (python_tests/ops/test_ops_accuracy.py measures what comes out of the ops). NaN passes through.
 #pragma once
 
 #include "simd.h"

@@ -22,7 +22,7 @@
 //   deepfool_step K + 1 + 1 an element of a sample, whose K rows are the gradients of K classes
 //   fisher_product 2 + 1     fisher_direction 1 + 1
 //
-// python_tests/test_cuda_traffic.py counts them.
+// python_tests/cuda/test_cuda_traffic.py counts them.
 #pragma once
 
 #include <algorithm>

@@ -111,7 +111,7 @@ def test_a_shell_takes_the_next_command_as_it_is_printed(place, capsys):
     begin("it's; $HOME *")
     line = capsys.readouterr().out.splitlines()[-1].removeprefix("next: vaal-ext ")
     script = f"{shlex.quote(sys.executable)} -m vaal_ext {line}"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "answers to 5 images" in done.stdout

@@ -14,7 +14,7 @@ from small_pool import SETTINGS, Network, expected_choice, expected_scores, samp
 
 from vaal_ext.integrations.query import LDRQuery
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LIBRARIES = {
     "baal": ["baal"],
     "deepal": [],

@@ -1,6 +1,6 @@
 """What the CUDA kernels take of a multiprocessor, from the build's report.
 
-python python_tests/cuda_resources.py      rewrites csrc/cuda/resources.csv for this nvcc
+python python_tests/cuda/cuda_resources.py      rewrites csrc/cuda/resources.csv for this nvcc
 
 The table has one line a kernel template and type of the arithmetic: the number of its instances,
 the most registers a thread of any of them uses on each architecture, and the most static shared
@@ -19,7 +19,7 @@ from pathlib import Path
 from vaal_ext import _C
 from vaal_ext.ops import _library
 
-TABLE = Path(__file__).resolve().parent.parent / "csrc" / "cuda" / "resources.csv"
+TABLE = Path(__file__).resolve().parents[2] / "csrc" / "cuda" / "resources.csv"
 REPORT = _library.CUDA_LIBRARY.parent / "_ops_cuda.resources.txt"
 KEY = ("kernel", "arithmetic")
 WORST = ("instances", "shared_bytes", "stack_bytes", "spill_bytes")

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from vaal_ext import LDRScorer, select
 from vaal_ext.pool import plan as execution
-from vaal_ext.pool.trials import Mode
+from vaal_ext.pool.batch_run import Mode
 
 
 class Through(Network):

@@ -112,7 +112,7 @@ def test_sigkill(name, moment, when, tmp_path, whole):
     arguments = [repr(settings), out, torch.get_num_threads(), name, moment, when]
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, *map(str, arguments)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vaal_ext.cuda.memory import MemoryGrowth, available_memory, read_proc
-from vaal_ext.pool.trials import Mode, choose_batch_size, choose_mode, rank_correlation
+from vaal_ext.pool.batch_run import Mode
+from vaal_ext.pool.trials import choose_batch_size, choose_mode, rank_correlation
 
 PLAIN, LAST, BF16 = Mode(), Mode(None, True), Mode("bf16")
 

@@ -8,7 +8,7 @@ import torch
 
 from vaal_ext import ops, reference
 
-MATH = Path(__file__).resolve().parent.parent / "csrc" / "math"
+MATH = Path(__file__).resolve().parents[2] / "csrc" / "math"
 
 # Random123's kat_vectors for philox4x32-10: counter, key, result.
 KNOWN_ANSWERS = [

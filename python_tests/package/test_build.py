@@ -18,7 +18,7 @@ import vaal_ext
 from vaal_ext import _C
 from vaal_ext.ops import _library
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _C.build_config()
 AUDIT = Path(sys.executable).parent / "torch-abi-audit"
 needs_cuda_library = pytest.mark.skipif(

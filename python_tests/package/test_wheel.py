@@ -17,9 +17,14 @@ import torch
 
 pytestmark = pytest.mark.wheel
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OTHER_TORCH = "2.13.0"
-SMOKE = ("test_ops.py", "test_roughness.py", "test_selection.py", "test_vat.py")
+SMOKE = (
+    "ops/test_ops.py",
+    "perturbation/test_roughness.py",
+    "strategies/test_selection.py",
+    "perturbation/test_vat.py",
+)
 PACKAGES = ("torch", "torchvision")  # whose pins in constraints.txt are for the torch in use
 
 
