@@ -13,6 +13,7 @@ took over two minutes has no other.
     vaal               as the strategy is: the direct search, screened
     vaal, one step     the same with num_iters=1: a step more after the first, screened too
     vaal, unscreened   LDR for the whole pool
+    vaal, amp auto     the same with amp="auto": number and memory format by trial
     vaal, Ip 5         the power iteration from a random start, 5 finite differences, unscreened
     published VAT      its loop (vat_loops.py), Ip 5, and the same picks
     BADGE, CoreSet, TypiClust  of scikit-activeml, on the inputs of the last layer
@@ -117,6 +118,7 @@ def contestants(network: Trained, classes: int, eps: float) -> dict[str, Query]:
             network, classes, "vaal", eps=eps, percentile=PERCENTILE, num_iters=1
         ),
         "vaal, unscreened": unscreened(network, classes, eps=eps),
+        "vaal, amp auto": unscreened(network, classes, eps=eps, amp="auto"),
         "vaal, Ip 5": unscreened(network, classes, eps=eps, **differences),
         "published VAT": published(network, classes, eps),
     }

@@ -1,6 +1,8 @@
 """The pool scorer where something goes wrong, or is asked for in a wrong way."""
 
+import inspect
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext import LDRScorer, ldr_scores, progress
+import vaal_ext
+from vaal_ext import LDRScorer, ldr_scores, ops, progress
 from vaal_ext.scorer import posterior_scores
 from vaal_ext.selection import select
 
@@ -259,3 +262,18 @@ def test_a_quiet_run_warns_of_nothing(backend):
         warnings.simplefilter("error")
         scorer = LDRScorer(network(), eps=1.0, backend=backend)
         scorer.score(DataLoader(TensorDataset(normal(9)), batch_size=4), progress=False)
+
+
+def test_from_a_pool_to_an_op_it_is_seven_frames(monkeypatch):
+    # Who reads a traceback, or the code from the top down, has that many functions to hold in mind.
+    found = []
+
+    def op(logits):
+        package = str(Path(vaal_ext.__file__).parent)
+        found.append([f.filename for f in inspect.stack() if f.filename.startswith(package)])
+        return fisher_direction(logits)
+
+    fisher_direction = ops.fisher_direction
+    monkeypatch.setattr(ops, "fisher_direction", op)
+    LDRScorer(nn.Linear(4, 3), eps=0.1, look=False).score(torch.ones(5, 4), progress=False)
+    assert [len(frames) for frames in found] == [6]  # and the op
