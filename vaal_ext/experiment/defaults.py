@@ -37,8 +37,8 @@ class Settings:
     vat_steps: int | None = None  # in place of `steps`; None: the same
 
 
-# "paper" names the section of the paper a number comes from. The rest was tried out on validation
-# validation accuracy, or is custom: benchmarks/RESULTS.md, "How the settings were chosen", has it.
+# "paper" names the section of the paper a number comes from. The rest is custom, or was tried out:
+# benchmarks/RESULTS.md, "How the settings were chosen".
 _TOY = Settings(
     learning_rate=1e-3,  # Adam's default
     steps=100,
