@@ -17,7 +17,7 @@ from test_datasets import assert_well_formed
 from vaal_ext.datasets.load import load_dataset
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.models import PaperCNN, model_for
-from vaal_ext.settings import settings_for
+from vaal_ext.radius import rms_length
 
 image_module = pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")
@@ -118,7 +118,7 @@ def test_folders_that_do_not_do(tmp_path):
 
 
 def test_a_run_on_a_folder(tmp_path, monkeypatch):
-    write_images(tmp_path / "images", 12)
+    x, _ = write_images(tmp_path / "images", 12)
     monkeypatch.chdir(tmp_path)
     config = RunConfig(
         "folder:images", "vaal", rounds=1, initial=4, query_size=3, steps=1, num_iters=1,
@@ -127,7 +127,7 @@ def test_a_run_on_a_folder(tmp_path, monkeypatch):
     run(config, tmp_path / "run", progress=False)
     saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert saved["dataset"] == f"folder:{tmp_path / 'images'}"  # from anywhere
-    assert saved["eps"] == settings_for("folder:images").eps
+    assert saved["eps"] == float(f"{0.02 * rms_length(x):.3g}")
     # Other pictures under the same name are another run.
     image = image_module.new("RGB", (9, 8))
     image.save(tmp_path / "images" / "ant" / "000.png")

@@ -23,6 +23,11 @@ def place(tmp_path, monkeypatch):
     return go_to_images(tmp_path, monkeypatch)
 
 
+def edit_settings(**changes: str) -> None:
+    path = Path("project/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize("table", ["queries.csv", "labels.csv", "trainings.csv"])
 def test_a_lost_table_is_missed(table, place, capfd):
     """Each was written twice: after the first time a kill may have left the record alone."""
@@ -48,6 +53,72 @@ def test_a_labelled_image_that_cannot_be_read_is_listed(place, capfd):
     said = capfd.readouterr()
     assert "warning: 1 labelled images cannot be read, and are left out" in said.err
     assert broken in said.err
+
+
+def test_images_that_were_left_out_are_missed_once_that_is_no_longer_asked_for(place, capfd):
+    begin(on_unreadable="skip", held_out="0")
+    step("label", fill_in(1))
+    broken = Path("images", rows("project/query_1.csv")[0]["image"])
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    step("train")
+    edit_settings(on_unreadable="raise")
+    command = ["train", "--project", "project"]
+    refuse(place, capfd, command, f"{broken} is no readable image", begun=True)
+    step("label", "project/query_1.csv")
+    assert capfd.readouterr().out.endswith("next: vaal-ext train --project project\n")
+    edit_settings(on_unreadable="skip")
+    step("train")
+    assert "training 1 was on these labels: nothing to do" in capfd.readouterr().out
+    edit_settings(on_unreadable="raise")
+    broken.write_bytes(whole)
+    for _ in range(2):
+        step("train")
+    assert "training 2 was on these labels: nothing to do" in capfd.readouterr().out
+    assert [row["labels"] for row in rows("project/trainings.csv")] == ["4", "5"]
+    assert Path("project/weights_1.pt").exists()
+
+
+@pytest.mark.parametrize("evaluated", [{"held_out": "0.5"}, {"test": "folder:test"}])
+def test_where_nothing_was_left_out_the_training_stays(evaluated, place, capfd):
+    write_images(Path("test/dark"), ["00.jpg"])
+    begin(on_unreadable="skip", **evaluated)
+    step("label", fill_in(1))
+    step("train")
+    edit_settings(on_unreadable="raise")
+    step("train")
+    assert "training 1 was on these labels: nothing to do" in capfd.readouterr().out
+
+
+def test_an_image_of_the_test_folder_that_cannot_be_read_is_listed(place, capfd):
+    write_images(Path("test/dark"), ["00.jpg", "02.jpg"])
+    Path("test/dark/02.jpg").write_bytes(b"")
+    begin(on_unreadable="skip", test="folder:test")
+    step("label", fill_in(1))
+    step("train")
+    said = capfd.readouterr()
+    assert "warning: 1 images of the test folder cannot be read, and are left out" in said.err
+    assert "02.jpg" in said.err
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "message"),
+    [
+        (["dim/00.jpg"], (8, 8), "must be named as the project's classes, got dim"),
+        (["00.jpg"], (8, 8), "must be named as the project's classes, got 00.jpg"),
+        (["dark/00.jpg"], (8, 9), "must have the shape of the project's, [3, 8, 8], got [3, 8, 9]"),
+        ([], (8, 8), "there is no image in"),
+    ],
+)
+def test_a_test_folder_that_is_no_good_is_found_before_anybody_labels(
+    files, size, message, place, capfd
+):
+    Path("test").mkdir()
+    write_images(Path("test"), files, size=size)
+    assert begin(test="folder:test") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("project").exists()
 
 
 def test_a_beginning_that_failed_takes_what_is_given_next(place, capfd):

@@ -31,6 +31,7 @@ from vaal_ext.cli.app import main
 from vaal_ext.labelling import handout, steps
 from vaal_ext.labelling.project import Project
 from vaal_ext.locked import FolderInUseError
+from vaal_ext.pool import first_batch
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
@@ -81,6 +82,18 @@ def test_three_rounds(place, capsys):
     assert all(float(row["ldr"]) >= 0 and row["guess"] in CLASSES for row in scored)
     # 23 and then 18 samples, upward from rank 90: the first candidate is the least above it.
     assert all(float(scored[i]["percentile_rank"]) > 90 for i in (0, 5))
+
+
+def test_the_first_network_that_chooses_is_looked_at(place, monkeypatch):
+    seen = []
+    monkeypatch.setattr(first_batch, "look_at_network", lambda *_: seen.append(len(seen)))
+    begin()
+    for number in (1, 2, 3):
+        assert len(seen) == min(number - 1, 1)
+        step("label", fill_in(number))
+        step("train")
+        step("query")
+    assert len(seen) == 1
 
 
 def test_the_weights_are_for_score(place, monkeypatch):

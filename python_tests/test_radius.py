@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_type_hints
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaal_ext
-from vaal_ext.cli.run import run
-from vaal_ext.radius import lengths_for, rms_length
+from vaal_ext.cli.app import main
+from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.radius import lengths_for, radius_of_all, rms_length
 from vaal_ext.settings import settings_for
 
 
@@ -81,10 +83,75 @@ def test_pixels():
         vaal_ext.small_radius(pixels.float(), normalize=(0, 1))
 
 
-def test_run_says_which_length_it_takes_on_ones_own_data():
-    (option,) = get_type_hints(run, include_extras=True)["eps"].__metadata__
-    assert settings_for("npz:x.npz").eps == settings_for("folder:x").eps == 0.1
-    assert "for npz: and folder: 0.1 unless given" in option.help
+def test_the_radius_of_all_samples_does_not_depend_on_how_they_are_cut():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3000, 4, 5, generator=generator)
+    assert rms_length(x) != rms_length(x[:2000])
+    parts = x[torch.randperm(3000, generator=generator)].split([100, 1500, 1400])
+    assert radius_of_all(parts) == radius_of_all([x]) == float(f"{0.02 * rms_length(x):.3g}")
+    with pytest.raises(ValueError, match="0 throughout"):
+        radius_of_all([torch.zeros(3, 2), torch.zeros(1, 2)])
+
+
+SMALL = {
+    "rounds": 1, "initial": 4, "query_size": 2, "steps": 2, "device": "cpu", "backend": "reference",
+}  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[str, float]:
+    """A data set whose split the seed draws, and a fiftieth of the length of its samples."""
+    x = torch.randn(90, 7, generator=torch.Generator().manual_seed(0))
+    x *= torch.arange(1, 91)[:, None]
+    np.savez(tmp_path / "own.npz", x=x.numpy(), y=np.arange(90) % 3)
+    return f"npz:{tmp_path / 'own.npz'}", float(f"{0.02 * rms_length(x):.3g}")
+
+
+def settings_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())["config"]
+
+
+def test_a_run_on_ones_own_data_measures_its_radius(own, tmp_path, capsys):
+    dataset, eps = own
+    assert eps > 1
+    for seed in (0, 1):  # alike, so that a report averages them
+        run(RunConfig(dataset, "vaal", seed=seed, **SMALL), tmp_path / f"r{seed}")
+        assert settings_of(tmp_path / f"r{seed}")["eps"] == eps
+        assert f", eps {eps:g} (a fiftieth of the samples' length)\n" in capsys.readouterr().out
+    steps = {"method": "finite-difference", "num_iters": 1}
+    for name, given, lengths in (
+        ("a", steps, (eps, float(f"{eps / 10:.3g}"))),
+        ("b", {"eps": 0.5, **steps}, (0.5, 0.05)),
+        ("c", {"xi": 0.3, **steps}, (eps, 0.3)),
+        ("d", {"eps": 0.5}, (0.5, None)),
+    ):
+        run(RunConfig(dataset, "vaal", **given, **SMALL), tmp_path / name, progress=False)
+        saved = settings_of(tmp_path / name)
+        assert (saved["eps"], saved["xi"]) == lengths
+    for name, strategy in ((dataset, "random"), ("moons", "vaal")):  # as the table has them
+        run(RunConfig(name, strategy, **SMALL), tmp_path / strategy)
+        assert settings_of(tmp_path / strategy)["eps"] == settings_for(name).eps
+        assert "fiftieth" not in capsys.readouterr().out
+
+
+def test_a_begun_run_keeps_its_radius(own, tmp_path, capsys):
+    """One that an earlier version began has 0.1, and is told no other length."""
+    for dataset, folder in ((own[0], tmp_path / "own"), ("moons", tmp_path / "moons")):
+        run(RunConfig(dataset, "vaal", eps=0.1, **SMALL), folder, progress=False)
+        run(RunConfig(dataset, "vaal", **SMALL), folder)
+        assert "finished before" in (out := capsys.readouterr().out)
+        assert "fiftieth" not in out
+        with pytest.raises(ValueError, match=r"eps is 0\.1 there and 0\.3 here"):
+            run(RunConfig(dataset, "vaal", eps=0.3, **SMALL), folder, progress=False)
+
+
+def test_data_without_a_length_need_one_given(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    np.savez("zero.npz", x=np.zeros((40, 3)), y=np.arange(40) % 2)
+    assert main(["run", "--dataset", "npz:zero.npz", "--strategy", "vaal", "--out", "run"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "eps cannot be measured, the samples must not be 0 throughout" in line
+    assert not Path("run").exists()
 
 
 def test_lengths_that_can_be_given_again():

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from vaal_ext.deepfool import deepfool
+from vaal_ext.experiment.loop import RunConfig, run
+from vaal_ext.pool import first_batch
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.roughness import ldr_scores
 from vaal_ext.selection import select
@@ -43,6 +45,39 @@ def context():
 
 def query(strategy: Strategy, model, pool, n, context) -> np.ndarray:
     return strategy.pick(strategy.score(model, pool, context), n, context)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often a network has been looked at, counted in its length."""
+    found, whole = [], first_batch.look_at_network
+
+    def look(*arguments):
+        found.append(arguments)
+        whole(*arguments)
+
+    monkeypatch.setattr(first_batch, "look_at_network", look)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "random"])
+def test_a_pool_is_looked_at_unless_the_context_says_not(name, model, pool, context, looks):
+    strategy = make_strategy(name, **_SETTINGS[name])
+    scores = [strategy.score(model, pool, context)]
+    assert len(looks) == 1
+    scores.append(strategy.score(model, pool, replace(context, look=False)))
+    assert len(looks) == 1
+    for column in ("ldr", "pseudo_label", "entropy"):
+        assert np.array_equal(*(getattr(s, column) for s in scores), equal_nan=True)
+
+
+def test_a_run_looks_at_its_network_once(tmp_path, looks):
+    config = RunConfig(
+        "moons", "vaal", rounds=3, initial=4, query_size=2, steps=2, device="cpu",
+        backend="reference",
+    )  # fmt: skip
+    run(config, tmp_path / "run", progress=False)
+    assert len(looks) == 1
 
 
 def test_every_strategy_has_settings_here():

@@ -251,6 +251,7 @@ def deepfool_scores(
     backend: str = "fused",
     sample_index: Tensor | None = None,
     progress: bool = True,
+    look: bool = True,
 ) -> PoolScores:
     """The norm of every pool sample's perturbation, in batches: `.perturbation_norm`, ldr all NaN.
 
@@ -274,6 +275,7 @@ def deepfool_scores(
         on_nonfinite=on_nonfinite,
         backend=backend,
         measure="perturbation_norm",
+        look=look,
     )
     scores, unreached = run.score(pool, sample_index, progress)
     if unreached:

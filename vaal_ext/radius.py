@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from vaal_ext.forward import check_input, flattened
 from vaal_ext.pool.batches import pool_size, spread_samples
 from vaal_ext.pool.pixels import PixelScale
 
-__all__ = ["lengths_for", "rms_length", "small_radius"]
+__all__ = ["lengths_for", "radius_of_all", "rms_length", "small_radius"]
 
 # A fiftieth of the length of a sample. Up to a thirtieth LDR finds wrong pseudo labels as well as
 # it ever does, at a tenth it is worse, at two fifths it is chance (`vaal-ext reproduce radius`).
@@ -19,6 +20,9 @@ _FRACTION = 0.02
 
 # Of a pool: the standard error of its length is a sixteenth of the spread of its samples' lengths.
 _MOST_SAMPLES = 256
+
+# Of a data set, at a time: their squares take memory.
+_AT_A_TIME = 1024
 
 
 def rms_length(x: Tensor) -> float:
@@ -72,10 +76,20 @@ def small_radius(pool: Any, *, normalize: Any = None) -> float:
         pixels = PixelScale(normalize)
         pixels.check(x)
         x = pixels.input(x)
-    length = rms_length(x)
-    if length == 0:
-        raise ValueError("the samples must not be 0 throughout: there is no length to measure by")
-    return _FRACTION * length
+    return _fraction_of(rms_length(x))
+
+
+def radius_of_all(parts: Iterable[Tensor]) -> float:
+    """:func:`small_radius` of all samples in `parts`, each [N, ...], rounded to three digits.
+
+    However a data set is cut into these parts, its radius is the same. Errors: see there.
+    """
+    squares, count = 0.0, 0
+    for part in parts:
+        for x in part.split(_AT_A_TIME):
+            squares += len(x) * rms_length(x) ** 2
+            count += len(x)
+    return _three_digits(_fraction_of((squares / count) ** 0.5))
 
 
 def lengths_for(
@@ -97,6 +111,12 @@ def lengths_for(
     if eps is None:
         eps = _three_digits(small_radius(pool, normalize=normalize))
     return eps, _three_digits(eps / 10) if xi is None else xi
+
+
+def _fraction_of(length: float) -> float:
+    if length == 0:
+        raise ValueError("the samples must not be 0 throughout: there is no length to measure by")
+    return _FRACTION * length
 
 
 def _three_digits(length: float) -> float:

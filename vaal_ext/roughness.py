@@ -15,7 +15,7 @@ from vaal_ext.backend import load_backend
 from vaal_ext.checks import refuse_transforms
 from vaal_ext.forward import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.model_state import Model, borrowed, unwrapped
-from vaal_ext.pool.batches import pool_size
+from vaal_ext.pool.batches import has_parts, pool_size
 from vaal_ext.pool.distributed import group_size, score_together
 from vaal_ext.pool.execution import Execution
 from vaal_ext.pool.inner_point import Encode
@@ -182,6 +182,8 @@ class LDRScorer:
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.
+        look: False scores without the looks below: for the later queries of a loop, where the first
+            one has told what they would.
 
     Before its first pool is scored the scorer tries the network on at most 64 samples (those of the
     first batch), and warns where it gives probabilities, is random in eval mode, lets a sample's
@@ -225,6 +227,7 @@ class LDRScorer:
         cuda_graph: bool | str = "auto",
         on_nonfinite: str = "raise",
         sign: str = "paper",
+        look: bool = True,
     ) -> None:
         self._run = PoolRun(
             model,
@@ -241,6 +244,7 @@ class LDRScorer:
             cuda_graph=cuda_graph,
             on_nonfinite=on_nonfinite,
             backend=backend,
+            look=look,
         )
 
     def __repr__(self) -> str:
@@ -273,21 +277,22 @@ class LDRScorer:
         """Scores every sample of the pool; memory for four batches and 64 bytes a sample.
 
         With `above` LDR is given only for the samples that rank above that percentile, which is all
-        that a query needs, and is computed for few others. One forward over the pool gives, beside
-        the summary of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is
-        nearly proportional while eps is small. Samples are scored in falling order of λ, in steps,
-        until the largest LDR/λ so far, times the λ of the next one, no longer reaches the
-        threshold. Then so many of the rest are scored, drawn at random, that were more than `miss`
-        of the candidates among it the draw would have shown one in 95 of 100 pools. If it shows
-        one, or if two thirds of the pool were scored before that, all are scored, and a warning
-        says so. A small pool, of which that would take most, is scored whole at once.
+        that a query needs, and is computed for few others. A clean forward gives, beside the
+        summary of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is nearly
+        proportional while eps is small. Samples are scored in falling order of λ, in steps, until
+        the largest LDR/λ so far, times the λ of the next one, no longer reaches the threshold. So
+        many more are drawn at random from the whole pool and scored in any case, that were more
+        than `miss` of the candidates left out they would show one in 95 of 100 pools. If they do,
+        or if two thirds of the pool were scored before that, all are scored, and a warning says so.
+        A small pool, of which that would take most, is scored whole at once, and so is one from a
+        DataLoader whose sampler leaves samples out.
 
         A pool is read twice at most, the second time only where it is scored, with memory for 80
-        bytes a sample instead of 64. The clean forward of what is scored is run again, for its
-        gradient; nothing else is. What a sample is scored as does not depend on `above`, to
-        rounding. With seed and pool the samples drawn are fixed, whatever the batch size and
-        however many processes. (A sample whose logits are finite at x and not at x + r has a part
-        in posterior_mean here.)
+        bytes a sample instead of 64. The clean forward of what is scored and was not drawn is run
+        again, for its gradient; nothing else is. What a sample is scored as does not depend on
+        `above`, to rounding. With seed and pool the samples drawn are fixed, whatever the batch
+        size and however many processes. (A sample whose logits are finite at x and not at x + r may
+        have a part in posterior_mean here.)
 
         Names of the samples (see :class:`vaal_ext.PoolScores`) take 4 bytes a letter of the longest
         of them besides, for each sample: NumPy gives every text of an array the same room.
@@ -331,7 +336,7 @@ class LDRScorer:
         if above is not None:
             settings = cast(PowerIteration, run.probe)
             require_screen(settings, above, miss)
-            if screen_pays(pool_size(pool), above, miss, settings):
+            if has_parts(pool) and screen_pays(pool_size(pool), above, miss, settings):
                 screen = float(above), float(miss)
         if group_size(group) > 1:
             scores, flat, scored = score_together(run, pool, sample_index, progress, group, screen)

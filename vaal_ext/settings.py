@@ -51,7 +51,8 @@ _TOY = Settings(
     query_size=10,  # paper, IV.A
 )
 
-# A starting point for data of your own: features of about unit scale, or pixels in [0, 1].
+# A starting point for data of your own: features of about unit scale, or pixels in [0, 1]. For a
+# query by vaal eps and xi are measured instead, see ``experiment.config.with_lengths``.
 _OWN = Settings(
     learning_rate=1e-3,
     steps=500,

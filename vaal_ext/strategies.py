@@ -49,7 +49,9 @@ class QueryContext:
     only source of randomness; ``val_accuracy``, in 0..1, is that of the network on the validation
     set; the pool is scored ``batch_size`` samples at a time on the device of
     the model, with a bar if ``progress``; ``n`` is how many samples will be picked, where that is
-    known when the pool is scored: then a strategy need not score what cannot be among them.
+    known when the pool is scored: then a strategy need not score what cannot be among them. With
+    ``look`` False the scoring goes without the looks at the pool's first samples, see
+    :class:`vaal_ext.LDRScorer`.
     """
 
     sample_index: np.ndarray
@@ -59,6 +61,7 @@ class QueryContext:
     batch_size: int = 256
     progress: bool = False
     n: int | None = None
+    look: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class _Posterior(Strategy):
             sample_index=torch.from_numpy(context.sample_index),
             batch_size=context.batch_size,
             progress=context.progress,
+            look=context.look,
         )
 
 
@@ -200,6 +204,7 @@ class Vaal(Strategy):
             **self._power_iteration(),
             seed=context.seed,
             batch_size=context.batch_size,
+            look=context.look,
         )
         index = torch.from_numpy(context.sample_index)
         return query.scores(scorer, pool, n, sample_index=index, progress=context.progress)
@@ -245,6 +250,7 @@ class Dfal(Strategy):
             sample_index=torch.from_numpy(context.sample_index),
             batch_size=context.batch_size,
             progress=context.progress,
+            look=context.look,
         )
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:

@@ -206,12 +206,12 @@ def _open(path: Path, given: dict[str, Any]) -> Project:
         config = ProjectConfig.from_settings(
             given if there is None else there.config.settings() | given
         )
-        # Images and network are tried before there is a project.
+        # Images, network and test folder are tried before there is a project.
         images = ImageFiles(
             Path(config.images), config.image_size, on_unreadable=config.run.on_unreadable
         )
         images.shape  # noqa: B018  which reads an image
-        Learner(config, images, _network(config))
+        Learner(config, images, _network(config)).require_test()
         project = Project.begin(path, config) if there is None else there.with_config(config)
     has = project.config.settings()
     for name, value in ProjectConfig.from_settings(has | given).settings().items():

@@ -59,7 +59,7 @@ def run(
         float | None,
         typer.Option(
             help="Length of the perturbation, in units of the network's input; for npz: and "
-            "folder: 0.1 unless given, which is not measured on the data as score's is."
+            "folder: a fiftieth of the samples' length unless given."
         ),
     ] = None,
     num_iters: NumIters = None,

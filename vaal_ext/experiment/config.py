@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from vaal_ext.checks import plain_number, require_int, require_positive
+from vaal_ext.datasets.load import DataSplit
+from vaal_ext.radius import lengths_for, radius_of_all
 from vaal_ext.settings import run_settings
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
 from vaal_ext.vat import VatSettings
@@ -21,6 +23,7 @@ __all__ = [
     "as_begun",
     "config_differences",
     "with_defaults",
+    "with_lengths",
 ]
 
 # With "vat_" in front, the fields of VatSettings.
@@ -54,7 +57,8 @@ class RunConfig:
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
         eps, method, num_iters, xi, percentile, order, class_prior, sign: of the strategy ``vaal``.
-            The method is "direct" where it is None, and xi is for "finite-difference" alone.
+            The method is "direct" where it is None, and xi is for "finite-difference" alone. On
+            data of one's own eps and xi are measured, see :func:`with_lengths`.
         twins: of the strategy ``dfal``, where it is True by default; None for the others.
         vat_weight, vat_eps, vat_method, vat_num_iters, vat_xi, vat_decay: of the regulariser, see
             :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``, and the
@@ -246,18 +250,43 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_begun(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
-    """`config` with what it leaves open of the searches as a run that was begun has it.
+    """`config` with what it leaves open of the searches and of eps as a run that was begun has it.
 
     `begun` are its settings as ``config.json`` has them. A default that came with a later version
     does not change a run of before.
     """
     old = with_defaults(begun)
+    if config.eps is None:
+        config = replace(config, eps=old["eps"])
     for search in _SEARCHES:
         method = getattr(config, search["method"])
         if method in (None, old[search["method"]]):
             names = [name for name in search.values() if getattr(config, name) is None]
             config = replace(config, **{name: old[name] for name in names})
     return config
+
+
+def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
+    """`config` with the lengths that a query by ``vaal`` has on data of one's own, where it leaves
+    them open: eps is :func:`vaal_ext.small_radius` of the data, and xi a tenth of eps.
+
+    All samples are measured, not the pool alone: which of them are in the pool may hang on the
+    seed, and runs that differ in their seed have the same settings. Data sets with a name have
+    their lengths in the table. ValueError where there is nothing to measure.
+    """
+    own = config.dataset.startswith(("npz:", "folder:"))
+    if not own or config.strategy.partition("+")[0] != "vaal":
+        return config
+    eps = config.eps
+    if eps is None:
+        try:
+            eps = radius_of_all([data.train_x, data.val_x, data.test_x])
+        except ValueError as error:
+            raise ValueError(
+                f"{config.dataset}: eps cannot be measured, {error}. Give it"
+            ) from error
+    _, xi = lengths_for(None, eps, config.xi)
+    return replace(config, eps=eps, xi=xi if config.method == "finite-difference" else config.xi)
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

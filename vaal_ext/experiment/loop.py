@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vaal_ext.backend import load_backend
 from vaal_ext.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import ResolvedConfig, RunConfig, as_begun
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig, as_begun, with_lengths
 from vaal_ext.experiment.folder import RunFolder, begun_with
 from vaal_ext.experiment.resume import taken_up
 from vaal_ext.experiment.state import Round, State, Twins
@@ -78,7 +78,8 @@ def run(
         except ValueError:  # damaged: mended, or refused, where the folder begins
             pass
         else:
-            config = as_begun(given, begun).resolved()
+            given = as_begun(given, begun)
+            config = given.resolved()
     config.make_strategy()  # which refuses bad settings before any data are read
     load_backend(config.backend)
     split_seed = stream_seed(config.seed, Stream.SPLIT)
@@ -89,6 +90,8 @@ def run(
         progress=progress,
         on_unreadable=config.on_unreadable,
     )
+    measured = with_lengths(given, data)
+    config = measured.resolved()
     check_fits(config, data)
     sha256 = provenance.fingerprint(data)
     experiment = Experiment(config, data, bars=progress)
@@ -98,7 +101,9 @@ def run(
         seconds = [row.train_seconds + row.score_seconds + row.select_seconds for row in finished]
         left = time_left(seconds, config.rounds)
         if progress:
-            say(f"{out}: {beginning(config, len(finished), left)}")
+            radius = f", eps {config.eps:g} (a fiftieth of the samples' length)"
+            what = beginning(config, len(finished), left)
+            say(f"{out}: {what}{radius if measured.eps != given.eps else ''}")
         log = nullcontext() if tensorboard is None else _round_log(tensorboard, folder, state)
         total, done = config.rounds + 1, len(finished)
         with (
@@ -235,6 +240,7 @@ class Experiment:
             seed=self._seed(Stream.QUERY, number),
             val_accuracy=before.rounds[-1].val_accuracy,
             progress=self.bars,
+            look=number == 1,  # the later queries are of the same kind of network and pool
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context
 

@@ -20,10 +20,17 @@ def labels_there(project: Project, images: ImageFiles) -> dict[str, str]:
 
 
 def is_fresh(project: Project, images: ImageFiles) -> bool:
-    """Whether the last training was on these labels and settings."""
-    trainings = project.trainings()
-    inputs = fingerprint(project.config, labels_there(project, images))
-    return bool(trainings) and trainings[-1].inputs_sha256 == inputs
+    """Whether the last training was on these labels and settings.
+
+    It was not where it left images out that could not be read, and the project's `on_unreadable`
+    is now "raise": the next training takes them, or says which of them stops it.
+    """
+    trainings, labels = project.trainings(), labels_there(project, images)
+    if not trainings or trainings[-1].inputs_sha256 != fingerprint(project.config, labels):
+        return False
+    config, last = project.config, trainings[-1]
+    held_out = 0 if config.test else last.evaluated  # of these labels
+    return config.run.on_unreadable == "skip" or last.labels + held_out == len(labels)
 
 
 def is_current(project: Project, images: ImageFiles) -> bool:

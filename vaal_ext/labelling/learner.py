@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import torch
@@ -128,7 +128,8 @@ class Learner:
                 f"none of the {len(training)} labelled images to train on can be read: "
                 f"{''.join(broken)}"
             )
-        others = self._test(progress) if self.config.test else self._samples(evaluation, progress)
+        root = self.config.test
+        others = self._test(root, progress) if root else self._samples(evaluation, progress)
         run = self.config.run.resolved()
         model = self._model(number)
         vat, settings = None, run.make_vat()
@@ -166,6 +167,16 @@ class Learner:
             )
         return files
 
+    def require_test(self) -> None:
+        """Nothing, where the project has no test folder, or one that fits.
+
+        Raises:
+            ValueError: its images have another shape, or its folders other names than the classes.
+            OSError: there is no image in it, or the first cannot be read.
+        """
+        if self.config.test is not None:
+            self._test_files(self.config.test)
+
     def load(self, weights: Path) -> nn.Module:
         """The network with weights that :meth:`train`'s caller saved. ValueError if they are gone,
         damaged, not finite, or misfit."""
@@ -199,19 +210,12 @@ class Learner:
         classes = {position[image]: self._class(name) for image, name in labels.items()}
         x, read = self.images.read(sorted(classes), progress=progress)
         y = torch.tensor([classes[row] for row in read], dtype=torch.int64)
-        if len(read) < len(classes):
-            broken = self.images.unreadable(sorted(classes.keys() - set(read)))
-            warnings.warn(
-                f"{len(broken)} labelled images cannot be read, and are left out: "
-                f"{'; '.join(broken)}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        _warn_of_unreadable("labelled images", self.images, classes.keys() - set(read))
         return x.to(self._device), y.to(self._device)
 
-    def _test(self, progress: bool) -> tuple[Tensor, Tensor]:
-        assert self.config.test is not None
-        files = self.others(Path(self.config.test))
+    def _test_files(self, root: str) -> tuple[ImageFiles, dict[str, int]]:
+        """The images of the test folder, and the class of each folder in it."""
+        files = self.others(Path(root))
         classes, label_of = Names(self.config.classes), {}
         for folder in sorted({name.split("/")[0] for name in files.names}):
             label = classes.find(folder)
@@ -222,7 +226,12 @@ class Learner:
                     f"{folder}" + (f" (did you mean {meant}?)" if meant else "")
                 )
             label_of[folder] = self._class(label)
+        return files, label_of
+
+    def _test(self, root: str, progress: bool) -> tuple[Tensor, Tensor]:
+        files, label_of = self._test_files(root)
         x, read = files.read(range(len(files)), progress=progress)
+        _warn_of_unreadable("images of the test folder", files, set(range(len(files))) - set(read))
         y = torch.tensor([label_of[files.names[row].split("/")[0]] for row in read])
         return x.to(self._device), y.to(self._device)
 
@@ -254,6 +263,16 @@ class Learner:
                 f"{len(self.config.classes)} classes, its output is {kind}"
             )
         return model
+
+
+def _warn_of_unreadable(what: str, images: ImageFiles, positions: Set[int]) -> None:
+    if positions:
+        broken = images.unreadable(sorted(positions))
+        warnings.warn(
+            f"{len(broken)} {what} cannot be read, and are left out: {'; '.join(broken)}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _hash(text: str) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from vaal_ext.atomic import write_atomically
 from vaal_ext.labelling.answers import NOT_TAKEN, judge, read_answers
-from vaal_ext.labelling.due import due, is_current, labels_there, lacking, next_step
+from vaal_ext.labelling.due import due, is_current, is_fresh, labels_there, lacking, next_step
 from vaal_ext.labelling.handout import hand_out
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
@@ -154,7 +154,7 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
             if not parts(project.config, labels)[0]:
                 raise ValueError(f"{lacking(labels)}; {next_step(project, images)}")
             inputs = fingerprint(project.config, labels)
-            if trainings and trainings[-1].inputs_sha256 == inputs:
+            if is_fresh(project, images):
                 trainings.pop()  # its weights are lost: the same network once more
             learner = Learner(project.config, images, network)
             number = trainings[-1].training + 1 if trainings else 1
@@ -209,6 +209,7 @@ def _choose(
         val_accuracy=float(trainings[-1].accuracy) if known else None,
         batch_size=_SCORE_BATCH,
         progress=progress,
+        look=not any(row.guess for row in project.asked()),  # no network has chosen images yet
     )
     if not trainings:
         drawn, unreadable = _drawn(n, context, images)

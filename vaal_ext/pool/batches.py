@@ -22,6 +22,7 @@ from torch.utils.data import (
 __all__ = [
     "batches_at",
     "first_samples",
+    "has_parts",
     "pool_batches",
     "pool_part",
     "pool_size",
@@ -176,16 +177,24 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
 
 def _require_whole(loader: DataLoader[Any]) -> None:
     """ValueError: see :func:`pool_part`."""
+    if not has_parts(loader):
+        raise ValueError(
+            "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
+            f"or not), got one with {type(loader.sampler).__name__}: give a Subset of the dataset"
+        )
+
+
+def has_parts(pool: Any) -> bool:
+    """Whether all samples of the pool are there: a DataLoader's sampler may leave some out."""
+    if not isinstance(pool, DataLoader):
+        return True
+    loader = pool
     plain = type(loader.sampler) is SequentialSampler or (
         type(loader.sampler) is RandomSampler
         and not loader.sampler.replacement
         and loader.sampler.num_samples == pool_size(loader.dataset)
     )
-    if loader.batch_size is None or not plain:
-        raise ValueError(
-            "a pool that is scored in parts must be a DataLoader over its whole dataset (shuffled "
-            f"or not), got one with {type(loader.sampler).__name__}: give a Subset of the dataset"
-        )
+    return loader.batch_size is not None and plain
 
 
 def pool_batches(

@@ -53,15 +53,19 @@ class WholePool(NamedTuple):
 
 
 class Looks:
-    """The looks of one scorer: at the first samples of every pool, and at its network once."""
+    """The looks of one scorer: at the first samples of every pool, and at its network once.
 
-    def __init__(self) -> None:
+    Without any where they are not `wanted`.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
         self._expected = False
         self._network_seen = False
 
     def expect(self) -> None:
         """Has the next batches looked at; without this call there is no look."""
-        self._expected = True
+        self._expected = self._wanted
 
     def at(
         self,

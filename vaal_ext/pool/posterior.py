@@ -29,6 +29,7 @@ def posterior_scores(
     backend: str = "fused",
     sample_index: Tensor | None = None,
     progress: bool = True,
+    look: bool = True,
 ) -> PoolScores:
     """One forward pass over the pool: what :class:`vaal_ext.LDRScorer` gives, with ldr all NaN.
 
@@ -46,5 +47,6 @@ def posterior_scores(
         normalize=normalize,
         on_nonfinite=on_nonfinite,
         backend=backend,
+        look=look,
     )
     return run.score(pool, sample_index, progress)[0]

@@ -76,6 +76,7 @@ class PoolRun:
     cuda_graph: bool | str = False
     measure: str = "ldr"
     encode: Encode | None = None
+    look: bool = True
     chosen: Execution | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +107,7 @@ class PoolRun:
         self._device = None if self.device is None else device_named(self.device)
         self._pixels = None if self.normalize is None else PixelScale(self.normalize)
         self._network = torch.compile(self.model) if self.compile_model else self.model
-        self.looks = Looks()
+        self.looks = Looks(self.look)
 
     def score(self, pool: Any, sample_index: Any, progress: bool) -> tuple[PoolScores, int]:
         """The scores of the pool, and how many samples are flat."""

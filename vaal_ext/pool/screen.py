@@ -5,13 +5,14 @@ that LDR is λ·eps² times a gain: λ the largest eigenvalue of F, which the cl
 the gain what the network's gradient makes of it, by and large a squared gradient norm. λ spans
 many orders of magnitude over a pool and the gain one or two, so LDR is large where λ is. The screen
 takes the samples in falling order of λ until even the largest gain so far would not lift the next
-one to the threshold, and then scores some of the rest at random, to see that nothing is missed.
+one to the threshold. An audit sees to it that nothing is missed: samples drawn at random from the
+whole pool, before anything is known, are scored in any case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -37,26 +38,31 @@ _TOO_MUCH = 2 / 3
 _LIKELY = 1.5
 
 
+# A screen that saves less than this share is not worth its smaller batches.
+_WORTH = 0.85
+
+
 def _candidates(above: float, size: int) -> int:
     """How many of `size` different scores rank above the percentile."""
     return size - candidate_count(above, size) + 1
 
 
-def audit_size(left: int, missed: int) -> int:
-    """The fewest samples of `left`, drawn at random, that say by showing no candidate that at most
-    `missed` of the left are candidates, with the confidence of 95 %.
+def audit_size(size: int, missed: int) -> int:
+    """The fewest samples of `size`, drawn at random, that hold one of any missed + 1 of them with
+    a probability of 95 %.
 
-    Were there missed + 1 of them, all of these would be among the samples not drawn with a
-    probability (hypergeometric) that is at most 5 %, and with more of them less.
+    So if the screen left out more than `missed` candidates, the audit would show one in 95 of 100
+    pools. It would hold one of the missed + 1 candidates of the least λ, which are the same
+    whatever is drawn, and where candidates are left out these are among them.
     """
-    if left <= missed:
+    if size <= missed:
         return 0
     i = np.arange(missed + 1)
 
     def unseen(drawn: int) -> float:
-        return float(np.prod(np.maximum(left - drawn - i, 0) / (left - i)))
+        return float(np.prod(np.maximum(size - drawn - i, 0) / (size - i)))
 
-    low, high = 0, left
+    low, high = 0, size
     while low < high:
         middle = (low + high) // 2
         if unseen(middle) <= 1 - _CONFIDENCE:
@@ -73,51 +79,77 @@ def screen_pays(size: int, above: float, miss: float, settings: PowerIteration) 
     # Of the network for the LDR of a sample, where a gradient by its input counts as a forward.
     passes = 2 * cast(int, settings.num_iters) + 3 + (settings.sign != "paper")
     candidates = _candidates(above, size)
-    first = min(size, int(_LIKELY * candidates))
-    scored = first + audit_size(size - first, int(miss * candidates))
-    return size + passes * scored < passes * size
+    audit = audit_size(size, int(miss * candidates))
+    first = min(1.0, _LIKELY * candidates / size)
+    return audit * passes + (size - audit) * (1 + first * passes) < _WORTH * passes * size
 
 
 class Screen:
     """Which samples of a pool are scored, turn by turn.
 
     Args:
-        curvature: λ of each sample, real [N]; NaN where there is none, and no LDR.
         index: int64 [N], the samples' identities, and
-        seed: which fix the order of the audit between them.
+        seed: which fix between them what the audit draws.
         above: the percentile, and
         miss: the share of the samples above it that may be missed.
 
     Attributes:
-        ldr: float32 [N], to be filled in by the caller for every turn; NaN elsewhere.
-        scored: bool [N], whose turn has been.
+        ldr: float32 [N], filled in by the caller for every turn of that name; NaN elsewhere.
+        curvature: λ, float32 [N], likewise. NaN also where there is none, and no LDR.
+        scored: bool [N], whose LDR has been asked for.
         threshold: the LDR from which on a sample ranks above the percentile; None where all samples
             have been scored. There once the turns are over.
         reason: by what it was found out that λ does not tell where LDR is large, so that all were
             scored; "" where it does.
     """
 
-    def __init__(
-        self, curvature: np.ndarray, index: np.ndarray, *, seed: int, above: float, miss: float
-    ) -> None:
-        self.ldr = np.full(len(curvature), np.nan, dtype=np.float32)
-        self.scored = np.zeros(len(curvature), dtype=bool)
+    def __init__(self, index: np.ndarray, *, seed: int, above: float, miss: float) -> None:
+        size = len(index)
+        self.ldr, self.curvature = np.full((2, size), np.nan, dtype=np.float32)
+        self.scored = np.zeros(size, dtype=bool)
         self.threshold: float | None = None
         self.reason = ""
-        self._index, self._seed, self._above, self._miss = index, seed, above, miss
-        there = np.flatnonzero(~np.isnan(curvature))
-        self._order = there[np.argsort(-curvature[there], kind="stable")]
+        self._above = above
+        by_chance = np.argsort(_shuffled(index, seed), kind="stable")
+        self._audit = by_chance[: audit_size(size, int(miss * _candidates(above, size)))]
+        # The samples of the audit are no part of the falling order of λ, which they do not need.
+        self._order = self._audit[:0]
+        self._falling = np.zeros(0)
+
+    def turns(self) -> Iterator[tuple[Literal["curvature", "ldr"], np.ndarray]]:
+        """Yields what is to be found out next, and of which samples: positions int64 [M].
+
+        The first turn asks for the curvature of all that are not in the audit, the second for the
+        audit's LDR.
+        """
+        others = np.ones(len(self.scored), dtype=bool)
+        others[self._audit] = False
+        yield "curvature", np.flatnonzero(others)
+        there = np.flatnonzero(~np.isnan(self.curvature))
+        self._order = there[np.argsort(-self.curvature[there], kind="stable")]
         # In float64: λ may be so small that a quotient by it is beyond float32.
-        self._falling = curvature[self._order].astype(float)
+        self._falling = self.curvature[self._order].astype(float)
+        for turn in self._falling_turns():
+            self.scored[turn] = True
+            yield "ldr", turn
+        if not self.reason and not self.scored[self._order].all():
+            # Of the audit only what ranks above can speak against leaving out: few are asked.
+            ranked = self._audit[self.ldr[self._audit] >= self._threshold()]
+            yield "curvature", ranked
+            largest = self.curvature[self._order[~self.scored[self._order]]].max()
+            if not (self.curvature[ranked] <= largest).any():
+                self.threshold = self._threshold()
+                return
+            self.reason = "a random audit found some that rank above among those to be left out"
+        rest = self._order[~self.scored[self._order]]
+        self.scored[rest] = True
+        if len(rest):
+            yield "ldr", rest
 
-    def turns(self) -> Iterator[np.ndarray]:
-        """Yields the samples to be scored next, positions int64 [M] with M >= 1."""
-        for turn in self._turns():
-            if len(turn):
-                self.scored[turn] = True
-                yield turn
-
-    def _turns(self) -> Iterator[np.ndarray]:
+    def _falling_turns(self) -> Iterator[np.ndarray]:
+        """The audit; then the samples in falling order of λ, as far as they can reach the
+        threshold."""
+        yield self._audit
         order = self._order
         if len(order) == 0:
             return
@@ -127,27 +159,17 @@ class Screen:
             done = min(done + step, len(order))
             if done >= _TOO_MUCH * len(order):
                 self.reason = "two thirds of the pool did not hold all that ranks above"
-                break
+                return
             follow = self._to_follow(done)
-            step = max(1, int(_STEP * done / 2), min(follow, int(_STEP * done)))
             if follow == 0:
-                rest = order[done:]
-                drawn = audit_size(len(rest), int(self._miss * self._count()))
-                audit = rest[np.argsort(_shuffled(self._index[rest], self._seed), kind="stable")]
-                threshold = self._threshold()
-                yield audit[:drawn]
-                if not (self.ldr[audit[:drawn]] >= threshold).any():
-                    self.threshold = self._threshold()
-                    return
-                self.reason = "a random audit found some that rank above among those to be left out"
-                break
-        yield order[~self.scored[order]]
+                return
+            step = max(1, int(_STEP * done / 2), min(follow, int(_STEP * done)))
 
     def _count(self) -> int:
         """How many samples rank above the percentile. Whose LDR turned out not to be finite counts
         among none."""
         failed = int(np.count_nonzero(self.scored & np.isnan(self.ldr)))
-        return _candidates(self._above, max(1, len(self._order) - failed))
+        return _candidates(self._above, max(1, len(self._order) + len(self._audit) - failed))
 
     def _threshold(self) -> float:
         known = self.ldr[self.scored & ~np.isnan(self.ldr)]

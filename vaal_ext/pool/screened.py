@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, warn_caller
+from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.scores import PoolScores, joined
-from vaal_ext.pool.scoring import Part, PoolRun
+from vaal_ext.pool.scoring import PoolRun
 from vaal_ext.pool.screen import Screen
 from vaal_ext.power_iteration import PowerIteration, Roughness
 from vaal_ext.selection import require_percentile
@@ -49,7 +50,7 @@ class Alone(Team):
 
 @dataclass(frozen=True)
 class Curvature:
-    """The probe of the first pass: λ of each sample in the place of its LDR, from one forward."""
+    """What the screen asks of a clean forward: λ of each sample, in the place of its LDR."""
 
     backend: str
 
@@ -100,43 +101,41 @@ def screened(
 ) -> Screened:
     """The scores of a pool in the way that ``run.chosen`` says, in every process of the team.
 
-    In the first pass process r of K reads samples N·r/K to N·(r+1)/K, in every turn every K-th
-    sample from r on. The clean logits of a sample that is scored are computed in both: the second
-    time their forward is recorded for the gradient, and holding the records of a pool would take as
-    much memory as its activations. All else that the first pass gave (pseudo label, entropy,
-    margin, mean posterior) is kept.
+    Process r of K takes every K-th sample of every turn, from r on. The clean logits of a sample
+    that is scored and not in the audit are computed twice: the second time their forward is
+    recorded for the gradient, and holding the records of a pool would take as much memory as its
+    activations. All else that was found of them at first (pseudo label, entropy, margin, mean
+    posterior) is kept.
     """
     index = run.index(pool, sample_index)
     total, settings = len(index), cast(PowerIteration, run.probe)
-    start, stop = (total * r // team.size for r in (team.rank, team.rank + 1))
     progress = progress and team.rank == 0
-
-    def first_pass() -> Part:
-        clean = Curvature(run.backend)
-        (part,) = run.parts(pool, index, [(start, stop)], stop - start, progress, clean)
-        return part
-
-    parts: list[Part] = team.gathered(first_pass)
-    # Alone, a loader's sampler may leave samples out: then rows are not the pool's positions.
-    position = parts[0].position
-    scores = parts[0].scores
-    if team.size > 1:
-        position, scores = np.arange(total), joined((part.scores for part in parts), total)
-    screen = Screen(scores.ldr, scores.index, seed=int(settings.seed), above=above, miss=miss)
+    screen = Screen(np.asarray(index), seed=int(settings.seed), above=above, miss=miss)
+    first: list[tuple[np.ndarray, PoolScores]] = []
     flat = 0
     turn = np.zeros(0, dtype=np.int64)
 
     def mine() -> Generator[np.ndarray, None, None]:
         while True:
-            yield position[turn[team.rank :: team.size]]
+            yield turn[team.rank :: team.size]
 
-    with closing(run.parts(pool, index, mine(), None, progress)) as measured:
-        for rows in screen.turns():
+    clean = run.parts(pool, index, mine(), None, progress, Curvature(run.backend))
+    searched = run.parts(pool, index, mine(), None, progress)
+    # The second to begin is closed first: both lend the network, and the first got it as it came.
+    with closing(clean), closing(searched):
+        for what, rows in screen.turns():
             turn = np.sort(rows)  # as they lie on a disk
-            parts = team.gathered(lambda: next(measured))
+            measured = clean if what == "curvature" else searched
+            parts = team.gathered(lambda: next(measured))  # noqa: B023 (called in this turn)
+            column = screen.curvature if what == "curvature" else screen.ldr
             for rank, part in enumerate(parts):
-                screen.ldr[turn[rank :: team.size]] = part.scores.ldr
-            flat += sum(part.flat for part in parts)
+                here = turn[rank :: team.size]
+                column[here] = part.scores.ldr
+                if len(first) < 2 * team.size:  # of everything else but the audit, and of this
+                    first.append((here, part.scores))
+            if what == "ldr":
+                flat += sum(part.flat for part in parts)
+    scores = _in_order(first, total, pool_names(pool, 0, total))
     scored = int(screen.scored.sum())
     if screen.reason and team.rank == 0:
         warn_caller(
@@ -150,8 +149,19 @@ def screened(
     return Screened(_result(scores, screen), flat, scored)
 
 
+def _in_order(
+    parts: list[tuple[np.ndarray, PoolScores]], size: int, names: np.ndarray | None
+) -> PoolScores:
+    """The scores of `size` samples from parts, each with the places of its samples, and names."""
+    place = np.argsort(np.concatenate([positions for positions, _ in parts]))
+    scores = joined((scores for _, scores in parts), size)
+    columns = ("index", "ldr", "pseudo_label", "entropy", "margin")
+    ordered = {name: getattr(scores, name)[place] for name in columns}
+    return replace(scores, **ordered, name=names)
+
+
 def _result(scores: PoolScores, screen: Screen) -> PoolScores:
-    """The scores of the first pass with the LDR that the screen found in the place of λ."""
+    """The scores of the first two turns with the LDR that the screen found in the place of λ."""
     ldr, failed = screen.ldr, screen.scored & np.isnan(screen.ldr)
     if screen.threshold is not None:
         # Also what was scored in vain: which samples these are hangs on the last bit of λ.
