@@ -11,7 +11,7 @@ For each method, sign, number of iterations and eps a pool is scored from `--sta
 eps is a length in pixels of [0, 1]; xi, of the finite differences, is a tenth of the smallest.
 
 Then the search without a start (method="direct") and the finite differences (5 iterations, xi a
-tenth of eps), each with batches of 7, 64 and 256 of the first 600 samples at eps 0.1: the
+tenth of eps), each with batches of 1, 7, 64 and 256 of the first 600 samples at eps 0.1: the
 network's products round otherwise with each size.
 
     move_median, move_max   how far the sizes spread a sample's score, as a part of the largest
@@ -38,7 +38,7 @@ EPS = (0.1, 0.5, 2.0)
 METHODS = {"finite-difference": 0.01, "fisher": None}  # with its xi
 SIGNS = {"paper": lambda plus, minus: plus, "max": torch.maximum, "mean": lambda p, m: (p + m) / 2}
 TOP = 0.1
-SIZES, MOVED, MOVED_EPS = (7, 64, 256), 600, 0.1
+SIZES, MOVED, MOVED_EPS = (1, 7, 64, 256), 600, 0.1
 _BATCH = 256
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trained
+from rounding import direct_scores_apart
 from test_benchmarks import read, run
 from torch import nn
 
@@ -31,7 +32,8 @@ def test_stability_is_that_of_the_scorers_queries(small_network, monkeypatch, tm
     moved = {row["method"]: row for row in rows if row["move_max"]}
     assert moved.keys() == {"direct", "finite-difference"}
     # No step is made whose rounding a division by xi would magnify.
-    assert float(moved["direct"]["move_max"]) < 1e-4
+    bound = direct_scores_apart(small_network.model, small_network.pool, eps=0.1)
+    assert float(moved["direct"]["move_max"]) <= bound.max()
     rows = [row for row in rows if row["overlap"]]
     assert len(rows) == 2 * 3 * 3 * 3
     for row in rows[4::17]:

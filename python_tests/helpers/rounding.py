@@ -7,6 +7,7 @@ order. The bounds here ask nothing of that order, so a test that uses them holds
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from vaal_ext import reference
 
 # Standard deviations of a rounding error that are allowed: no processor in 10^15 goes beyond.
-_SIGMAS = 8.0
+SIGMAS = 8.0
+# Of two evaluations, each with an error of its own.
+_TWICE = SIGMAS * 2**0.5
 
 
 def logits_apart(layers: nn.Sequential, x: Tensor) -> Tensor:
@@ -29,10 +32,20 @@ def logits_apart(layers: nn.Sequential, x: Tensor) -> Tensor:
     the last place of 1. (The bound for the worst case, n units of the sum of absolute values, is a
     thousand times as large: no test could fail by it.)
     """
+    *_, (_, _, variance) = _evaluated(layers, x)
+    return _TWICE * variance.sum(1).sqrt()
+
+
+def _evaluated(
+    layers: nn.Sequential, x: Tensor
+) -> Iterator[tuple[nn.Module | None, Tensor, Tensor]]:
+    """Yields each layer with what comes in and the variance of its rounding, float64 [B, ...] both;
+    at last None with the logits."""
     unit = torch.finfo(next(layers.parameters()).dtype).eps
     h = x.detach().double()
     variance = torch.zeros_like(h)
     for layer in layers:
+        yield layer, h, variance
         if isinstance(layer, nn.Linear):
             weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
             squares = h.square() @ weight.square().T + bias.square()
@@ -46,7 +59,74 @@ def logits_apart(layers: nn.Sequential, x: Tensor) -> Tensor:
             variance, h = variance.flatten(1), h.flatten(1)
         else:
             assert isinstance(layer, nn.Dropout), layer
-    return _SIGMAS * (2 * variance.sum(1)).sqrt()  # of two evaluations
+    yield None, h, variance
+
+
+def _of_gradient(layers: nn.Sequential, x: Tensor, slope: Tensor) -> Tensor:
+    """float64 [B, D]: the variance of the rounding in the gradient by x of the sum of slope·logits,
+    slope [B, C].
+
+    As for the logits: a product with the transposed weights sums over the features that come out;
+    a tanh multiplies by 1 - h², which is off by a unit of 1 at most and by 2h times what h is off.
+    """
+    unit = torch.finfo(next(layers.parameters()).dtype).eps
+    g = slope.double()
+    variance = torch.zeros_like(g)
+    *passed, _ = _evaluated(layers, x)
+    for layer, h, forward in reversed(passed):
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight.detach().double()
+            own = layer.out_features * (g.square() @ weight.square()) * (unit / 2) ** 2
+            variance = variance @ weight.square() + own
+            g = g @ weight
+        elif isinstance(layer, nn.Tanh):
+            after = h.tanh()
+            rise = 1 - after.square()
+            of_after = forward * rise.square() + (2 * unit) ** 2
+            own = unit**2 + (2 * after).square() * of_after
+            variance = variance * rise.square() + g.square() * own
+            g = g * rise
+    return variance
+
+
+def direct_scores_apart(layers: nn.Sequential, x: Tensor, *, eps: float) -> Tensor:
+    """[B]: the share of its LDR by which a sample's score by method="direct" may differ.
+
+    Rounding comes in at four places: at the logits of x, at the gradient Jᵀw, at x + r and at the
+    logits there. LDR as a function of these four errors is differentiated in float64, w as the
+    eigenvector that it is; their variances pass on by the squares of the derivatives. No step is
+    taken back and divided by its length, so that nothing magnifies an error as in `scores_apart`.
+    J itself is a sum of C terms >= 0, each of some ten operations, of a unit each at most.
+    """
+    unit = torch.finfo(next(layers.parameters()).dtype).eps
+    model = copy.deepcopy(layers).double().eval()
+    x = x.detach().double()
+    point = x.clone().requires_grad_()
+    logits = model(point)
+    columns = [torch.autograd.grad(z.sum(), point, retain_graph=True)[0] for z in logits.T]
+    jacobian = torch.stack([column.flatten(1) for column in columns], 1)
+
+    clean = logits.detach().requires_grad_()
+    p = clean.softmax(1)
+    w = torch.linalg.eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])[1][:, :, -1]
+    w = w * -w.gather(1, clean.argmax(1, keepdim=True)).sign()  # away from the pseudo label
+    g = (w[:, None] @ jacobian).squeeze(1)
+    g.retain_grad()
+    moved = x + (eps * nn.functional.normalize(g, dim=1)).view_as(x)
+    moved.retain_grad()
+    there = model(moved)
+    there.retain_grad()
+    ldr = reference.symmetric_kl(clean, there)
+    ldr.sum().backward()
+
+    *_, (_, _, at_clean) = _evaluated(layers, x)
+    *_, (_, _, at_there) = _evaluated(layers, moved)
+    at_moved = (unit / 2 * moved.detach()).square()
+    places = (clean, at_clean), (g, _of_gradient(layers, x, w.detach())), (there, at_there)
+    variance = sum((z.grad.square() * own).sum(1) for z, own in places)
+    variance = variance + (moved.grad.square() * at_moved).flatten(1).sum(1)
+    own = 2 * (10 + clean.shape[1]) * unit
+    return _TWICE * variance.sqrt() / ldr.detach() + own
 
 
 def scores_apart(

@@ -1,6 +1,7 @@
 """What LDRScorer and ldr_scores ask of their arguments, and of what the model gives."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,7 +55,12 @@ def normal(n):
         ({"seed": True}, TypeError, "seed must be an int"),
         ({"backend": "auto"}, ValueError, "backend must be 'fused' or 'reference'"),
         ({"model": 3}, TypeError, "model must be callable, got int"),
-        ({"logits_fn": 3}, TypeError, "logits_fn must be callable, got int"),
+        (
+            {"model": SimpleNamespace(model=network)},
+            TypeError,
+            r"callable, got SimpleNamespace, which holds a network: pass its \.model",
+        ),
+        ({"logits_fn": 3}, TypeError, "logits_fn must be callable, got int$"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": "large"}, TypeError, "batch_size must be an int"),
         ({"memory_limit": 0}, ValueError, "memory_limit must be at least 1"),

@@ -39,7 +39,10 @@ def forward_of(
     """
     for name, function in (("model", model), ("logits_fn", logits_fn)):
         if not callable(function) and not (name == "logits_fn" and function is None):
-            raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+            # As baal's ModelWrapper does.
+            holds = name == "model" and callable(getattr(function, "model", None))
+            hint = ", which holds a network: pass its .model" if holds else ""
+            raise TypeError(f"{name} must be callable, got {type(function).__name__}{hint}")
 
     def forward(x: Tensor) -> Tensor:
         with nullcontext() if amp is None else torch.autocast(x.device.type, dtype=amp):
