@@ -80,7 +80,7 @@ def main() -> None:
 
     from vaal_ext import ldr_scores
 
-    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
     steps = {"method": "finite-difference", "xi": 0.01, "num_iters": 5}
     searches = {"direct": {}, "Ip 5, one sign": steps}
 
