@@ -37,6 +37,7 @@ __all__ = [
     "Strategy",
     "Vaal",
     "make_strategy",
+    "parse_strategy",
 ]
 
 
@@ -282,6 +283,19 @@ def make_strategy(name: str, **settings: Any) -> Strategy:
                 f"strategy {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}"
             )
     return STRATEGIES[name](**settings)
+
+
+def parse_strategy(name: str) -> tuple[str, bool]:
+    """The query strategy that a run's `strategy` names, and whether its training is regularised:
+    "vaal+vat" is ("vaal", True). That there is such a strategy is not asked.
+
+    Raises:
+        ValueError: something other than +vat behind the name.
+    """
+    query, plus, regulariser = name.partition("+")
+    if plus and regulariser != "vat":
+        raise ValueError(f"a strategy may have +vat behind its name and nothing else, got {name!r}")
+    return query, bool(plus)
 
 
 def _given(scores: PoolScores | None) -> PoolScores:

@@ -14,7 +14,7 @@ from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.pool.radius import lengths_for, radius_of_all
-from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy
+from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy, parse_strategy
 from vaal_ext.vat import VatSettings
 
 __all__ = [
@@ -110,7 +110,7 @@ class RunConfig:
         for name in ("dataset", "strategy"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a string, got {getattr(self, name)!r}")
-        query, regularised = self._query_and_regulariser()
+        query, regularised = parse_strategy(self.strategy)
         table = run_settings(self.dataset, regularised)
         for search in _SEARCHES[: 1 + regularised]:
             method = getattr(self, search["method"])
@@ -171,7 +171,7 @@ class RunConfig:
 
         What the data set's table has may be given: a ``config.json`` holds every setting.
         """
-        name, _ = self._query_and_regulariser()
+        name, _ = parse_strategy(self.strategy)
         if name not in STRATEGIES or name == "vaal":
             return
         defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
@@ -189,7 +189,7 @@ class RunConfig:
 
     def make_strategy(self) -> Strategy:
         """The strategy with those of these settings that it has. ValueError if one is bad."""
-        name, _ = self._query_and_regulariser()
+        name, _ = parse_strategy(self.strategy)
         known = STRATEGIES.get(name)
         names = {field.name for field in fields(known)} if known else set()
         settings = {name: value for name, value in asdict(self).items() if name in names}
@@ -201,22 +201,13 @@ class RunConfig:
         Raises:
             TypeError, ValueError: a setting of a wrong type or out of its range.
         """
-        if not self._query_and_regulariser()[1]:
+        if not parse_strategy(self.strategy)[1]:
             return None
         try:
             settings = {name.removeprefix("vat_"): getattr(self, name) for name in _VAT}
             return VatSettings(**settings, backend=self.backend)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of the regulariser: {error}") from error
-
-    def _query_and_regulariser(self) -> tuple[str, bool]:
-        """The name of the query strategy, and whether the training is regularised."""
-        name, plus, regulariser = self.strategy.partition("+")
-        if plus and regulariser != "vat":
-            raise ValueError(
-                f"a strategy may have +vat behind its name and nothing else, got {self.strategy!r}"
-            )
-        return name, bool(plus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +266,7 @@ def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
     their lengths in the table. ValueError where there is nothing to measure.
     """
     own = config.dataset.startswith(("npz:", "folder:"))
-    if not own or config.strategy.partition("+")[0] != "vaal":
+    if not own or parse_strategy(config.strategy)[0] != "vaal":
         return config
     eps = config.eps
     if eps is None:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from vaal_ext.checks import require_int, require_number
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.pool.radius import lengths_for
+from vaal_ext.strategies import parse_strategy
 
 __all__ = ["SKIP", "ProjectConfig"]
 
@@ -87,7 +88,7 @@ class ProjectConfig:
         if "class_prior" in settings:  # where None is a value
             of_run["class_prior"] = settings["class_prior"]
         run = RunConfig(dataset=f"folder:{images}", rounds=1, **{"strategy": "vaal"} | of_run)
-        if run.strategy.partition("+")[0] == "dfal":
+        if parse_strategy(run.strategy)[0] == "dfal":
             run = replace(run, twins=False)  # a project keeps labels, and twins have none
         resolved: RunConfig = run.resolved()
         left_open = {name: getattr(run, name) for name in ("device", "steps", "eps", "xi")}
@@ -117,7 +118,7 @@ class ProjectConfig:
     def search_lengths(self, images: Dataset[Any] | Tensor) -> dict[str, Any]:
         """eps and xi of the query, where the strategy has them: see
         :func:`vaal_ext.pool.radius.lengths_for`."""
-        if self.run.strategy.partition("+")[0] != "vaal":
+        if parse_strategy(self.run.strategy)[0] != "vaal":
             return {}
         eps, xi = lengths_for(images, self.run.eps, self.run.xi)
         return {"eps": eps} | ({"xi": xi} if self.run.method == "finite-difference" else {})
@@ -134,7 +135,7 @@ class ProjectConfig:
         kept = {name: value for name, value in self.settings().items() if name not in left_out}
         if kept["vat_method"] is None:
             del kept["vat_method"]  # as projects of before have it, whose weights are still good
-        return kept | {"regularised": self.run.strategy.endswith("+vat")}
+        return kept | {"regularised": parse_strategy(self.run.strategy)[1]}
 
 
 def _absolute(name: str, path: Any) -> str:

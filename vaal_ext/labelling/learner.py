@@ -22,6 +22,7 @@ from vaal_ext.labelling.project import Training
 from vaal_ext.models import network_for
 from vaal_ext.network.device import device_named
 from vaal_ext.network.state import borrowed
+from vaal_ext.strategies import parse_strategy
 from vaal_ext.vat import VatTerm
 
 __all__ = ["Learner", "fingerprint", "parts", "steps_for"]
@@ -80,7 +81,7 @@ def steps_for(config: ProjectConfig, labels: int) -> int:
     not.
     """
     most: int = config.run.resolved().steps
-    if config.run.steps is not None or config.run.strategy.endswith("+vat"):
+    if config.run.steps is not None or parse_strategy(config.run.strategy)[1]:
         return most
     return min(most, _STEPS_FOR_NONE + _STEPS_A_LABEL * labels)
 

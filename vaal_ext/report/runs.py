@@ -21,6 +21,7 @@ from vaal_ext.files.checksums import read_recorded
 from vaal_ext.files.reading import parse_json
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import accuracy_percentile
+from vaal_ext.strategies import parse_strategy
 
 __all__ = ["Run", "group_runs", "load_run", "require_same_data"]
 
@@ -265,7 +266,7 @@ def _name(run: Run, groups: Sequence[Sequence[Run]]) -> str:
 
 def _counts(setting: str, config: Mapping[str, Any]) -> bool:
     """Whether a setting can change what a run of this configuration comes to."""
-    query = config["strategy"].partition("+")[0]
+    query, _ = parse_strategy(config["strategy"])
     return setting not in _NOT_A_TREATMENT and (query == "vaal" or setting not in _OF_THE_SEARCH)
 
 
