@@ -5,8 +5,8 @@ Linear and convolution, and the gradient of its output, is off by up to two unit
 of the largest number of its sample. As on a real processor the errors are the same whenever the
 same batch comes again, and others in a batch of another size.
 
-``python python_tests/helpers/other_sums.py`` prints how far LDR moves, by method: over 100 of them, and
-over the instruction sets that libraries are told of in test_other_processors.py.
+``python python_tests/helpers/other_sums.py`` prints how far LDR moves, by method: over 100 of them,
+and over the instruction sets that libraries are told of in test_other_processors.py.
 """
 
 from __future__ import annotations
