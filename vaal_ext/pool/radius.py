@@ -80,7 +80,7 @@ def small_radius(pool: Any, *, normalize: Any = None) -> float:
 
 
 def radius_of_all(parts: Iterable[Tensor]) -> float:
-    """:func:`small_radius` of all samples in `parts`, each [N, ...], rounded to three digits.
+    """:func:`small_radius` of all samples in `parts`, floating [N, ...] each, in three digits.
 
     However a data set is cut into these parts, its radius is the same. Errors: see there.
     """
