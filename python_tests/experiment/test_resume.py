@@ -74,7 +74,7 @@ def test_killed_again_and_again(tmp_path, whole, monkeypatch):
 
 _SCRIPT = """
 import os, signal, sys, torch
-sys.path.insert(0, "python_tests")
+sys.path.insert(0, "python_tests/helpers")
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.loop import RunConfig, run
 from killed_runs import small_model

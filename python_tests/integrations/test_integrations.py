@@ -27,7 +27,7 @@ LIBRARIES = {
 
 
 def test_every_adapter_has_an_example():
-    root = EXAMPLES.parent.parent
+    root = EXAMPLES.parent
     adapters = {path.stem for path in (root / "vaal_ext/integrations").glob("[!_]*.py")}
     assert adapters - {"query"} == set(LIBRARIES)
     assert {path.stem for path in EXAMPLES.glob("with_*.py")} == {f"with_{n}" for n in LIBRARIES}
