@@ -15,8 +15,8 @@ from command_line import make_place, refuse, score_arguments
 from torch import nn
 
 from vaal_ext.cli.app import main
-from vaal_ext.cli.checkpoint import read_checkpoint, state_for
-from vaal_ext.cli.user_model import load_model
+from vaal_ext.network.checkpoint import read_checkpoint, state_for
+from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.scores import PoolScores
 
 

@@ -21,9 +21,9 @@ from labelling_project import begin, fill_in, go_to_images, step
 from torch import nn
 
 from vaal_ext.cli.app import main
-from vaal_ext.cli.user_model import load_model
 from vaal_ext.files import reading
 from vaal_ext.files.reading import load_npz, load_torch, map_npy
+from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.shards import read_shards
 
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)

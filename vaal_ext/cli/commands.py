@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from vaal_ext.checks import require_positive
 from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
-from vaal_ext.cli.user_model import load_model
 from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.experiment.datasets.load import load_pool
 from vaal_ext.experiment.defaults import settings_for
 from vaal_ext.files.atomic import naming, write_atomically
 from vaal_ext.network.device import device_named
 from vaal_ext.network.pixels import PixelScale
+from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.batches import first_samples, pool_size
 from vaal_ext.pool.radius import lengths_for
 from vaal_ext.pool.scores import PoolScores

@@ -239,8 +239,8 @@ def _network(config: ProjectConfig) -> nn.Module | None:
     """The user's network, fresh under the project's seed; None where there is none."""
     import torch
 
-    from vaal_ext.cli.user_model import make_model
     from vaal_ext.experiment.seeds import Stream, seeded, stream_seed
+    from vaal_ext.network.user_model import make_model
 
     if config.model is None:
         return None

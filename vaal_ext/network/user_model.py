@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from vaal_ext.cli.checkpoint import misfits, read_checkpoint, state_for
 from vaal_ext.files.reading import require_finite
+from vaal_ext.network.checkpoint import misfits, read_checkpoint, state_for
 
 __all__ = ["load_factory", "load_model", "make_model"]
 
@@ -41,7 +41,7 @@ def load_model(spec: str, weights: Path) -> tuple[nn.Module, str]:
 
     Returns:
         the network, and what was done to find its weights in the file ("" where nothing was), see
-        :func:`vaal_ext.cli.checkpoint.state_for`.
+        :func:`vaal_ext.network.checkpoint.state_for`.
 
     Raises:
         ValueError: see :func:`load_factory`; a factory that fails or makes no nn.Module; a file
