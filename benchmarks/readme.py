@@ -18,7 +18,7 @@ from pathlib import Path
 from cells import OURS, Row, by_threads, distinct, short
 from rankings import direction, precision, query, search, stability
 
-from vaal_ext.cli.bench import NAMES
+from vaal_ext.cli.work.bench import NAMES
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.wording import markdown
 

@@ -184,7 +184,7 @@ def test_info_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_on_a_broken_build(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vaal_ext.cli.info._PACKAGE", tmp_path)
+    monkeypatch.setattr("vaal_ext.cli.work.info._PACKAGE", tmp_path)
     for name in ("vaal_ext._C", "vaal_ext.ops._library"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["info"]) == 0
@@ -230,7 +230,7 @@ def test_bugs_keep_their_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     def bug(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("vaal_ext.cli.commands.score", bug)
+    monkeypatch.setattr("vaal_ext.cli.work.score.score", bug)
     with pytest.raises(AssertionError, match="a bug"):
         main(score_arguments())
 

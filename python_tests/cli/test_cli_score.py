@@ -274,7 +274,7 @@ class NamedPool(torch.utils.data.Dataset):
 def test_names_travel_from_the_pool_to_the_query(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vaal_ext.cli.commands.load_pool", lambda *_, **options: NamedPool())
+    monkeypatch.setattr("vaal_ext.cli.work.score.load_pool", lambda *_, **options: NamedPool())
     for out in ("scores.npz", "shards"):
         assert main(arguments("eps", data="folder:photos", out=out)) == 0
         assert main(["select", "--scores", out, "--n", "3", "--out", "query.csv"]) == 0

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaal_ext.cli import bench, commands
 from vaal_ext.cli.app import main
 from vaal_ext.cli.exit_status import keeping
+from vaal_ext.cli.work import bench, score, select
 from vaal_ext.experiment import loop
-from vaal_ext.labelling import config, project
+from vaal_ext.labelling import begin, config, project
 from vaal_ext.paper import runner
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report import write
@@ -49,11 +49,11 @@ def interrupted(*_: object, **__: object) -> None:
         ),
         (
             ["select", "--scores", "s.npz", "--n", "2", "--out", "q.csv"],
-            commands, "select_query", "q.csv is written whole or not at all; to begin again",
+            select, "write_query", "q.csv is written whole or not at all; to begin again",
         ),
         (
             ["score", "--model", "m:n", "--weights", "w", "--data", "digits", "--out", "a folder"],
-            commands, "score", "no shard was written to a folder yet; to go on",
+            score, "score", "no shard was written to a folder yet; to go on",
         ),
         (
             ["query", "--project", "new", "--data", "folder:i", "--classes", "a,b"],
@@ -61,7 +61,7 @@ def interrupted(*_: object, **__: object) -> None:
         ),
         (
             ["query", "--project", "there"],
-            project, "Project", "the finished steps are kept in there; to go on",
+            begin, "Project", "the finished steps are kept in there; to go on",
         ),
         (
             ["label", "--project", "there", "a.csv"],
@@ -105,7 +105,7 @@ def test_of_torchruns_processes_one_speaks_for_all(rank, said, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a job")
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(commands, "score", interrupted)
+    monkeypatch.setattr(score, "score", interrupted)
     arguments = ["score", "--model", "m:n", "--weights", "w", "--data", "digits", "--out", "o"]
     assert main(arguments) == 130
     end = shlex.join(arguments[1:]) if said else ""

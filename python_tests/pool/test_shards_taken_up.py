@@ -161,7 +161,7 @@ def test_whichever_process_ends_last_lists_them(
     images = pytest.importorskip("test_unreadable_images")
     images.write_images("photos", images.FLAT)
     images.damage("photos/4.png", "photos/7.png")
-    monkeypatch.setattr("vaal_ext.cli.commands.rank", lambda: rank)
+    monkeypatch.setattr("vaal_ext.cli.work.score.rank", lambda: rank)
     given = score_arguments(data="folder:photos", out="shards")
     given += ["--on-unreadable", "skip", "--shard-size", "3"]
     Path("shards").mkdir()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaal_ext.cli.exit_status import keeping
-from vaal_ext.cli.shared import DataRoot, Device
+from vaal_ext.cli.options import DataRoot, Device, PoolSize, Steps
 
 __all__ = ["reproduce"]
 
@@ -35,13 +35,11 @@ def reproduce(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many.")] = None,
-    pool_size: Annotated[
-        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
-    ] = None,
+    pool_size: PoolSize = None,
     rounds: Annotated[
         int | None, typer.Option(help="Queries of a run; fig3 to fig5 are about one.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
+    steps: Steps = None,
     device: Device = None,
     show_only: Annotated[
         bool, typer.Option("--show-only", help="Run nothing: draw what the runs have come to.")

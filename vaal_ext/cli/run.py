@@ -9,13 +9,6 @@ import typer
 
 from vaal_ext.cli.exit_status import keeping
 from vaal_ext.cli.options import (
-    class_prior_of,
-    fill,
-    percentile_of,
-    refuse_options_of_vaal,
-    search_of,
-)
-from vaal_ext.cli.shared import (
     Backend,
     ClassPrior,
     DataRoot,
@@ -24,10 +17,17 @@ from vaal_ext.cli.shared import (
     NumIters,
     OnUnreadable,
     Order,
+    PoolSize,
     Preset,
     Search,
     Sign,
+    Steps,
     Xi,
+    class_prior_of,
+    fill,
+    percentile_of,
+    refuse_options_of_vaal,
+    search_of,
 )
 
 __all__ = ["run"]
@@ -50,9 +50,7 @@ def run(
     query_size: Annotated[int | None, typer.Option(help="Labels each query adds.")] = None,
     rounds: Annotated[int, typer.Option(help="Number of queries.")] = 10,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    pool_size: Annotated[
-        int | None, typer.Option(help="Score only so many samples, drawn anew for every query.")
-    ] = None,
+    pool_size: PoolSize = None,
     preset: Preset = None,
     xi: Xi = None,
     eps: Annotated[
@@ -95,7 +93,7 @@ def run(
         typer.Option(help="Share of the steps in which the rate falls to 0, with the regulariser."),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one training.")] = None,
+    steps: Steps = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of one training step.")] = None,
     warm_start: Annotated[
         bool,

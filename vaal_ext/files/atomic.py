@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,13 @@ from typing import IO, Any
 
 import torch
 
-__all__ = ["naming", "remove_leftovers", "write_atomically", "write_tensors"]
+__all__ = [
+    "naming",
+    "remove_leftovers",
+    "require_writable",
+    "write_atomically",
+    "write_tensors",
+]
 
 
 @contextmanager
@@ -88,6 +95,15 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         named = type(error)(f"cannot write {path}: {error.strerror or error}")
         named.errno = error.errno
         raise named from error
+
+
+def require_writable(path: Path) -> None:
+    """OSError where no file can be made in the folder of `path`, or `path` is a folder."""
+    with naming(path):
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.experiment.datasets.read_image import read_image
 from vaal_ext.experiment.datasets.walk import FoundImages
+from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.progress import progress_bar
 
 __all__ = ["ImageFiles"]
@@ -30,6 +31,12 @@ class ImageFiles(ImageFolderPool):
     def __init__(self, root: Path, size: int | None, *, on_unreadable: str = "raise") -> None:
         super().__init__(root, on_unreadable=on_unreadable)
         self._size = size
+
+    @classmethod
+    def of(cls, config: ProjectConfig, root: Path | None = None) -> ImageFiles:
+        """The images of a project, or those below `root`, read as the project reads its own."""
+        root = Path(config.images) if root is None else root
+        return cls(root, config.image_size, on_unreadable=config.run.on_unreadable)
 
     def read(self, positions: Sequence[int], *, progress: bool) -> tuple[Tensor, list[int]]:
         """Some of the images, decoded into memory: float32 [n, 3, H, W], and the positions read:

@@ -159,8 +159,7 @@ class Learner:
 
     def others(self, root: Path) -> ImageFiles:
         """The images of another folder, for the network. ValueError if they have another shape."""
-        skipping = self.config.run.on_unreadable
-        files = ImageFiles(root, self.config.image_size, on_unreadable=skipping)
+        files = ImageFiles.of(self.config, root)
         if files.shape != self.images.shape:
             raise ValueError(
                 f"the images in {root} must have the shape of the project's, "

@@ -58,17 +58,16 @@ def predict(
     config = project.config
     what = f"predicting the images in {folder or config.images} by {project.path}, to {out}"
     with project.locked(), announced(what):
-        skipping = config.run.on_unreadable
         trainings = project.trainings()
         if not trainings:
-            own = ImageFiles(Path(config.images), config.image_size, on_unreadable=skipping)
+            own = ImageFiles.of(config)
             raise ValueError(f"no network is trained yet; {next_step(project, own)}")
         number = trainings[-1].training
         counts: Counter[str] = Counter()
         with write_atomically(out, "w") as file:  # first: a path that is no good is found at once
             if progress:
                 work_begins()
-            own = ImageFiles(Path(config.images), config.image_size, on_unreadable=skipping)
+            own = ImageFiles.of(config)
             if not is_fresh(project, own):
                 knows = f"training {number}, which knows the old"
                 yield f"labels or settings have changed since {knows}"

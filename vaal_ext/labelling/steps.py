@@ -58,7 +58,7 @@ def query(
         asked, answers = project.asked(), project.answers()
         if progress:
             work_begins()
-        images = _images(project)
+        images = ImageFiles.of(project.config)
         pool = np.flatnonzero([name not in answers for name in images.names])
         if len(pool) == 0:
             yield f"all {len(images)} images have an answer: there is nothing left to ask"
@@ -98,7 +98,7 @@ def label(project: Project, path: Path) -> Iterator[str]:
     answers = read_answers(path)
     with project.locked():
         before, asked, given = project.answers(), project.asked(), project.given()
-        images = _images(project)
+        images = ImageFiles.of(project.config)
         known = {*images.names, *before, *(row.image for row in asked)}
         outcomes = judge(answers, before, project.config.classes, known)
         refused = [
@@ -143,7 +143,7 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         trainings = project.trainings()
         if progress and parts(project.config, project.labels())[0]:  # or it is refused below
             work_begins()
-        images = _images(project)
+        images = ImageFiles.of(project.config)
         labels = labels_there(project, images)
         gone = [image for image in project.labels() if image not in labels]
         if gone:
@@ -171,12 +171,6 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         yield described(row, project)
         yield f"{project.weights(row.training)}: its weights, for vaal-ext score; they stay"
         yield next_step(project, images)
-
-
-def _images(project: Project) -> ImageFiles:
-    config = project.config
-    on_unreadable = config.run.on_unreadable
-    return ImageFiles(Path(config.images), config.image_size, on_unreadable=on_unreadable)
 
 
 def _choose(

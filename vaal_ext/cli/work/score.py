@@ -1,11 +1,7 @@
-"""What `vaal-ext score` and `vaal-ext select` do, once their options are read."""
+"""What `vaal-ext score` does once its options are read."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,23 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from vaal_ext.checks import require_positive
-from vaal_ext.cli.torchrun import launched, launched_group, local_rank, rank
+from vaal_ext.cli.work.torchrun import launched, launched_group, local_rank, rank
 from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.experiment.datasets.load import load_pool
 from vaal_ext.experiment.defaults import settings_for
-from vaal_ext.files.atomic import naming, write_atomically
+from vaal_ext.files.atomic import require_writable
 from vaal_ext.network.device import device_named
 from vaal_ext.network.pixels import PixelScale
 from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.batches import first_samples, pool_size
 from vaal_ext.pool.radius import lengths_for
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.pool.shards import begun_with, each_shard, missing_shards, read_shards
+from vaal_ext.pool.shards import begun_with, each_shard, missing_shards
 from vaal_ext.progress import announced
 from vaal_ext.scorer import LDRScorer
-from vaal_ext.selection import Order, percentile_rank, require_percentile, select
+from vaal_ext.selection import require_percentile
 
-__all__ = ["kept", "score", "select_query"]
+__all__ = ["kept", "score"]
 
 
 def score(
@@ -82,7 +78,7 @@ def score(
     """
     sharded = out.suffix != ".npz"
     if not sharded:
-        _require_writable(out)
+        require_writable(out)
         if shard_size is not None:
             raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
     if above is not None:
@@ -190,55 +186,6 @@ def kept(out: Path) -> str:
     return f"{done} of {done + left} shards are kept in {out}"
 
 
-def select_query(
-    scores: Path,
-    n: int,
-    out: Path,
-    *,
-    percentile: float,
-    class_prior: str | list[float] | None,
-    order: Order,
-    seed: int,
-) -> str:
-    """Choose n samples from scores, a file or a folder, and write them as CSV; a line of which.
-
-    The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%], entropy
-    [nats], and name where the scores have names; the rows stand in the order picked. It is UTF-8,
-    but a file name that is not has its own bytes there, by which the file is found.
-    """
-    _require_writable(out)
-    pool = read_shards(scores) if scores.is_dir() else PoolScores.load(scores)
-    picked = select(
-        pool.ldr,
-        pool.pseudo_label,
-        n,
-        percentile=percentile,
-        class_prior=class_prior,
-        order=order,
-        num_classes=pool.num_classes,
-        posterior_mean=pool.posterior_mean,
-        seed=seed,
-    )
-    ranks = percentile_rank(pool.ldr, picked)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    named = pool.name is not None
-    header = ("index", "pseudo_label", "ldr", "percentile_rank", "entropy")
-    writer.writerow((*header, "name") if named else header)
-    for i, percent in zip(picked.tolist(), ranks, strict=True):
-        numbers = (pool.ldr[i], percent, pool.entropy[i])
-        row = (pool.index[i], pool.pseudo_label[i], *(f"{number:.9g}" for number in numbers))
-        writer.writerow((*row, pool.name[i]) if pool.name is not None else row)
-    with write_atomically(out) as file:
-        file.write(_encoded(table.getvalue()))
-    counts = np.bincount(pool.pseudo_label[picked], minlength=pool.num_classes)
-    return (
-        f"{out}: {n} of {pool.num_samples} samples, LDR {pool.ldr[picked].min():.3g} to "
-        f"{pool.ldr[picked].max():.3g}, {counts.min()} to {counts.max()} of each of "
-        f"{pool.num_classes} pseudo labels"
-    )
-
-
 def _unreadable(pool: Any, parts: Iterable[PoolScores]) -> list[str]:
     """A line for each image of a pool that could not be read; `parts` are its scores in order."""
     lines: list[str] = []
@@ -293,23 +240,6 @@ def _lengths(
     except ValueError as error:
         raise ValueError(f"{data}: eps cannot be measured, {error}. Give --eps NUMBER") from error
     return radius, step if method == "finite-difference" else xi, measured
-
-
-def _encoded(text: str) -> bytes:
-    """UTF-8, but what os.fsdecode made of other bytes becomes those bytes again."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # lone surrogates of another kind, which no file name gives
-        return text.encode("utf-8", "surrogatepass")
-
-
-def _require_writable(path: Path) -> None:
-    """OSError where no file can be made in the folder of `path`, or `path` is a folder."""
-    with naming(path):
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
-            pass
 
 
 def _device(name: str | None) -> torch.device:
