@@ -187,7 +187,7 @@ def test_scores_without_a_key(refused: Callable[..., str]) -> None:
         ({"rounds": "0"}, "rounds must be"),
         ({"initial": "0"}, "initial must be"),
         ({"query-size": "100000"}, "the pool of moons has 800"),
-        ({"device": "cuda:99"}, "device must be"),
+        ({"device": "cuda:99"}, "there is no device cuda:99"),
         ({"strategy": "vaal", "eps": "inf"}, "eps must be"),
         ({"strategy": "entropy", "percentile": "80"}, "--percentile is for the strategy vaal, got"),
         ({"strategy": "random+vat", "eps": "0"}, "--eps is for the strategy vaal"),

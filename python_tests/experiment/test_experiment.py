@@ -23,6 +23,7 @@ from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.experiment.state import Round
 from vaal_ext.experiment.training import evaluate
 from vaal_ext.files.claim import FolderInUseError
+from vaal_ext.network.device import device_named
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
@@ -226,7 +227,7 @@ def test_the_pool_may_be_used_up(tmp_path):
         ({"strategy": None}, TypeError, "strategy must be a string, got None"),
         ({"dataset": None}, TypeError, "dataset must be a string, got None"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
-        ({"device": "tpu"}, ValueError, "device must be 'cpu' or 'cuda', got 'tpu'"),
+        ({"device": "tpu"}, ValueError, "device must be cpu, cuda or cuda:N, got 'tpu'"),
         ({"backend": "fast"}, ValueError, "backend must be 'fused' or 'reference'"),
         ({"dataset": "mnist"}, ValueError, "needs a data root"),
         (
@@ -240,6 +241,19 @@ def test_bad_settings_are_refused_before_anything_is_made(change, error, message
     with pytest.raises(error, match=message):
         run(replace(SMALL, **change), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_takes_the_devices_that_scoring_takes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert device_named(name) == torch.device(name)
+        assert replace(SMALL, device=name).resolved().device == name
+    for name in ("cuda:2", "meta", "tpu"):
+        with pytest.raises(ValueError, match=name) as of_scoring:
+            device_named(name)
+        with pytest.raises(ValueError, match=name) as of_a_run:
+            replace(SMALL, device=name).resolved()
+        assert str(of_a_run.value) == str(of_scoring.value)
 
 
 @pytest.mark.parametrize("strategy", ["random", "vaal"])

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
+from vaal_ext.network.device import device_named
 from vaal_ext.pool.radius import lengths_for, radius_of_all
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy, parse_strategy
 from vaal_ext.vat import VatSettings
@@ -66,7 +65,7 @@ class RunConfig:
         learning_rate, steps, batch_size: of the training.
         warm_start: every round trains on from the weights of the round before (with a fresh
             optimiser), not from fresh weights.
-        device: "cpu" or "cuda", by default "cuda" where there is one.
+        device: "cpu", "cuda" or "cuda:1", by default "cuda" where there is one.
         backend: "fused" or "reference", see :class:`~vaal_ext.scorer.LDRScorer`.
     """
 
@@ -130,15 +129,10 @@ class RunConfig:
                     raise ValueError(
                         f"{name} is for strategies that end in +vat, got {self.strategy!r}"
                     )
-        full = ResolvedConfig(**asdict(self) | table | given)
-        if full.device is None:
-            full = replace(full, device="cuda" if torch.cuda.is_available() else "cpu")
+        device = str(device_named(self.device))
+        full = ResolvedConfig(**asdict(self) | table | given | {"device": device})
         if full.on_unreadable not in ("raise", "skip"):
             raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {full.on_unreadable!r}")
-        if full.device not in ("cpu", "cuda"):
-            raise ValueError(f"device must be 'cpu' or 'cuda', got {full.device!r}")
-        if full.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device must be 'cpu': this torch sees no CUDA device")
         if full.data_root is not None:
             full = replace(full, data_root=str(Path(full.data_root).resolve()))
         kind, colon, path = full.dataset.partition(":")
