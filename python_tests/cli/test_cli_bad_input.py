@@ -79,7 +79,7 @@ def test_usage(refused: Callable[..., str], arguments: list[str], message: str) 
         ({"out": str(NOT_A_FOLDER / "scores.npz")}, "scores.npz: Not a directory"),
         ({"out": "no/folder/scores.npz"}, "scores.npz: No such file or directory"),
         ({"out": "."}, ". holds no scores but is not empty"),
-        ({"out": "/dev/full"}, "/dev/full is no folder"),
+        ({"out": "/dev/full"}, "/dev/full is not a folder"),
     ],
 )
 def test_score_refuses(refused: Callable[..., str], changes: dict[str, str], message: str) -> None:

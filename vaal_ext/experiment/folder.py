@@ -36,7 +36,7 @@ from vaal_ext.experiment.config import config_differences
 from vaal_ext.experiment.state import Round, State, read_state, write_state
 from vaal_ext.files.atomic import remove_leftovers
 from vaal_ext.files.checksums import is_edited, read_recorded, recorded, write_recorded
-from vaal_ext.files.claim import foreign_file, locked
+from vaal_ext.files.claim import locked, make_own
 from vaal_ext.files.reading import parse_json
 from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.selection import percentile_rank
@@ -73,15 +73,7 @@ class RunFolder:
             ValueError: the folder belongs to a different run (says in what), or to none.
             OSError: it cannot be made or written.
         """
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(f"the output folder {path} is not a folder")
-        path.mkdir(parents=True, exist_ok=True)
-        other = foreign_file(path, "config.json")
-        if other is not None:
-            raise ValueError(
-                f"the output folder {path} holds no run but is not empty ({other}): "
-                "name a new folder"
-            )
+        make_own(path, "run", "config.json")
         with locked(path, "run"):
             folder = cls(path)
             folder._begin({"config": dict(config), "data_sha256": data_sha256})

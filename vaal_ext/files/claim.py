@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["FolderInUseError", "foreign_file", "held", "is_locked", "locked"]
+__all__ = ["FolderInUseError", "held", "is_locked", "locked", "make_own"]
 
 
 class FolderInUseError(ValueError):
@@ -55,9 +55,24 @@ def held(path: Path, timeout: float) -> Iterator[bool]:
         lock.release()
 
 
-def foreign_file(folder: Path, first: str) -> str | None:
-    """The name of a file in `folder` that is not ours: there is no `first`, which we write before
-    any other. None where there is none; hidden files are not minded."""
+def make_own(folder: Path, what: str, first: str) -> None:
+    """The folder is there, made if need be, and what lies in it is ours.
+
+    Args:
+        folder: the folder; its hidden files are not minded.
+        what: what it holds, or is to hold, for the message: "run".
+        first: the file that we write before any other: where it is, the folder is ours.
+
+    Raises:
+        NotADirectoryError: it is a file. ValueError: it holds something else.
+        OSError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+    folder.mkdir(parents=True, exist_ok=True)
     # In this order: who finds another file of ours finds the first.
     others = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
-    return others[0] if others and not (folder / first).exists() else None
+    if others and not (folder / first).exists():
+        raise ValueError(
+            f"{folder} holds no {what} but is not empty ({others[0]}): name a new folder"
+        )

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from vaal_ext.files.atomic import remove_leftovers, write_atomically, write_tensors
 from vaal_ext.files.checksums import is_lost, read_recorded, write_recorded
-from vaal_ext.files.claim import foreign_file, locked
+from vaal_ext.files.claim import locked, make_own
 from vaal_ext.files.reading import load_torch, parse_json
 from vaal_ext.labelling.config import SKIP, ProjectConfig
 
@@ -128,15 +128,7 @@ class Project:
         """
         if path.resolve().is_relative_to(config.images):
             raise ValueError(f"the project {path} must not lie in its folder of images")
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(f"the project {path} is not a folder")
-        path.mkdir(parents=True, exist_ok=True)
-        # Hidden files are leftovers of a kill while config.json was written, or not ours to mind.
-        other = foreign_file(path, "config.json")
-        if other is not None:
-            raise ValueError(
-                f"{path} holds no project but is not empty ({other}): name a new folder"
-            )
+        make_own(path, "project", "config.json")
         with locked(path, "project"):
             if not (path / "config.json").exists():
                 _write_config(path, config)

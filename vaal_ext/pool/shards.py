@@ -26,7 +26,7 @@ import numpy as np
 
 from vaal_ext.checks import require_int
 from vaal_ext.files.checksums import read_recorded, write_recorded
-from vaal_ext.files.claim import foreign_file, held
+from vaal_ext.files.claim import held, make_own
 from vaal_ext.files.reading import parse_json
 from vaal_ext.pool.batch_run import Mode
 from vaal_ext.pool.fingerprint import differences, identity, index_sha256
@@ -178,13 +178,8 @@ def _begun(
 ) -> Plan:
     """How the shards are scored: as the manifest says, which the first process makes."""
     path = folder.path
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is no folder")
-    path.mkdir(parents=True, exist_ok=True)
+    make_own(path, "scores", _MANIFEST)
     manifest = path / _MANIFEST
-    other = foreign_file(path, _MANIFEST)
-    if other is not None:
-        raise ValueError(f"{path} holds no scores but is not empty ({other}): name a new folder")
     if manifest.exists():
         return _taken_up(folder, mine, run, pool, index, progress)
     if progress:
