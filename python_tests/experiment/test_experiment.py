@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from other_process import locked_elsewhere
 from torch import nn
 
-from vaal_ext.experiment.datasets.load import load_dataset
+from vaal_ext.experiment import provenance
+from vaal_ext.experiment.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment.defaults import SETTINGS
 from vaal_ext.experiment.loop import RunConfig, initial_indices, run
 from vaal_ext.experiment.seeds import Stream, stream_seed
@@ -24,6 +25,7 @@ from vaal_ext.experiment.state import Round
 from vaal_ext.experiment.training import evaluate
 from vaal_ext.files.claim import FolderInUseError
 from vaal_ext.network.device import device_named
+from vaal_ext.pool import fingerprint
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import percentile_rank
 
@@ -321,3 +323,28 @@ def test_the_initial_set_has_every_class(labels, data):
     assert picked.shape == (n,)
     assert len(set(picked.tolist())) == n
     assert len(np.unique(labels[picked])) == min(n, len(np.unique(labels)))
+
+
+def test_runs_and_shards_of_before_know_their_data():
+    """What stands in their config.json and manifest.json: these hashes were made by version 0.1."""
+    x, y = torch.arange(12, dtype=torch.float32).reshape(6, 2), torch.arange(6) % 2
+    data = DataSplit(x[:3], y[:3], x[3:4], y[3:4], x[4:], y[4:], 2, "moons")
+    of_run = "66a1999e534366e14f73ae4e44427a7fdbb06e803d5c04d03063ab4db09a5f54"
+    assert provenance.fingerprint(data) == of_run
+    of_shards = "a71503bf4cb24148dc3b5f56cdac833fe2bfe711ab02c9945e47f80de1e4af3a"
+    assert fingerprint._sha256([x, y, x.bfloat16().t()]) == of_shards
+
+
+def test_a_fingerprint_is_told_by_its_beginning_and_a_setting_whole():
+    folder, sha256 = (
+        "folder:/a/path/that/is/longer/than/the/sixty-four/digits/of/a/hash",
+        "0f" * 32,
+    )
+    assert fingerprint.differences(
+        {"dataset": f"{folder}/1", "network": sha256, "same": 1, "old": 2},
+        {"dataset": f"{folder}/2", "network": "a" * 64, "same": 1},
+    ) == [
+        f"dataset is '{folder}/1' there and '{folder}/2' here",
+        "network is '0f0f0f0f...' there and 'aaaaaaaa...' here",
+        "old is 2 there and None here",
+    ]

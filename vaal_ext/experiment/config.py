@@ -12,6 +12,7 @@ from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.network.device import device_named
+from vaal_ext.pool.fingerprint import differences
 from vaal_ext.pool.radius import lengths_for, radius_of_all
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy, parse_strategy
 from vaal_ext.vat import VatSettings
@@ -276,9 +277,9 @@ def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting."""
-    old, new = with_defaults(old), with_defaults(new)
-    return [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if key not in _NOT_COMPARED and old.get(key) != new.get(key)
-    ]
+    return differences(_compared(old), _compared(new))
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    filled = with_defaults(config)
+    return {name: filled[name] for name in sorted(filled) if name not in _NOT_COMPARED}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 import vaal_ext
 from vaal_ext.experiment.datasets.load import DataSplit
+from vaal_ext.pool.fingerprint import tensors_sha256
 
 __all__ = ["commit", "fingerprint", "versions"]
 
@@ -41,12 +41,8 @@ def commit() -> str | None:
 
 def fingerprint(data: DataSplit) -> str:
     """SHA-256, in hex, over the dtype, shape and content of all samples and labels."""
-    digest = hashlib.sha256()
-    for part in ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y"):
-        tensor = getattr(data, part)
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
+    parts = data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y
+    return tensors_sha256(parts, lambda x: f"{x.dtype} {tuple(x.shape)} ")
 
 
 def _git(*arguments: str) -> str | None:

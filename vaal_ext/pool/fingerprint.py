@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from vaal_ext.pool.batches import first_samples, pool_part
 from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.run import PoolRun
 
-__all__ = ["differences", "identity", "index_sha256"]
+__all__ = ["differences", "identity", "index_sha256", "tensors_sha256"]
 
 # What is looked at of a pool: so many places, evenly spread, and samples at each.
 _PLACES, _SAMPLES = 16, 4
@@ -61,12 +62,26 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two identities differ, a text for each: "eps is 0.5 there and 1.0 here"."""
+    """In what two sets of settings differ, a text for each: "eps is 0.5 there and 1.0 here"."""
     return [
-        f"{name} is {_short(old.get(name))} there and {_short(new.get(name))} here"
+        f"{name} is {_told(old.get(name))} there and {_told(new.get(name))} here"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
+
+
+def tensors_sha256(tensors: Iterable[Tensor], heading: Callable[[Tensor], str]) -> str:
+    """SHA-256, in hex, over the tensors' content, each after its heading, a text of its kind.
+
+    The hashes in folders of shards and of runs were made with different headings, and stay.
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        tensor = tensor.detach().cpu()
+        digest.update(heading(tensor).encode())
+        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        digest.update(dense.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def index_sha256(index: np.ndarray) -> str:
@@ -84,14 +99,8 @@ def _names_sha256(pool: Any, size: int) -> str | None:
     return digest.hexdigest() if size else None
 
 
-def _sha256(tensors: list[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        tensor = tensor.detach().cpu()
-        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
-        digest.update(dense.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    return tensors_sha256(tensors, lambda x: f"{x.dtype} {list(x.shape)}")
 
 
 def _network_sha256(modules: tuple[Any, ...]) -> str:
@@ -107,6 +116,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else np.asarray(value).tolist()
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 64 else f"{text[:9]}...'"
+def _told(value: Any) -> str:
+    """A value as a message has it; of a fingerprint the beginning, which tells two apart."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return f"'{value[:8]}...'"
+    return repr(value)
