@@ -22,8 +22,10 @@ def _mul_hi_lo(a: Tensor, constant: int) -> tuple[Tensor, Tensor]:
 
 
 def philox4x32(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox4x32-10 (Salmon et al. 2011): four uint32 counters of any
-    shape and two uint32 keys, as int64."""
+    """Philox4x32-10 (Salmon et al. 2011).
+
+    Four uint32 counters of any shape and two uint32 keys, both held in int64.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
