@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
-    default_collate,
 )
+
+from vaal_ext.pool.loader import loader_like, no_tensor, with_positions
 
 __all__ = [
     "batches_at",
@@ -131,7 +130,7 @@ def batches_at(
     if isinstance(pool, DataLoader):
         apart = {"num_workers": num_workers, "generator": torch.Generator()}
         part = Subset(pool.dataset, positions.tolist())
-        some = _loader_like(pool, part, pool.collate_fn, batch_size=batch_size, **apart)
+        some = loader_like(pool, part, pool.collate_fn, batch_size=batch_size, **apart)
     else:
         some = Subset(pool, positions.tolist())
     yield from pool_batches(some, batch_size, num_workers, missing)
@@ -172,7 +171,7 @@ def pool_part(pool: Any, start: int, stop: int) -> Any:
         return Subset(pool, range(start, stop))
     _require_whole(pool)
     part = Subset(pool.dataset, range(start, stop))
-    return _loader_like(pool, part, pool.collate_fn, batch_size=pool.batch_size)
+    return loader_like(pool, part, pool.collate_fn, batch_size=pool.batch_size)
 
 
 def _require_whole(loader: DataLoader[Any]) -> None:
@@ -226,14 +225,14 @@ def pool_batches(
     if not isinstance(pool, DataLoader):
         loader = DataLoader(pool, batch_size=batch_size, num_workers=num_workers)
     seen = np.zeros(size, dtype=bool)
-    for position, batch, absent in _with_positions(loader):
+    for position, batch, absent in with_positions(loader):
         if missing is not None:
             missing += absent
         if not len(position):
             continue
         x = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(x, Tensor):
-            raise TypeError(_no_tensor(batch, "a batch"))
+            raise TypeError(no_tensor(batch, "a batch"))
         if x.ndim == 0 or len(x) != len(position):
             raise ValueError(
                 f"the loader's collate_fn made x of shape {tuple(x.shape)} from {len(position)} "
@@ -249,104 +248,8 @@ def pool_batches(
         yield x, position
 
 
-def _no_tensor(found: Any, what: str) -> str:
-    """What to do where `what`, a sample or a batch, holds its x in another way, a text."""
-    if not isinstance(found, Mapping):
-        return (
-            "the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, got "
-            f"{what} of type {type(found).__name__}"
-        )
-    keys = {str(key): _extent(value) for key, value in found.items()}
-    key = max(keys, key=keys.__getitem__, default="x")  # the largest is the likeliest to be meant
-    return (
-        f"the pool's samples must be a tensor x or a tuple (x, y, ...) with x a tensor, got {what} "
-        f"that is a dict with the keys {', '.join(map(repr, keys))}. Say which of them the network "
-        "gets: torch.utils.data.DataLoader(dataset, batch_size=256, collate_fn=lambda rows: "
-        f"torch.stack([torch.as_tensor(row[{key!r}]) for row in rows])) is a pool"
-    )
-
-
-def _extent(value: Any) -> int:
-    """How many numbers a value of a dict holds, or pixels of an image; 0 for anything else."""
-    if isinstance(value, list):
-        return len(value)
-    sides = getattr(value, "shape", None) or getattr(value, "size", None)
-    return math.prod(sides) if isinstance(sides, tuple) else 0
-
-
 def _tensor(x: Tensor | np.ndarray) -> Tensor:
     """The tensor as it is; an array in memory of its own, with the machine's byte order."""
     if isinstance(x, Tensor):
         return x
     return torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("=")))
-
-
-class _Indexed(Dataset[tuple[int, Any]]):
-    """A dataset whose items carry their position."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, position: int) -> tuple[int, Any]:
-        return int(position), self.dataset[position]
-
-    def __getitems__(self, positions: list[int]) -> list[tuple[int, Any]]:
-        together = getattr(self.dataset, "__getitems__", None)
-        items = together(positions) if together else [self.dataset[i] for i in positions]
-        return [(int(i), item) for i, item in zip(positions, items, strict=True)]
-
-
-class _CollateIndexed:
-    """The loader's own collate_fn on the items, their positions besides (a class: it pickles)."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any, list[int]]:
-        absent = [position for position, item in batch if item is None]
-        there = [(position, item) for position, item in batch if item is not None]
-        positions = torch.tensor([position for position, _ in there], dtype=torch.int64)
-        items = [item for _, item in there]
-        # Torch's own way with them would end in an error of its own where one holds an image.
-        if items and self.collate is default_collate and isinstance(items[0], Mapping):
-            raise TypeError(_no_tensor(items[0], "a sample"))
-        return positions, self.collate(items) if items else None, absent
-
-
-def _with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """The same loader, yielding (positions, batch, positions of what is None): only so a shuffled
-    one can be followed."""
-    if type(loader).__iter__ is not DataLoader.__iter__:
-        raise ValueError(
-            f"{type(loader).__name__} iterates in its own way, so that the order of its samples "
-            "is not known: pass its dataset, or a torch.utils.data.DataLoader"
-        )
-    if loader.batch_sampler is None:
-        raise ValueError(
-            "a DataLoader with batch_size=None makes no batches of samples: pass its dataset, or "
-            "a DataLoader with a batch_size"
-        )
-    if loader.batch_size is None:
-        order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
-    else:
-        order = {"batch_size": loader.batch_size, "sampler": loader.sampler}
-    collate = _CollateIndexed(loader.collate_fn)
-    return _loader_like(loader, _Indexed(loader.dataset), collate, **order)
-
-
-def _loader_like(
-    loader: DataLoader[Any], dataset: Any, collate: Callable[[list[Any]], Any], **changes: Any
-) -> DataLoader[Any]:
-    settings = {
-        "num_workers": loader.num_workers,
-        "pin_memory": loader.pin_memory,
-        "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "generator": loader.generator,
-        "prefetch_factor": loader.prefetch_factor,
-    }
-    return DataLoader(dataset, collate_fn=collate, **(settings | changes))
