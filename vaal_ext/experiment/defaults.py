@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vaal_ext.experiment.datasets.load import DATASET_NAMES, unknown_name
+from vaal_ext.experiment.datasets.names import DATASET_NAMES, unknown_name
 
 __all__ = ["PRESETS", "SETTINGS", "Settings", "run_settings", "settings_for"]
 

@@ -18,9 +18,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,19 +28,9 @@ from torch import Tensor
 from vaal_ext.experiment.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
 from vaal_ext.experiment.datasets.folder import ImageFolderPool, labelled_parts
 from vaal_ext.experiment.datasets.images import IMAGE_DATASETS, read_images
+from vaal_ext.experiment.datasets.names import DATASET_NAMES, POOL_NAMES, path_of, unknown_name
 
-__all__ = [
-    "DATASET_NAMES",
-    "POOL_NAMES",
-    "DataSplit",
-    "content_key",
-    "load_dataset",
-    "load_pool",
-    "unknown_name",
-]
-
-DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
-POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
+__all__ = ["DataSplit", "content_key", "load_dataset", "load_pool"]
 
 # The last of the training images are for validation: as many as the paper's Table I leaves out.
 _IMAGES_VAL = 5_000
@@ -51,11 +38,7 @@ _IMAGES_VAL = 5_000
 _DIGITS_POOL, _DIGITS_VAL = 1000, 297  # and 500 to test on
 _DIGITS_SPLIT_SEED = 1797  # fixed: every run on the digits is measured on the same test images
 
-_TOY_POOL, _TOY_TEST, _TOY_VAL = (
-    800,
-    200,
-    200,
-)  # 800/200 is the paper's; validation is extra
+_TOY_POOL, _TOY_TEST, _TOY_VAL = 800, 200, 200  # the paper has 800 and 200, and no validation set
 _INNER_RADIUS = 0.8  # as in scikit-learn's make_circles; the paper gives no number
 
 # Shares of data that bring no test or validation set of their own.
@@ -100,7 +83,7 @@ def load_dataset(
     """Load a data set by name; nothing is downloaded.
 
     Args:
-        name: one of :data:`DATASET_NAMES`.
+        name: one of :data:`.names.DATASET_NAMES`.
         data_root: the folder that :mod:`.images` reads; the others need none.
         seed: draws the points of the toy sets, and the split of an ``npz`` that brings no test or
             validation set. All others have one fixed split.
@@ -115,9 +98,9 @@ def load_dataset(
     """
     _require_folder(name, on_unreadable)
     if name.startswith("npz:"):
-        return _npz(_path(name), seed, name)
+        return _npz(path_of(name), seed, name)
     if name.startswith("folder:"):
-        path = _path(name)
+        path = path_of(name)
         parts = labelled_parts(path, progress, on_unreadable)
         return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
     if name == "moons" or name == "circles":
@@ -127,46 +110,6 @@ def load_dataset(
     if name in IMAGE_DATASETS:
         return _images(name, data_root)
     raise unknown_name(name, DATASET_NAMES)
-
-
-def unknown_name(name: str, names: Sequence[str]) -> ValueError:
-    """The error for a name that is none of `names`, and what was perhaps meant: a path that is
-    there without its kind, or a name with a slip."""
-    kind, _, path = name.partition(":")
-    own = _kind_of(Path(os.path.expanduser(name)))
-    kinds = [known.partition(":")[0] for known in names]
-    meant = ""
-    if own in kinds:
-        meant = f"{own}:{name}"
-    elif near := difflib.get_close_matches(kind.lower(), kinds, n=1):
-        meant = next(
-            f"{near[0]}:{path or 'PATH'}" if known.endswith(":PATH") else known
-            for known in names
-            if known.partition(":")[0] == near[0]
-        )
-    question = f"; did you mean {meant}?" if meant else ""
-    return ValueError(f"dataset must be one of {', '.join(names)}, got {name!r}{question}")
-
-
-def _kind_of(path: Path) -> str | None:
-    """Under which kind of name what lies at `path` can be read, if under any."""
-    if path.is_dir():
-        return "folder"
-    return {".npz": "npz", ".npy": "npy"}.get(path.suffix.lower()) if path.is_file() else None
-
-
-def _path(name: str) -> Path:
-    """The path of a name KIND:PATH, ~ being the user's home. ValueError where what is there is of
-    another kind."""
-    kind, _, text = name.partition(":")
-    if not text:
-        raise ValueError(f"{name} must be followed by a path, as in {name}PATH")
-    path = Path(os.path.expanduser(text))
-    there = _kind_of(path)
-    if there not in (None, kind) and "folder" in (kind, there):
-        what = "folder" if there == "folder" else "file"
-        raise ValueError(f"{text} is a {what}, which is given as {there}:{text}, got {name!r}")
-    return path
 
 
 def load_pool(
@@ -197,10 +140,10 @@ def load_pool(
         if split == "test":
             raise ValueError(f"{kind}:PATH has no test part: give the path of what is to be scored")
         if kind == "npy":
-            return mapped_samples(_path(name))
-        return ImageFolderPool(_path(name), on_unreadable=on_unreadable)
+            return mapped_samples(path_of(name))
+        return ImageFolderPool(path_of(name), on_unreadable=on_unreadable)
     if kind == "npz":
-        path = _path(name)
+        path = path_of(name)
         return samples(read_npz(path), "x" if split == "train" else "x_test", path)
     if name not in DATASET_NAMES:
         raise unknown_name(name, POOL_NAMES)
