@@ -21,7 +21,8 @@ from labelling_project import (
 )
 
 from vaal_ext.cli.app import main
-from vaal_ext.labelling.project import Project, Training
+from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.tables import Training
 from vaal_ext.labelling.wording import described
 
 pytest.importorskip("torchvision")

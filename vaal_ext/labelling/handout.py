@@ -25,7 +25,8 @@ from xml.sax.saxutils import quoteattr
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.labelling.answers import TASK_KEY
 from vaal_ext.labelling.images import ImageFiles
-from vaal_ext.labelling.project import Asked, Project
+from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.tables import Asked
 from vaal_ext.report.figures import Thumbnail, draw_contact_sheet
 
 __all__ = ["hand_out"]

@@ -18,7 +18,7 @@ from vaal_ext.files.reading import load_torch, require_finite
 from vaal_ext.labelling.config import ProjectConfig
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.names import Names
-from vaal_ext.labelling.project import Training
+from vaal_ext.labelling.tables import Training
 from vaal_ext.models import network_for
 from vaal_ext.network.device import device_named
 from vaal_ext.network.state import borrowed

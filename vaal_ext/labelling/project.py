@@ -20,77 +20,24 @@ commits a step, and what else the step writes is written before it, or made agai
 from __future__ import annotations
 
 import csv
-import io
 import json
 import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from vaal_ext.files.atomic import remove_leftovers, write_atomically, write_tensors
-from vaal_ext.files.checksums import is_lost, read_recorded, write_recorded
+from vaal_ext.files.checksums import read_recorded, write_recorded
 from vaal_ext.files.claim import locked, make_own
 from vaal_ext.files.reading import load_torch, parse_json
 from vaal_ext.labelling.config import SKIP, ProjectConfig
+from vaal_ext.labelling.tables import Asked, Given, Training, read_rows, write_rows
 
-__all__ = ["Asked", "Given", "Project", "Training"]
-
-Row = TypeVar("Row", bound="Asked | Given | Training")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An image that a query asked for: a row of ``queries.csv``.
-
-    ``guess`` is the network's class; ``ldr`` and ``entropy`` are in nats, ``percentile_rank`` in
-    percent of the pool of that query. They are "" where the query was random.
-    """
-
-    query: int
-    image: str
-    guess: str
-    ldr: str
-    percentile_rank: str
-    entropy: str
-
-
-@dataclass(frozen=True)
-class Given:
-    """An answer that was taken: a row of ``labels.csv``.
-
-    ``label`` is a class or "skip", ``before`` the answer it replaced or "", ``source`` the name of
-    the file it came in.
-    """
-
-    image: str
-    label: str
-    before: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """A row of ``trainings.csv``: the network trained after `query` queries.
-
-    ``labels`` were trained on, ``evaluated`` others (of the test folder, or held out) evaluated;
-    ``accuracy`` in [0, 1] and ``loss`` in nats are theirs, "" where there were none.
-    ``inputs_sha256`` stands for labels and settings.
-    """
-
-    training: int
-    query: int
-    labels: int
-    evaluated: int
-    accuracy: str
-    loss: str
-    train_loss: float
-    seconds: float
-    inputs_sha256: str
+__all__ = ["Project"]
 
 
 class Project:
@@ -163,15 +110,15 @@ class Project:
 
     def asked(self) -> list[Asked]:
         """All images asked for, query by query. ValueError if the table is damaged; so below."""
-        return self._read("queries.csv", Asked)
+        return read_rows(self.path / "queries.csv", Asked)
 
     def given(self) -> list[Given]:
         """All answers taken, the oldest first."""
-        return self._read("labels.csv", Given)
+        return read_rows(self.path / "labels.csv", Given)
 
     def trainings(self) -> list[Training]:
         """All trainings, the oldest first."""
-        return self._read("trainings.csv", Training)
+        return read_rows(self.path / "trainings.csv", Training)
 
     def answers(self) -> dict[str, str]:
         """The answer that counts of each image that has one: a class or "skip"."""
@@ -183,15 +130,15 @@ class Project:
 
     def write_asked(self, rows: Sequence[Asked]) -> None:
         """Replace the table of what was asked. OSError naming the file, so below."""
-        self._write("queries.csv", Asked, rows)
+        write_rows(self.path / "queries.csv", Asked, rows)
 
     def write_given(self, rows: Sequence[Given]) -> None:
         """Replace the table of answers."""
-        self._write("labels.csv", Given, rows)
+        write_rows(self.path / "labels.csv", Given, rows)
 
     def write_trainings(self, rows: Sequence[Training]) -> None:
         """Replace the table of trainings."""
-        self._write("trainings.csv", Training, rows)
+        write_rows(self.path / "trainings.csv", Training, rows)
 
     def weights(self, training: int) -> Path:
         """Where the network of that training lies."""
@@ -247,36 +194,6 @@ class Project:
                     stacklevel=4,
                 )
         write_recorded(kept, f"{json.dumps(settings, indent=2)}\n".encode())
-
-    def _write(self, name: str, kind: type[Row], rows: Sequence[Row]) -> None:
-        table = io.StringIO(newline="")
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow([field.name for field in fields(kind)])
-        writer.writerows(tuple(asdict(row).values()) for row in rows)
-        write_recorded(self.path / name, table.getvalue().encode())
-
-    def _read(self, name: str, kind: type[Row]) -> list[Row]:
-        path = self.path / name
-        if is_lost(path):
-            raise ValueError(
-                f"{path} is missing: put back a copy of it; or, if the project is to go on without "
-                f"what it held, delete {path.parent / '.checksums.json'}"
-            )
-        if not path.exists():
-            return []
-        convert = {"int": int, "float": float, "str": str}
-        columns = {field.name: convert[str(field.type)] for field in fields(kind)}
-        text = read_recorded(path)
-        try:
-            reader = csv.DictReader(io.StringIO(text, newline=""))
-            if reader.fieldnames != list(columns):
-                raise ValueError(f"its columns must be {', '.join(columns)}")
-            return [
-                kind(**{key: convert(row[key]) for key, convert in columns.items()})
-                for row in reader
-            ]
-        except (ValueError, TypeError, csv.Error) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _write_config(path: Path, config: ProjectConfig) -> None:

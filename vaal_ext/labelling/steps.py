@@ -21,7 +21,8 @@ from vaal_ext.labelling.due import due, is_current, is_fresh, labels_there, lack
 from vaal_ext.labelling.handout import hand_out
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
-from vaal_ext.labelling.project import Asked, Given, Project
+from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.tables import Asked, Given
 from vaal_ext.labelling.wording import described, outcome_table, standing
 from vaal_ext.pool.scores import PoolScores, score_text
 from vaal_ext.progress import announced, progress_bar, work_begins

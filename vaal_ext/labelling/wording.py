@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from vaal_ext.labelling.answers import NOT_TAKEN, OUTCOMES, Outcome
 from vaal_ext.labelling.config import SKIP
-from vaal_ext.labelling.project import Asked, Project, Training
+from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.tables import Asked, Training
 
 __all__ = ["described", "outcome_table", "standing"]
 
