@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.paper.figures import draw_contours, draw_losses, draw_updates, save_panels
-from vaal_ext.paper.made_of import (
-    caption,
-    destination,
-    of_results,
-    seeds_text,
-    write_made_of,
-)
+from vaal_ext.paper.made_of import destination, of_results, write_made_of
 from vaal_ext.paper.plan import Exhibit
 from vaal_ext.paper.radius import FRACTIONS, draw_radius, error_ranking
 from vaal_ext.paper.sweeps import draw_sweep, sweep_rows, write_sweep
@@ -28,6 +22,7 @@ from vaal_ext.paper.what_ldr_is import (
     scored_pool,
     wrong_per_band,
 )
+from vaal_ext.paper.wording import caption, first_runs, instead, notes, seeds_shown
 from vaal_ext.progress import progress_bar
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
@@ -86,9 +81,9 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
     for groups in results.values():
         rows = [before_and_after(runs[0], label) for label, runs in groups.items()]
         path = out / f"{name}.png"
-        draw_contours(path, rows, f"{exhibit.title}\n{_caption(_first_runs(groups))}")
+        draw_contours(path, rows, f"{exhibit.title}\n{caption(first_runs(groups))}")
         save_panels(path.with_suffix(".npz"), rows)
-        yield f"{path}: p(y = 1 | x) before and after a query, {_seeds_shown(groups)}"
+        yield f"{path}: p(y = 1 | x) before and after a query, {seeds_shown(groups)}"
         points = [
             (
                 label,
@@ -106,29 +101,6 @@ def _contours(name: str, exhibit: Exhibit, results: Results, out: Path) -> Itera
         yield f"{out / name}.csv: its points; .npz: all that the picture is drawn from"
 
 
-def _instead(groups: dict[str, list[Run]], dataset: str) -> str:
-    """ ", on folder:images" where the runs had other data (``--data``) in the place of the set."""
-    kind, _, path = next(iter(groups.values()))[0].config["dataset"].partition(":")
-    return f", on {kind}:{Path(path).name}" if path and kind != dataset else ""
-
-
-def _seeds_shown(groups: dict[str, list[Run]]) -> str:
-    """Of which seed the first run of each group is."""
-    return "seed " + ", ".join(
-        map(str, sorted({runs[0].config["seed"] for runs in groups.values()}))
-    )
-
-
-def _caption(*shown: dict[str, list[Run]]) -> str:
-    """What a picture was made of, of the groups of one data set or of several."""
-    made = of_results({str(number): groups for number, groups in enumerate(shown)})
-    return caption([entry for variants in made.values() for entry in variants.values()])
-
-
-def _first_runs(groups: dict[str, list[Run]]) -> dict[str, list[Run]]:
-    return {label: runs[:1] for label, runs in groups.items()}
-
-
 def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator[str]:
     runs = [run for groups in results.values() for group in groups.values() for run in group]
     bar = progress_bar(runs, show=True, desc="training once more", unit="network")
@@ -141,7 +113,7 @@ def _updates(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterat
         for dataset, groups in results.items()
     }
     path = out / f"{name}.png"
-    draw_updates(path, curves, f"{exhibit.title}\n{_caption(*results.values())}")
+    draw_updates(path, curves, f"{exhibit.title}\n{caption(*results.values())}")
     yield f"{path}: test error against updates"
     rows = [
         (dataset, label, group[seed].config["seed"], update + 1, round(float(error), 6))
@@ -160,9 +132,9 @@ def _curves(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
     for dataset, groups in results.items():
         path = out / f"{name}.png"
         curves = learning_curves(groups)
-        shown = dataset + _instead(groups, dataset)
+        shown = dataset + instead(groups, dataset)
         title = f"{shown}, {exhibit.title}"
-        draw_learning_curves(path, curves, title, made_of=_caption(groups))
+        draw_learning_curves(path, curves, title, made_of=caption(groups))
         yield f"{path}: accuracy against labels"
         write_tables(curves, out)
         yield f"{out / 'accuracy.csv'}, {out / 'area.csv'}: the same in numbers"
@@ -181,8 +153,8 @@ def _losses(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
             for label, runs in groups.items()
         }
         path = out / f"{name}.png"
-        shown = dataset + _instead(groups, dataset)
-        title = f"{shown}: {exhibit.title}\n{_caption(groups)}"
+        shown = dataset + instead(groups, dataset)
+        title = f"{shown}: {exhibit.title}\n{caption(groups)}"
         draw_losses(path, panels, labels, title)
         yield f"{path}: losses and accuracy against labels"
         rows = [
@@ -200,14 +172,14 @@ def _table(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
     for dataset, groups in results.items():
         stem = name if len(results) == 1 else f"{name}_{dataset}"
         curves = learning_curves(groups)
-        shown = dataset + _instead(groups, dataset)
-        draw_learning_curves(out / f"{stem}.png", curves, shown, made_of=_caption(groups))
+        shown = dataset + instead(groups, dataset)
+        draw_learning_curves(out / f"{stem}.png", curves, shown, made_of=caption(groups))
         yield f"{out / stem}.png: accuracy against labels, as in the paper's Fig. 8"
         cells = table_cells(groups, dataset)
         title = exhibit.title if len(results) == 1 else f"{exhibit.title}: {dataset}"
-        title += _instead(groups, dataset)
+        title += instead(groups, dataset)
         printed = any(not math.isnan(cell.paper) for cell in cells)
-        text = markdown_table(cells, title, _notes(groups, dataset, printed))
+        text = markdown_table(cells, title, notes(groups, dataset, printed))
         write_table(cells, text, out / stem)
         yield text
         yield from _statistics(dataset, groups, out)
@@ -218,7 +190,7 @@ def _sweep(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterator
         rows = sweep_rows(groups)
         stem = out / f"{name}_{dataset}"
         write_sweep(stem.with_suffix(".csv"), rows)
-        title = f"{dataset}: {exhibit.title}\n{_caption(groups)}"
+        title = f"{dataset}: {exhibit.title}\n{caption(groups)}"
         draw_sweep(stem.with_suffix(".png"), rows, title)
         for row in rows:
             interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
@@ -230,12 +202,12 @@ def _roughness(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iter
     for dataset, groups in results.items():
         pools = {label: scored_pool(runs[0]) for label, runs in groups.items()}
         stem = out / f"{name}_{dataset}"
-        title = f"{dataset}: {exhibit.title}\n{_caption(_first_runs(groups))}"
+        title = f"{dataset}: {exhibit.title}\n{caption(first_runs(groups))}"
         draw_roughness(stem.with_suffix(".png"), pools, title)
         save_pools(stem.with_suffix(".npz"), pools)
         yield (
             f"{stem}.png: LDR beside entropy, margin and the error of the pseudo labels, "
-            f"{_seeds_shown(groups)}"
+            f"{seeds_shown(groups)}"
         )
         rows = [
             (label, score, low, high, round(float(share), 5))
@@ -270,48 +242,9 @@ def _radius(name: str, exhibit: Exhibit, results: Results, out: Path) -> Iterato
         areas[dataset] = np.array(found)
     header = ("dataset", "seed", "rms_length", "fraction", "eps", "roc_area")
     write_csv(out / f"{name}.csv", header, rows)
-    title = f"{exhibit.title}\n{_caption(*results.values())}"
+    title = f"{exhibit.title}\n{caption(*results.values())}"
     draw_radius(out / f"{name}.png", areas, title)
     yield f"{out / name}.csv, {out / name}.png: how well LDR finds wrong pseudo labels"
-
-
-def _notes(groups: dict[str, list[Run]], dataset: str, printed: bool) -> list[str]:
-    """What a reader of a table must know of how it was made; `printed`: by the paper too."""
-    config = next(iter(groups.values()))[0].config
-    pool = config["pool_size"]
-    scored = "the whole pool" if pool is None else f"{pool:,} samples of the pool, drawn anew"
-    finished = {len(run.labels) - 1 for runs in groups.values() for run in runs}
-    number = " to ".join(map(str, sorted({min(finished), max(finished)})))
-    made = "query" if finished == {1} else "queries"
-    initial = config["initial"]
-    paper = (
-        f'; the paper\'s "# annotations" are the queried ones alone, without the initial {initial}'
-        if printed
-        else ""
-    )
-    seeds = seeds_text(len(runs) for runs in groups.values())
-    itself = f", on {dataset} itself" if _instead(groups, dataset) else ""
-    beside = f"; in parentheses the paper's{itself}, bold where ours is above" if printed else ""
-    return [
-        f"Test accuracy in percent, mean over {seeds} "
-        f"[95% bootstrap interval]{beside}. Data: "
-        f"{config['dataset'].partition(':')[0]}; {initial} initial labels, {number} {made} of "
-        f"{config['query_size']} from {scored}; {_steps(groups)}.",
-        "A column says how many labelled samples the network was trained on, as the picture's axis "
-        f"does, and in parentheses how many of them were queried{paper}.",
-    ]
-
-
-def _steps(groups: dict[str, list[Run]]) -> str:
-    """ "500 steps a training", or how many which variants took."""
-    taken: dict[int, list[str]] = {}
-    for label, runs in groups.items():
-        taken.setdefault(runs[0].config["steps"], []).append(label)
-    if len(taken) == 1:
-        return f"{next(iter(taken))} steps a training"
-    # The names of variants may hold commas.
-    each = (f"{steps:,} ({'; '.join(labels)})" for steps, labels in sorted(taken.items()))
-    return "steps a training: " + ", ".join(each)
 
 
 def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterator[str]:
