@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import make_place, refuse, run_arguments, score_arguments
+from damaged_images import FLAT, damage, write_images
 from rounding import direct_scores_apart
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -20,10 +21,8 @@ from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.shards import read_shards
 from vaal_ext.scorer import LDRScorer
 
-Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")
-
-DAMAGED = b"\x89PNG\r\n\x1a\n\0\0\0\4IHDR\0\0\0\4"  # Pillow: "Truncated IHDR", a ValueError
 
 
 @pytest.fixture
@@ -37,26 +36,7 @@ def project(tmp_path, monkeypatch):
     return labelling_project.go_to_images(tmp_path, monkeypatch)
 
 
-def write_images(root: str, names: list[str]) -> np.ndarray:
-    """RGB of 4 x 1 pixels, the 12 numbers that the network of the command line takes: uint8 [N, 3,
-    1, 4]."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (len(names), 1, 4, 3), dtype=np.uint8)
-    for name, image in zip(names, pixels, strict=True):
-        path = Path(root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return pixels.transpose(0, 3, 1, 2)
-
-
-def damage(*paths: str) -> None:
-    for path in paths:
-        Path(path).write_bytes(DAMAGED)
-
-
 # --- score ------------------------------------------------------------------------------------
-
-FLAT = [f"{i}.png" for i in range(9)]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

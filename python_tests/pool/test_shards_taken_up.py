@@ -158,7 +158,8 @@ def test_whichever_process_ends_last_lists_them(
     monkeypatch: pytest.MonkeyPatch,
     rank: int,
 ) -> None:
-    images = pytest.importorskip("test_unreadable_images")
+    import damaged_images as images
+
     images.write_images("photos", images.FLAT)
     images.damage("photos/4.png", "photos/7.png")
     monkeypatch.setattr("vaal_ext.cli.work.score.rank", lambda: rank)
