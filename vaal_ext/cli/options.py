@@ -177,9 +177,9 @@ def refuse_options_of_vaal(strategy: str, given: Mapping[str, Any]) -> None:
 
     An unknown strategy is left to who knows them all.
     """
-    from vaal_ext.strategies import STRATEGIES
+    from vaal_ext.strategies import STRATEGIES, parse_strategy
 
-    if strategy.partition("+")[0] in STRATEGIES:
+    if parse_strategy(strategy)[0] in STRATEGIES:
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"--{name} is for the strategy vaal, got {strategy!r}")

@@ -108,8 +108,10 @@ def run(
 ) -> None:
     """Run active learning on labelled data. What is not given depends on the data set."""
     from vaal_ext.experiment import loop
+    from vaal_ext.strategies import parse_strategy
 
-    is_vaal = strategy.partition("+")[0] == "vaal"
+    name, regularised = parse_strategy(strategy)
+    is_vaal = name == "vaal"
     if not is_vaal:
         given = {
             "xi": xi, "eps": eps, "num-iters": num_iters, "percentile": percentile,
@@ -117,7 +119,7 @@ def run(
             "order": None if order == "ascending" else order,
             "method": method,
             "sign": None if sign == "paper" else sign,
-            "preset": None if strategy.endswith("+vat") else preset,
+            "preset": None if regularised else preset,
         }  # fmt: skip
         refuse_options_of_vaal(strategy, given)
     paper = preset if is_vaal else None
@@ -125,7 +127,7 @@ def run(
         paper, eps=eps, percentile=percentile_of(percentile), method=method
     )
     num_iters, xi = fill(search_of(paper, method), num_iters=num_iters, xi=xi)
-    of_vat = preset if strategy.endswith("+vat") else None
+    of_vat = preset if regularised else None
     vat_eps, vat_method = fill(of_vat, vat_eps=vat_eps, vat_method=vat_method)
     vat_num_iters, vat_xi = fill(
         search_of(of_vat, vat_method), vat_num_iters=vat_num_iters, vat_xi=vat_xi
