@@ -3,8 +3,8 @@
     python benchmarks/bench_query.py --data-root ROOT [--cifar FOLDER] [--pool 10000]
         [--threads 1 2] [--rounds 3] [--only entropy vaal] [--csv FILE]
 
-The paper's CNN trained on 300 labels and a pool of MNIST (--pool 0: without it); torchvision's
-ResNet-18 on CIFAR-10, if FOLDER holds its images. Each contestant scores the pool and picks 100
+The paper's CNN trained on 300 labels and a pool of MNIST (--pool 0: without it; digits, where there
+is no ROOT); torchvision's ResNet-18 on CIFAR-10, if FOLDER holds its images. Each contestant scores the pool and picks 100
 samples (VAAL: percentile 90, eps 0.1, of normalised CIFAR-10 0.11), in one process, taking turns;
 times are those of a turn in the time of `entropy` in the same round (medians). One whose first turn
 took over two minutes has no other.
@@ -218,13 +218,14 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
     parser.add_argument("--cifar", type=Path, help="folder of CIFAR-10's images, a folder a class")
     parser.add_argument("--pool", type=int, default=10_000, help="samples of MNIST; 0: without it")
+    parser.add_argument("--labels", type=options.positive, help="300 of MNIST, 100 of digits")
     parser.add_argument("--images", type=options.positive, default=2000, help="of CIFAR-10")
     parser.add_argument("--rounds", type=options.positive, default=3)
     parser.add_argument("--only", nargs="+", metavar="QUERY", help="these, entropy and unscreened")
     parser.add_argument("--no-truth", action="store_true", help="do not search for the maximum")
     args = parser.parse_args()
     dataset = "digits" if args.data_root is None else "mnist"
-    labels = 100 if args.data_root is None else 300
+    labels = args.labels or (100 if args.data_root is None else 300)
     cases = []
     if args.pool:
         cases.append((trained(dataset, args.data_root, labels, args.pool, args.device), 0.1))
