@@ -4,10 +4,10 @@
         [--threads 1 2] [--rounds 3] [--only entropy vaal] [--csv FILE]
 
 The paper's CNN trained on 300 labels and a pool of MNIST (--pool 0: without it; digits, where there
-is no ROOT); torchvision's ResNet-18 on CIFAR-10, if FOLDER holds its images. Each contestant scores the pool and picks 100
-samples (VAAL: percentile 90, eps 0.1, of normalised CIFAR-10 0.11), in one process, taking turns;
-times are those of a turn in the time of `entropy` in the same round (medians). One whose first turn
-took over two minutes has no other.
+is no ROOT); torchvision's ResNet-18 on CIFAR-10, if FOLDER holds its images. Each contestant scores
+the pool and picks 100 samples (VAAL: percentile 90, eps 0.1, of normalised CIFAR-10 0.11), in one
+process, taking turns; times are those of a turn in the time of `entropy` in the same round
+(medians). One whose first turn took over two minutes has no other.
 
     entropy, margin    a forward over the pool, and the picks
     vaal               as the strategy is: the direct search, screened
