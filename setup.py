@@ -207,8 +207,9 @@ class Plan:
         for isa in self.isas:
             for kernel in CPU_KERNELS:
                 objects.append(f"{kernel}.{isa}.o")
-                flags = CXX_FLAGS + KERNEL_FLAGS + INSTRUCTION_SETS[isa] + [f"-DVAAL_ISA={isa}"]
-                edge("cxx", objects[-1], [csrc / "cpu" / f"{kernel}.cpp"], flags)
+                flags = CXX_FLAGS + KERNEL_FLAGS + INSTRUCTION_SETS[isa]
+                flags += [f"-DVAAL_ISA={isa}", f"-I{csrc}"]
+                edge("cxx", objects[-1], [csrc / f"cpu/kernels/{kernel}.cpp"], flags)
         edge("link", "_ops_cpu.so", objects, [f"-L{self.torch_libs}", "-ltorch_cpu"])
 
         import pybind11

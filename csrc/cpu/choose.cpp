@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tensors.h"
+#include "cpu/tensors.h"
 
 namespace vaal {
 namespace {

@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "samples.h"
+#include "cpu/samples.h"
 
 namespace vaal {
 namespace {

@@ -1,5 +1,5 @@
 // The kernels of one instruction set: plain pointers and counts, no type of PyTorch.
-// Each .cpp beside this file fills in its part of the table; the other files call through it.
+// Each .cpp in kernels/ fills in its part of the table; the files beside this one call through it.
 #pragma once
 
 #include <stdint.h>

@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "tensors.h"
+#include "cpu/tensors.h"
 
 namespace vaal {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "samples.h"
+#include "cpu/samples.h"
 
 namespace vaal {
 namespace {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensors.h"
+#include "cpu/tensors.h"
 
 namespace vaal {
 

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 namespace vaal {
 

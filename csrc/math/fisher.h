@@ -10,7 +10,7 @@
 // huge tangents in range.
 #pragma once
 
-#include "macros.h"
+#include "math/macros.h"
 
 namespace vaal {
 

@@ -18,7 +18,7 @@
 // steps do, one with two classes.
 #pragma once
 
-#include "macros.h"
+#include "math/macros.h"
 
 namespace vaal {
 

@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "macros.h"
+#include "math/macros.h"
 
 namespace vaal {
 

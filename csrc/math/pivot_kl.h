@@ -14,7 +14,7 @@
 // exp_or_expm1(which, x, y) = which ? exp(x) : expm1(y) for it.
 #pragma once
 
-#include "macros.h"
+#include "math/macros.h"
 
 namespace vaal {
 

@@ -19,7 +19,7 @@
 // are carried over σ, and the gradient over σ².
 #pragma once
 
-#include "pivot_kl.h"
+#include "math/pivot_kl.h"
 
 namespace vaal {
 

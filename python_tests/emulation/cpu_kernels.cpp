@@ -1,4 +1,4 @@
-// The CPU kernels of csrc/cpu, of every instruction set, for the runner.
+// The CPU kernels of csrc/cpu/kernels, of every instruction set, for the runner.
 //
 // integers: the instruction set (0 portable, 1 avx2, 2 avx512), the storage type, then as listed
 #include "cpu/kernels.h"

@@ -1,4 +1,4 @@
-"""The CPU kernels of csrc/cpu on tensors, through the runner and so under the sanitizers."""
+"""The kernels of csrc/cpu/kernels on tensors, through the runner and so under the sanitizers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _runner() -> Runner:
         if name == "portable" or x86:
             for kernel in settings["CPU_KERNELS"]:
                 options = [*flags, *settings["KERNEL_FLAGS"], *chosen, *LIGHT, f"-DVAAL_ISA={name}"]
-                objects[f"{kernel}.{name}.o"] = (CSRC / "cpu" / f"{kernel}.cpp", options)
+                objects[f"{kernel}.{name}.o"] = (CSRC / f"cpu/kernels/{kernel}.cpp", options)
     program = Program("cpu", objects)
     build("cpu.ninja", [program])
     return Runner(program.path)

@@ -8,7 +8,7 @@ import torch
 
 from vaal_ext import ops, reference
 
-MATH = Path(__file__).resolve().parents[2] / "csrc" / "math"
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 # Random123's kat_vectors for philox4x32-10: counter, key, result.
 KNOWN_ANSWERS = [
@@ -24,7 +24,7 @@ PROGRAM = """
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include "philox.h"
+#include "math/philox.h"
 struct Scalar {
   static void mul_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) {
     const uint64_t product = uint64_t(a) * b;
@@ -47,7 +47,7 @@ def program(tmp_path_factory):
     """The kernels' own header, compiled for one word at a time."""
     folder = tmp_path_factory.mktemp("philox")
     (folder / "main.cpp").write_text(PROGRAM)
-    command = ["c++", "-std=c++20", "-Wno-unknown-pragmas", f"-I{MATH}", "main.cpp", "-o", "main"]
+    command = ["c++", "-std=c++20", "-Wno-unknown-pragmas", f"-I{CSRC}", "main.cpp", "-o", "main"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "main"
 

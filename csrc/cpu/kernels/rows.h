@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "elementary.h"
+#include "cpu/kernels/elementary.h"
 
 namespace vaal::VAAL_ISA {
 

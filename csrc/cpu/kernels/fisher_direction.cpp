@@ -6,10 +6,10 @@
 // scratch, and their sums; every Newton step is a pass over these with one division an element. The
 // formulas are in csrc/math/fisher_direction.h.
 
-#include "../math/fisher_direction.h"
+#include "math/fisher_direction.h"
 
-#include "kernels.h"
-#include "rows.h"
+#include "cpu/kernels.h"
+#include "cpu/kernels/rows.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

@@ -8,7 +8,7 @@
 // formulas are in csrc/math/pivot_kl.h, here with m = 0, which serves every row but the rare ones
 // that guarded_row.h is for.
 
-#include "guarded_row.h"
+#include "cpu/kernels/guarded_row.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

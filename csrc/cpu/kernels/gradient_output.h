@@ -1,8 +1,8 @@
 // From the gradients of one row of symmetric_kl to its output.
 #pragma once
 
-#include "kernels.h"
-#include "rows.h"
+#include "cpu/kernels.h"
+#include "cpu/kernels/rows.h"
 
 namespace vaal::VAAL_ISA {
 

@@ -3,7 +3,7 @@
 // double, for the gradient in p may be small all the same (gradient_output.h widens a row).
 #pragma once
 
-#include "smoothed_row.h"
+#include "cpu/kernels/smoothed_row.h"
 
 namespace vaal::VAAL_ISA {
 

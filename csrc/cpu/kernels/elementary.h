@@ -4,7 +4,7 @@
 // (python_tests/ops/test_ops_accuracy.py measures what comes out of the ops). NaN passes through.
 #pragma once
 
-#include "simd.h"
+#include "cpu/kernels/simd.h"
 
 namespace vaal::VAAL_ISA {
 

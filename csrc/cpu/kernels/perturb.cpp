@@ -4,14 +4,14 @@
 //   random_perturb:  out = x + radius · n/‖n‖₂            per sample, n ~ N(0, I) from Philox
 //   deepfool_step:   out = distance · w/‖w‖₂              per sample, w chosen
 //
-// sample_ops.cpp and deepfool_ops.cpp cut long samples into chunks of fixed size (samples.h), so
+// cpu/sample_ops.cpp and cpu/deepfool_ops.cpp cut long samples into chunks of fixed size (samples.h), so
 // the result does not depend on the number of threads.
 
 #include <math.h>
 
-#include "../math/philox.h"
-#include "elementary.h"
-#include "kernels.h"
+#include "math/philox.h"
+#include "cpu/kernels/elementary.h"
+#include "cpu/kernels.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

@@ -5,9 +5,9 @@
 //   entropy = log1p(R) − (1/Z) Σ_{j≠k} e^α_j α_j  (nats; every term ≥ 0)
 //   margin  = p_k − p_runner-up = −expm1(α_runner-up) / Z
 
-#include "../math/pivot_kl.h"
-#include "kernels.h"
-#include "rows.h"
+#include "math/pivot_kl.h"
+#include "cpu/kernels.h"
+#include "cpu/kernels/rows.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

@@ -1,5 +1,5 @@
-// This instruction set's kernels, for choose.cpp to choose from.
-#include "kernels.h"
+// This instruction set's kernels, for cpu/choose.cpp to choose from.
+#include "cpu/kernels.h"
 
 #define VAAL_STRING_(x) #x
 #define VAAL_STRING(x) VAAL_STRING_(x)

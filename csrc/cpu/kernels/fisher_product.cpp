@@ -6,10 +6,10 @@
 // peak; they are scaled as they are written. w and t stay in scratch between the passes, then the
 // entries in their place: one exponential an element. The formulas are in csrc/math/fisher.h.
 
-#include "../math/fisher.h"
+#include "math/fisher.h"
 
-#include "kernels.h"
-#include "rows.h"
+#include "cpu/kernels.h"
+#include "cpu/kernels/rows.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

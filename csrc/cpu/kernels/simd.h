@@ -2,7 +2,7 @@
 //
 // The kernels are written once on GCC/Clang vector types and compiled three times, each time with
 // another -m flag and another VAAL_ISA namespace: avx512 (64-byte registers), avx2 (32), portable
-// (16). choose.cpp chooses at run time. Nothing here may include a header with inline functions
+// (16). cpu/choose.cpp chooses at run time. Nothing here may include a header with inline functions
 // that other files share: the linker could keep the copy with the wider instructions.
 #pragma once
 
@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../math/macros.h"
+#include "math/macros.h"
 
 #if defined(__AVX512F__)
 #define VAAL_REGISTER_BYTES 64

@@ -2,8 +2,8 @@
 // csrc/math/smoothed_kl.h.
 #pragma once
 
-#include "../math/smoothed_kl.h"
-#include "gradient_output.h"
+#include "math/smoothed_kl.h"
+#include "cpu/kernels/gradient_output.h"
 
 namespace vaal::VAAL_ISA {
 

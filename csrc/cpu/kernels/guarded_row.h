@@ -3,8 +3,8 @@
 
 #pragma once
 
-#include "smoothed_row.h"
-#include "wide_row.h"
+#include "cpu/kernels/smoothed_row.h"
+#include "cpu/kernels/wide_row.h"
 
 namespace vaal::VAAL_ISA {
 
