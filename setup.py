@@ -130,9 +130,14 @@ def native_architectures():
     return [f"{major}.{minor}" for major, minor in sorted(numbers)]
 
 
-def word(flag):
-    """A flag as one word of a shell's command line in a ninja file."""
-    return shlex.quote(str(flag)).replace("$", "$$")
+def words(flags):
+    """Flags of a ninja file, which the shell below it reads as one word each."""
+    return shlex.join(map(str, flags)).replace("$", "$$")
+
+
+def paths(files):
+    """Paths of a ninja file's build line; ninja quotes them for the shell where it writes $in."""
+    return " ".join(re.sub(r"([$ :])", r"$\1", str(file)) for file in files)
 
 
 class Plan:
@@ -174,8 +179,7 @@ class Plan:
     def ninja(self, build):
         """The build file: rules, one edge per object, one per library.
 
-        A flag may hold anything, a path with blanks above all: `word` quotes it for the shell and
-        for ninja, which itself quotes $in and $out.
+        A flag may hold anything, a path with blanks above all: hence `words` and `paths`.
         """
         lines = [
             "rule cxx\n  description = compile $out\n  depfile = $out.d\n  deps = gcc\n"
@@ -187,14 +191,13 @@ class Plan:
             "|| (cat $out.log; exit 1)",
             "rule nvlink\n  description = link $out\n  command = $nvcc -shared -o $out $in $flags",
             "rule join\n  description = report $out\n  command = cat $flags > $out",
-            f"cxx = {' '.join(map(word, self.cxx))}",
-            f"nvcc = {word(self.nvcc or '')}",
+            f"cxx = {words(self.cxx)}",
+            f"nvcc = {words([self.nvcc or ''])}",
         ]
 
         def edge(rule, out, sources, flags, implicit=""):
-            inputs = [re.sub(r"([$ :])", r"$\1", str(source)) for source in sources]
-            lines.append(f"build {out}: {rule} {' '.join(inputs)}{implicit}")
-            lines.append(f"  flags = {' '.join(map(word, flags))}")
+            lines.append(f"build {out}: {rule} {paths(sources)}{implicit}")
+            lines.append(f"  flags = {words(flags)}")
 
         csrc = ROOT / "csrc"
         stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", "-isystem", self.include, f"-I{csrc}"]

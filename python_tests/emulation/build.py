@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import shlex
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "sanitized"
+SETUP = runpy.run_path(str(ROOT / "setup.py"))  # its flags and functions; it builds nothing here
+words, paths = SETUP["words"], SETUP["paths"]
 
 FLAGS = ["-O1", "-g1", "-Wno-unknown-pragmas", "-Wno-psabi"]
 FLAGS += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
@@ -41,11 +42,11 @@ def build(name: str, programs: list[Program]) -> None:
     lines, objects = list(RULES), {}
     for program in programs:
         objects.update(program.objects)
-        lines.append(f"build {_path(program.path)}: link {' '.join(program.objects)}")
-        lines.append(f"  flags = {_words(FLAGS)}")
+        lines.append(f"build {paths([program.path])}: link {paths(program.objects)}")
+        lines.append(f"  flags = {words(FLAGS)}")
     for target, (source, flags) in objects.items():
-        lines.append(f"build {target}: cxx {_path(source)}")
-        lines.append(f"  flags = {_words(FLAGS + flags)}")
+        lines.append(f"build {target}: cxx {paths([source])}")
+        lines.append(f"  flags = {words(FLAGS + flags)}")
     BUILD.mkdir(parents=True, exist_ok=True)
     import ninja
 
@@ -56,16 +57,6 @@ def build(name: str, programs: list[Program]) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"the kernels do not compile with g++:\n{done.stdout}{done.stderr}")
-
-
-def _path(path: Path) -> str:
-    """A path as ninja reads it in a build line; there may be blanks in it."""
-    return re.sub(r"([$ :])", r"$\1", str(path))
-
-
-def _words(flags: list[str]) -> str:
-    """Flags as words of a shell's command line in a ninja file."""
-    return shlex.join(flags).replace("$", "$$")
 
 
 def write_if_changed(path: Path, text: str) -> None:

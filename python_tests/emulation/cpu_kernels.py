@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import platform
 
 import torch
-from emulation.build import CSRC, HERE, ROOT, Program, build
+from emulation.build import CSRC, HERE, SETUP, Program, build
 from emulation.runner import Input, Output, Runner
 from torch import Tensor
 
@@ -18,31 +17,16 @@ STORAGE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of ke
 LIGHT = ["--param=asan-stack=0"]
 
 
-def _settings() -> dict:
-    """The constants of setup.py that say how the CPU kernels are compiled."""
-    wanted = ("CPU_KERNELS", "INSTRUCTION_SETS", "KERNEL_FLAGS")
-    body = []
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if getattr(target, "id", None) in wanted:
-            body.append(node)
-    settings: dict = {}
-    exec(compile(ast.Module(body, []), "setup.py", "exec"), settings)
-    return settings
-
-
 @functools.cache
 def _runner() -> Runner:
-    settings = _settings()
-
     x86 = platform.machine() in ("x86_64", "AMD64")
     flags = ["-std=c++20", f"-I{CSRC}"]
     define = ["-DVAAL_X86"] if x86 else []
     objects = {"cpu_kernels.o": (HERE / "cpu_kernels.cpp", [*flags, *define])}
-    for name, chosen in settings["INSTRUCTION_SETS"].items():
+    for name, chosen in SETUP["INSTRUCTION_SETS"].items():
         if name == "portable" or x86:
-            for kernel in settings["CPU_KERNELS"]:
-                options = [*flags, *settings["KERNEL_FLAGS"], *chosen, *LIGHT, f"-DVAAL_ISA={name}"]
+            for kernel in SETUP["CPU_KERNELS"]:
+                options = [*flags, *SETUP["KERNEL_FLAGS"], *chosen, *LIGHT, f"-DVAAL_ISA={name}"]
                 objects[f"{kernel}.{name}.o"] = (CSRC / f"cpu/kernels/{kernel}.cpp", options)
     program = Program("cpu", objects)
     build("cpu.ninja", [program])
