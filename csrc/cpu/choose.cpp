@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cpu/tensors.h"
+#include "cpu/ops.h"
 
 namespace vaal {
 namespace {

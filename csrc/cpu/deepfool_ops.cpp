@@ -26,16 +26,6 @@ double number_at(const void* data, int64_t i, Storage storage) {
   return 0;
 }
 
-// Whether the elements of each gradient lie together, in the order of their dimensions.
-bool rows_are_dense(const Tensor& gradients) {
-  int64_t expected = 1;
-  for (int64_t d = gradients.dim() - 1; d >= 2; --d) {
-    if (gradients.size(d) != 1 && gradients.stride(d) != expected) return false;
-    expected *= gradients.size(d);
-  }
-  return true;
-}
-
 // The nearest of a sample's boundaries so far.
 struct Nearest {
   int64_t slot = -1;  // its place among the candidates; -1: none
@@ -74,38 +64,21 @@ StepFactor step_factor(const Nearest& nearest) {
           nearest.distance / std::ldexp(root, -root_exponent)};
 }
 
-void check(const Tensor& logits, const Tensor& gradients, const Tensor& reference,
-           const Tensor& candidates) {
-  const int64_t samples = logits.dim() == 2 ? logits.size(0) : -1;
-  STD_TORCH_CHECK(
-      samples >= 0 && gradients.dim() >= 2 && gradients.size(0) == samples &&
-          gradients.scalar_type() == logits.scalar_type() && reference.dim() == 1 &&
-          reference.size(0) == samples && reference.scalar_type() == ScalarType::Long &&
-          candidates.dim() == 2 && candidates.size(0) == samples &&
-          candidates.size(1) == gradients.size(1) && candidates.scalar_type() == ScalarType::Long,
-      "vaal: logits must be [B, C], gradients [B, K, ...] of its dtype, reference int64[B] and "
-      "candidates int64[B, K]");
-  STD_TORCH_CHECK(samples == 0 || gradients.numel() > 0,
-                  "vaal: gradients must be [B, K, ...] with K >= 1 and elements in each");
-}
-
 std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
                                                  const Tensor& given_gradients,
                                                  const Tensor& given_reference,
                                                  const Tensor& given_candidates) {
-  check(given_logits, given_gradients, given_reference, given_candidates);
-  const Tensor logits = dense(given_logits), reference = dense(given_reference);
-  const Tensor candidates = dense(given_candidates);
-  const Tensor gradients =
-      rows_are_dense(given_gradients) ? given_gradients : dense(given_gradients);
+  const DeepfoolTensors given =
+      check_deepfool(given_logits, given_gradients, given_reference, given_candidates);
+  const Tensor &logits = given.logits, &gradients = given.gradients;
+  const Tensor &reference = given.reference, &candidates = given.candidates;
+  STD_TORCH_CHECK(logits.size(0) == 0 || gradients.numel() > 0,
+                  "vaal: gradients must be [B, K, ...] with K >= 1 and elements in each");
   const Storage storage = storage_of(logits);
   const int64_t samples = logits.size(0), classes = logits.size(1), slots = gradients.size(1);
-  const auto sizes = gradients.sizes();
-  std::vector<int64_t> step_sizes(sizes.begin(), sizes.end());
-  step_sizes.erase(step_sizes.begin() + 1);
-  Tensor nearest = new_tensor({samples}, ScalarType::Long);
-  Tensor distance = new_tensor({samples}, arithmetic_type(storage));
-  Tensor step = torch::stable::new_empty(gradients, step_sizes);
+  Tensor nearest = new_tensor(logits, {samples}, ScalarType::Long);
+  Tensor distance = new_tensor(logits, {samples}, arithmetic_type(logits));
+  Tensor step = new_step(gradients);
   if (samples == 0) return {nearest, distance, step};
 
   const int64_t bytes = element_bytes(storage), elements = gradients.numel() / samples / slots;

@@ -4,24 +4,10 @@
 
 #include <tuple>
 
-#include "cpu/tensors.h"
+#include "cpu/ops.h"
 
 namespace vaal {
 namespace {
-
-struct Logits {
-  Tensor p, q;
-  int64_t rows, cols;
-  Storage storage;
-};
-
-Logits check_logits(const Tensor& p, const Tensor& q) {
-  STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
-                      p.size(1) == q.size(1) && p.size(1) > 0,
-                  "vaal: both arguments must be [B, C] with the same B and C, C >= 1");
-  STD_TORCH_CHECK(p.scalar_type() == q.scalar_type(), "vaal: both arguments must have one dtype");
-  return {dense(p), dense(q), p.size(0), p.size(1), storage_of(p)};
-}
 
 KLArguments arguments(const Logits& logits, double smoothing, bool symmetric) {
   KLArguments args{};
@@ -31,7 +17,7 @@ KLArguments arguments(const Logits& logits, double smoothing, bool symmetric) {
   args.cols = logits.cols;
   args.smoothing = smoothing;
   args.symmetric = symmetric;
-  args.storage = logits.storage;
+  args.storage = storage_of(logits.p);
   return args;
 }
 
@@ -43,8 +29,8 @@ void run(const Logits& logits, const KLArguments& args) {
 
 Tensor symmetric_kl(const Tensor& p, const Tensor& q, double smoothing, bool symmetric) {
   const Logits logits = check_logits(p, q);
-  Tensor value = new_tensor({logits.rows}, arithmetic_type(logits.storage));
   KLArguments args = arguments(logits, smoothing, symmetric);
+  Tensor value = new_tensor(p, {logits.rows}, arithmetic_type(p));
   args.value = value.mutable_data_ptr();
   run(logits, args);
   return value;
@@ -54,18 +40,15 @@ std::tuple<Tensor, Tensor> symmetric_kl_backward(const Tensor& grad_value, const
                                                  const Tensor& q, double smoothing, bool symmetric,
                                                  bool need_p, bool need_q) {
   const Logits logits = check_logits(p, q);
-  STD_TORCH_CHECK(grad_value.dim() == 1 && grad_value.size(0) == logits.rows &&
-                      grad_value.scalar_type() == arithmetic_type(logits.storage),
-                  "vaal: grad_value must be [B] in the type of the value");
-  const ScalarType dtype = p.scalar_type();
+  KLArguments args = arguments(logits, smoothing, symmetric);
+  check_grad_value(grad_value, logits);
   const auto result = [&](bool needed) {
-    if (!needed) return new_tensor({0}, dtype);
-    Tensor grad = new_tensor({logits.rows, logits.cols}, dtype);
+    if (!needed) return new_tensor(p, {0}, p.scalar_type());
+    Tensor grad = new_tensor(p, {logits.rows, logits.cols}, p.scalar_type());
     prefer_huge_pages(grad);
     return grad;
   };
   Tensor grad_p = result(need_p), grad_q = result(need_q);
-  KLArguments args = arguments(logits, smoothing, symmetric);
   args.grad_value = grad_value.const_data_ptr();
   args.grad_value_stride = grad_value.stride(0);
   args.grad_p = need_p ? grad_p.mutable_data_ptr() : nullptr;
@@ -77,10 +60,10 @@ std::tuple<Tensor, Tensor> symmetric_kl_backward(const Tensor& grad_value, const
 std::tuple<Tensor, Tensor> symmetric_kl_direction(const Tensor& p, const Tensor& q,
                                                   double smoothing, bool symmetric) {
   const Logits logits = check_logits(p, q);
-  Tensor value = new_tensor({logits.rows}, arithmetic_type(logits.storage));
-  Tensor dlogits = new_tensor({logits.rows, logits.cols}, p.scalar_type());
-  prefer_huge_pages(dlogits);
   KLArguments args = arguments(logits, smoothing, symmetric);
+  Tensor value = new_tensor(p, {logits.rows}, arithmetic_type(p));
+  Tensor dlogits = new_tensor(p, {logits.rows, logits.cols}, p.scalar_type());
+  prefer_huge_pages(dlogits);
   args.value = value.mutable_data_ptr();
   args.grad_q = dlogits.mutable_data_ptr();
   args.direction = true;
@@ -89,13 +72,12 @@ std::tuple<Tensor, Tensor> symmetric_kl_direction(const Tensor& p, const Tensor&
 }
 
 std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
-  STD_TORCH_CHECK(given.dim() == 2 && given.size(1) > 0, "vaal: logits must be [B, C] with C >= 1");
-  const Tensor logits = dense(given);
+  const Tensor logits = check_logits(given);
   const int64_t rows = logits.size(0), cols = logits.size(1);
   const Storage storage = storage_of(logits);
-  Tensor label = new_tensor({rows}, ScalarType::Long);
-  Tensor entropy = new_tensor({rows}, arithmetic_type(storage));
-  Tensor margin = new_tensor({rows}, arithmetic_type(storage));
+  Tensor label = new_tensor(logits, {rows}, ScalarType::Long);
+  Tensor entropy = new_tensor(logits, {rows}, arithmetic_type(logits));
+  Tensor margin = new_tensor(logits, {rows}, arithmetic_type(logits));
   const SummaryArguments args = {logits.const_data_ptr(),
                                  static_cast<int64_t*>(label.mutable_data_ptr()),
                                  entropy.mutable_data_ptr(), margin.mutable_data_ptr(), rows, cols,
@@ -108,10 +90,11 @@ std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
 
 Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
   const Logits pair = check_logits(given, given_tangents);
-  Tensor out = new_tensor({pair.rows, pair.cols}, given.scalar_type());
+  const Storage storage = storage_of(given);
+  Tensor out = new_tensor(given, {pair.rows, pair.cols}, given.scalar_type());
   prefer_huge_pages(out);
   const FisherArguments args = {pair.p.const_data_ptr(), pair.q.const_data_ptr(),
-                                out.mutable_data_ptr(), pair.rows, pair.cols, pair.storage};
+                                out.mutable_data_ptr(), pair.rows, pair.cols, storage};
   torch::stable::parallel_for(0, pair.rows, grain(pair.cols), [&](int64_t begin, int64_t end) {
     kernels().fisher_product(args, begin, end);
   });
@@ -119,12 +102,11 @@ Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
 }
 
 std::tuple<Tensor, Tensor> fisher_direction(const Tensor& given) {
-  STD_TORCH_CHECK(given.dim() == 2 && given.size(1) > 0, "vaal: logits must be [B, C] with C >= 1");
-  const Tensor logits = dense(given);
+  const Tensor logits = check_logits(given);
   const int64_t rows = logits.size(0), cols = logits.size(1);
   const Storage storage = storage_of(logits);
-  Tensor out = new_tensor({rows, cols}, logits.scalar_type());
-  Tensor curvature = new_tensor({rows}, arithmetic_type(storage));
+  Tensor out = new_tensor(logits, {rows, cols}, logits.scalar_type());
+  Tensor curvature = new_tensor(logits, {rows}, arithmetic_type(logits));
   prefer_huge_pages(out);
   const DirectionArguments args = {logits.const_data_ptr(), out.mutable_data_ptr(),
                                    curvature.mutable_data_ptr(), rows, cols, storage};

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "cpu/samples.h"
@@ -49,51 +48,22 @@ void move_samples(const Samples& samples, double radius, const Measure& measure,
   });
 }
 
-bool same_strides(const Tensor& a, const Tensor& b) {
-  return std::equal(a.strides().begin(), a.strides().end(), b.strides().begin());
-}
-
-// Every sample is one dense block, in whatever order of its dimensions (channels_last, say), so
-// that elementwise work may follow memory.
-bool samples_are_dense(const Tensor& x) {
-  const int64_t elements = x.numel() / x.size(0);
-  if (x.size(0) > 1 && x.stride(0) != elements) return false;
-  std::vector<std::pair<int64_t, int64_t>> dims;
-  for (int64_t d = 1; d < x.dim(); ++d)
-    if (x.size(d) > 1) dims.emplace_back(x.stride(d), x.size(d));
-  std::sort(dims.begin(), dims.end());
-  int64_t expected = 1;
-  for (const auto& [stride, size] : dims) {
-    if (stride != expected) return false;
-    expected *= size;
-  }
-  return true;
-}
-
 std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, double radius) {
-  STD_TORCH_CHECK(x.dim() >= 1 && x.dim() == direction.dim() &&
-                      std::equal(x.sizes().begin(), x.sizes().end(), direction.sizes().begin()) &&
-                      x.scalar_type() == direction.scalar_type(),
-                  "vaal: x and direction must have one shape [B, ...] and one dtype");
+  check_perturb(x, direction);
   const Storage storage = storage_of(x);
-  Tensor norm = new_tensor({x.size(0)}, arithmetic_type(storage));
+  Tensor norm = new_tensor(x, {x.size(0)}, arithmetic_type(x));
   Tensor out = torch::stable::empty_like(x);
   if (x.numel() == 0) {
     torch::stable::zero_(norm);
     return {out, norm};
   }
-  const bool in_place_order =
-      same_strides(x, direction) && same_strides(x, out) && samples_are_dense(x);
-  const Tensor from = in_place_order ? x : dense(x);
-  const Tensor along = in_place_order ? direction : dense(direction);
-  Tensor to = in_place_order || out.is_contiguous() ? out : torch::stable::empty_like(from);
-
-  prefer_huge_pages(to);
+  const PerturbTensors lying = in_one_order(x, direction, out);
+  prefer_huge_pages(lying.out);
   const Samples samples(x);
   const int64_t bytes = element_bytes(storage);
-  const char* x_data = static_cast<const char*>(from.const_data_ptr());
-  const char* direction_data = static_cast<const char*>(along.const_data_ptr());
-  char* out_data = static_cast<char*>(to.mutable_data_ptr());
+  const char* x_data = static_cast<const char*>(lying.x.const_data_ptr());
+  const char* direction_data = static_cast<const char*>(lying.direction.const_data_ptr());
+  char* out_data = static_cast<char*>(lying.out.mutable_data_ptr());
   void* norm_data = norm.mutable_data_ptr();
   const auto offset = [&](int64_t sample, int64_t at) {
     return (sample * samples.elements + at) * bytes;
@@ -111,7 +81,7 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
         if (storage == Storage::kFloat64) static_cast<double*>(norm_data)[sample] = value;
         else static_cast<float*>(norm_data)[sample] = float(value);
       });
-  if (to.get() != out.get()) torch::stable::copy_(out, to);
+  if (lying.out.get() != out.get()) torch::stable::copy_(out, lying.out);
   return {out, norm};
 }
 
@@ -119,9 +89,7 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
 constexpr int64_t kShort = 64, kGroup = 16;
 
 Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor& sample_index) {
-  STD_TORCH_CHECK(x.dim() >= 1 && sample_index.dim() == 1 && sample_index.size(0) == x.size(0) &&
-                      sample_index.scalar_type() == ScalarType::Long,
-                  "vaal: x must be [B, ...] and sample_index int64[B]");
+  check_random_perturb(x, sample_index);
   const Storage storage = storage_of(x);
   Tensor out = torch::stable::empty_like(x);
   if (x.numel() == 0) return out;

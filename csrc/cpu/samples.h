@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/tensors.h"
+#include "cpu/ops.h"
 
 namespace vaal {
 

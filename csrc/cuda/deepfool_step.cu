@@ -2,56 +2,25 @@
 #include "cuda/deepfool_step.cuh"
 
 #include <tuple>
-#include <vector>
 
-#include "cuda/tensors.h"
+#include "cuda/launch.h"
 
 namespace vaal {
 namespace {
-
-// Whether the elements of each gradient lie together, in the order of their dimensions.
-bool rows_are_dense(const Tensor& gradients) {
-  int64_t expected = 1;
-  for (int64_t d = gradients.dim() - 1; d >= 2; --d) {
-    if (gradients.size(d) != 1 && gradients.stride(d) != expected) return false;
-    expected *= gradients.size(d);
-  }
-  return true;
-}
 
 std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
                                                  const Tensor& given_gradients,
                                                  const Tensor& given_reference,
                                                  const Tensor& given_candidates) {
   const DeviceGuard guard(given_logits.get_device_index());
-  STD_TORCH_CHECK(
-      given_logits.dim() == 2 && given_gradients.dim() >= 2 &&
-          given_gradients.size(0) == given_logits.size(0) && given_reference.dim() == 1 &&
-          given_reference.size(0) == given_logits.size(0) && given_candidates.dim() == 2 &&
-          given_candidates.size(0) == given_logits.size(0) &&
-          given_candidates.size(1) == given_gradients.size(1) &&
-          given_gradients.scalar_type() == given_logits.scalar_type() &&
-          given_reference.scalar_type() == ScalarType::Long &&
-          given_candidates.scalar_type() == ScalarType::Long,
-      "vaal: logits must be [B, C], gradients [B, K, ...] of its dtype, reference int64[B] and "
-      "candidates int64[B, K]");
-  for (const Tensor* other : {&given_gradients, &given_reference, &given_candidates})
-    STD_TORCH_CHECK(other->get_device_index() == given_logits.get_device_index(),
-                    "vaal: logits, gradients, reference and candidates must be on one device");
-  const Tensor logits = torch::stable::contiguous(given_logits);
-  const Tensor gradients = rows_are_dense(given_gradients)
-                               ? given_gradients
-                               : torch::stable::contiguous(given_gradients);
-  const Tensor reference = torch::stable::contiguous(given_reference);
-  const Tensor candidates = torch::stable::contiguous(given_candidates);
-
+  const DeepfoolTensors given =
+      check_deepfool(given_logits, given_gradients, given_reference, given_candidates);
+  const Tensor &logits = given.logits, &gradients = given.gradients;
+  const Tensor &reference = given.reference, &candidates = given.candidates;
   const int64_t samples = logits.size(0), count = gradients.size(1);
-  const auto sizes = gradients.sizes();
-  std::vector<int64_t> step_sizes(sizes.begin(), sizes.end());
-  step_sizes.erase(step_sizes.begin() + 1);
   const Tensor nearest = new_tensor(logits, {samples}, ScalarType::Long);
   const Tensor distance = new_tensor(logits, {samples}, arithmetic_type(logits));
-  const Tensor step = torch::stable::new_empty(gradients, step_sizes);
+  const Tensor step = new_step(gradients);
   if (samples == 0) return {nearest, distance, step};
   STD_TORCH_CHECK(gradients.numel() > 0 && count < int64_t{1} << 31,
                   "vaal: gradients must be [B, K, ...] with 1 <= K < 2^31 and elements in each");

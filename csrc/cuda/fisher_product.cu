@@ -8,7 +8,7 @@ namespace {
 
 Tensor fisher_product(const Tensor& given, const Tensor& tangents) {
   const DeviceGuard guard(given.get_device_index());
-  const Logits pair(given, tangents);
+  const Logits pair = check_logits(given, tangents);
   const Tensor out = new_tensor(given, {pair.rows, pair.cols}, given.scalar_type());
   if (pair.rows == 0) return out;
   const LaunchPlan plan = launch_plan(Op::kFisherProduct, pair.rows, pair.cols,

@@ -2,26 +2,9 @@
 #pragma once
 
 #include "cuda/kl_launch.cuh"
-#include "cuda/tensors.h"
+#include "cuda/launch.h"
 
 namespace vaal {
-
-struct Logits {
-  Tensor p, q;  // contiguous [rows, cols]
-  int64_t rows, cols;
-
-  Logits(const Tensor& p_logits, const Tensor& q_logits)
-      : p(torch::stable::contiguous(p_logits)), q(torch::stable::contiguous(q_logits)) {
-    STD_TORCH_CHECK(p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0) &&
-                        p.size(1) == q.size(1) && p.size(1) > 0,
-                    "vaal: both arguments must be [B, C] with the same B and C, C >= 1");
-    STD_TORCH_CHECK(p.scalar_type() == q.scalar_type() &&
-                        p.get_device_index() == q.get_device_index(),
-                    "vaal: both arguments must have one dtype and device");
-    rows = p.size(0);
-    cols = p.size(1);
-  }
-};
 
 // Results that the op does not have are null.
 struct KlResults {

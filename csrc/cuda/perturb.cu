@@ -1,56 +1,21 @@
 // perturb on CUDA: x, direction [B, ...] → out like x, norm [B].
 #include "cuda/perturb.cuh"
 
-#include <algorithm>
 #include <tuple>
-#include <utility>
-#include <vector>
 
-#include "cuda/tensors.h"
+#include "cuda/launch.h"
 
 namespace vaal {
 namespace {
 
-bool same_strides(const Tensor& x, const Tensor& y) {
-  const auto a = x.strides(), b = y.strides();
-  return std::equal(a.begin(), a.end(), b.begin());
-}
-
-// Whether every sample is one dense block of memory, in whatever order of its dimensions
-// (channels_last, say): a norm and a sum do not mind the order.
-bool samples_are_dense(const Tensor& x) {
-  const int64_t elements = x.numel() / x.size(0);
-  if (x.size(0) > 1 && x.stride(0) != elements) return false;
-  std::vector<std::pair<int64_t, int64_t>> dimensions;
-  for (int64_t d = 1; d < x.dim(); ++d)
-    if (x.size(d) > 1) dimensions.emplace_back(x.stride(d), x.size(d));
-  std::sort(dimensions.begin(), dimensions.end());
-  int64_t expected = 1;
-  for (const auto& [stride, size] : dimensions) {
-    if (stride != expected) return false;
-    expected *= size;
-  }
-  return true;
-}
-
 std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, double radius) {
   const DeviceGuard guard(x.get_device_index());
-  const auto x_sizes = x.sizes(), direction_sizes = direction.sizes();
-  STD_TORCH_CHECK(x.dim() >= 1 && x.dim() == direction.dim() &&
-                      std::equal(x_sizes.begin(), x_sizes.end(), direction_sizes.begin()) &&
-                      x.scalar_type() == direction.scalar_type() &&
-                      x.get_device_index() == direction.get_device_index(),
-                  "vaal: x and direction must have one shape [B, ...], dtype and device");
+  check_perturb(x, direction);
   Tensor out = torch::stable::empty_like(x);
   Tensor norm = new_tensor(x, {x.size(0)}, arithmetic_type(x));
   if (x.numel() == 0) return {out, torch::stable::zero_(norm)};
 
-  const bool as_it_lies =
-      same_strides(x, direction) && same_strides(x, out) && samples_are_dense(x);
-  const Tensor from = as_it_lies ? x : torch::stable::contiguous(x);
-  const Tensor along = as_it_lies ? direction : torch::stable::contiguous(direction);
-  const Tensor to = as_it_lies || out.is_contiguous() ? out : torch::stable::empty_like(from);
-
+  const PerturbTensors lying = in_one_order(x, direction, out);
   const int64_t rows = x.size(0), cols = x.numel() / rows;
   const LaunchPlan plan =
       launch_plan(Op::kPerturb, rows, cols, dtype_size(x), false, device_limits(x));
@@ -59,9 +24,9 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
     using T = decltype(type);
     using S = Scalar<T>;
     PerturbArguments<T> args{};
-    args.x = static_cast<const T*>(from.const_data_ptr());
-    args.direction = static_cast<const T*>(along.const_data_ptr());
-    args.out = static_cast<T*>(to.mutable_data_ptr());
+    args.x = static_cast<const T*>(lying.x.const_data_ptr());
+    args.direction = static_cast<const T*>(lying.direction.const_data_ptr());
+    args.out = static_cast<T*>(lying.out.mutable_data_ptr());
     args.norm = static_cast<S*>(norm.mutable_data_ptr());
     args.rows = rows;
     args.cols = cols;
@@ -70,7 +35,7 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
     launch_perturb(args, plan, workspace.data(), current_stream(x));
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  if (to.get() != out.get()) torch::stable::copy_(out, to);
+  if (lying.out.get() != out.get()) torch::stable::copy_(out, lying.out);
   return {out, norm};
 }
 

@@ -3,15 +3,14 @@
 
 #include <tuple>
 
-#include "cuda/tensors.h"
+#include "cuda/launch.h"
 
 namespace vaal {
 namespace {
 
 std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
   const DeviceGuard guard(given.get_device_index());
-  STD_TORCH_CHECK(given.dim() == 2 && given.size(1) > 0, "vaal: logits must be [B, C] with C >= 1");
-  const Tensor logits = torch::stable::contiguous(given);
+  const Tensor logits = check_logits(given);
   const int64_t rows = logits.size(0), cols = logits.size(1);
   const Tensor label = new_tensor(logits, {rows}, ScalarType::Long);
   const Tensor entropy = new_tensor(logits, {rows}, arithmetic_type(logits));

@@ -1,23 +1,20 @@
 // random_perturb on CUDA: x [B, ...], sample_index int64 [B] → out like x.
 #include "cuda/random_perturb.cuh"
 
-#include "cuda/tensors.h"
+#include "cuda/launch.h"
 
 namespace vaal {
 namespace {
 
 Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor& sample_index) {
   const DeviceGuard guard(x.get_device_index());
-  STD_TORCH_CHECK(x.dim() >= 1 && sample_index.dim() == 1 && sample_index.size(0) == x.size(0) &&
-                      sample_index.scalar_type() == ScalarType::Long &&
-                      sample_index.get_device_index() == x.get_device_index(),
-                  "vaal: x must be [B, ...] and sample_index int64[B] on the same device");
+  check_random_perturb(x, sample_index);
   Tensor out = torch::stable::empty_like(x);
   if (x.numel() == 0) return out;
 
   // The normals are numbered in logical order, so a channels_last x is copied first.
-  const Tensor from = torch::stable::contiguous(x);
-  const Tensor index = torch::stable::contiguous(sample_index);
+  const Tensor from = dense(x);
+  const Tensor index = dense(sample_index);
   const Tensor to = out.is_contiguous() ? out : torch::stable::empty_like(from);
 
   const int64_t rows = x.size(0), cols = x.numel() / rows;

@@ -6,7 +6,7 @@ namespace {
 
 Tensor symmetric_kl(const Tensor& p, const Tensor& q, double smoothing, bool symmetric) {
   const DeviceGuard guard(p.get_device_index());
-  const Logits logits(p, q);
+  const Logits logits = check_logits(p, q);
   const Tensor value = new_tensor(p, {logits.rows}, arithmetic_type(p));
   run_kl<Op::kSymmetricKl>(logits, smoothing, symmetric, {value.mutable_data_ptr()}, nullptr);
   return value;

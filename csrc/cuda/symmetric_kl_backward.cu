@@ -10,11 +10,8 @@ std::tuple<Tensor, Tensor> symmetric_kl_backward(const Tensor& grad_value, const
                                                  const Tensor& q, double smoothing, bool symmetric,
                                                  bool need_p, bool need_q) {
   const DeviceGuard guard(p.get_device_index());
-  const Logits logits(p, q);
-  STD_TORCH_CHECK(grad_value.dim() == 1 && grad_value.size(0) == logits.rows &&
-                      grad_value.scalar_type() == arithmetic_type(p) &&
-                      grad_value.get_device_index() == p.get_device_index(),
-                  "vaal: grad_value must be [B] in the type of the value, on the same device");
+  const Logits logits = check_logits(p, q);
+  check_grad_value(grad_value, logits);
   const auto result = [&](bool needed) {
     return needed ? new_tensor(p, {logits.rows, logits.cols}, p.scalar_type())
                   : new_tensor(p, {0}, p.scalar_type());

@@ -9,7 +9,7 @@ namespace {
 std::tuple<Tensor, Tensor> symmetric_kl_direction(const Tensor& p, const Tensor& q,
                                                   double smoothing, bool symmetric) {
   const DeviceGuard guard(p.get_device_index());
-  const Logits logits(p, q);
+  const Logits logits = check_logits(p, q);
   const Tensor value = new_tensor(p, {logits.rows}, arithmetic_type(p));
   const Tensor dlogits = new_tensor(p, {logits.rows, logits.cols}, p.scalar_type());
   KlResults results;

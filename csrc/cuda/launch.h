@@ -1,45 +1,22 @@
-// What the launch files (*.cu) share: tensors, the device's limits, the current stream.
+// What the launch files (*.cu) share: scratch memory, the device's limits, the current stream.
 #pragma once
 
 #include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <initializer_list>
 #include <vector>
 
 #include "cuda/launch_plan.h"
 #include "cuda/storage.cuh"
+#include "tensors.h"
 
 namespace vaal {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using torch::stable::accelerator::DeviceGuard;
 
 inline int dtype_size(const Tensor& x) { return static_cast<int>(x.element_size()); }
-
-inline ScalarType arithmetic_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-// A contiguous tensor on like's device. Not through the dispatcher: that costs a microsecond.
-inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes,
-                         ScalarType dtype) {
-  const int64_t strides[2] = {sizes.size() == 2 ? sizes.begin()[1] : 1, 1};
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.begin(), strides,
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-      aoti_torch_device_type_cuda(), like.get_device_index(), &handle));
-  return Tensor(handle);
-}
 
 // Scratch memory of the split paths. The stream orders its reuse: it may be let go right after the
 // launches.

@@ -1,22 +1,16 @@
-// What the CPU ops share on the side of the tensors: dtypes, allocation, grain of the threads.
+// What the CPU ops share: the chosen kernels, storage types, pages, the grain of the threads.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
-#include <initializer_list>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 #include "cpu/kernels.h"
+#include "tensors.h"
 
 namespace vaal {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // The widest instruction set that this processor runs (choose.cpp).
 const Kernels& kernels();
@@ -35,10 +29,6 @@ inline int64_t element_bytes(Storage storage) {
   return storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
 }
 
-inline ScalarType arithmetic_type(Storage storage) {
-  return storage == Storage::kFloat64 ? ScalarType::Double : ScalarType::Float;
-}
-
 // Memory this large comes fresh from the kernel at every allocation; in pages of 4 KiB the page
 // faults cost more than the arithmetic. Advice only: where it is not taken nothing changes.
 inline void prefer_huge_pages([[maybe_unused]] const Tensor& x) {
@@ -50,20 +40,6 @@ inline void prefer_huge_pages([[maybe_unused]] const Tensor& x) {
   const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
-}
-
-inline Tensor new_tensor(std::initializer_list<int64_t> sizes, ScalarType dtype) {
-  int64_t strides[2] = {sizes.size() == 2 ? sizes.begin()[1] : 1, 1};
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(sizes.size()), sizes.begin(), strides,
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-      aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-inline Tensor dense(const Tensor& x) {
-  return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }
 
 // Rows a thread should at least get: below about 8192 elements waking it costs more than it does.
