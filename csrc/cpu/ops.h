@@ -37,7 +37,8 @@ inline void prefer_huge_pages([[maybe_unused]] const Tensor& x) {
   const uintptr_t bytes = uintptr_t(x.numel()) * element_bytes(storage_of(x));
   if (bytes < kLarge) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(x.mutable_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const uintptr_t last = (begin + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
 }

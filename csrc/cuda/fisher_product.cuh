@@ -103,7 +103,7 @@ struct FisherReference {
 
   // A pivot that is not finite makes the row NaN.
   VAAL_DEVICE FisherRow<S> row(const FisherSums<S>& sums) const {
-    const S m = second == S(-INFINITY) ? S(0) : second - a_k;  // C = 1, or nothing besides the pivot
+    const S m = second == S(-INFINITY) ? S(0) : second - a_k;  // C = 1, or nothing but the pivot
     return fisher_row<S>(CudaMath<S>::exp(m), sums.R, sums.U + (a_k - a_k) + (v_k - v_k));
   }
 

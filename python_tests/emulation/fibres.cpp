@@ -270,10 +270,9 @@ void write_shared(int64_t at, const void* from, int bytes) {
 void fail(const char* message) { Block::instance().fail(message); }
 
 // → bytes loaded and stored since this was last called
-const testing::Registration traffic_registration(
-    "traffic", [](const testing::Call&, void* const* buffer) {
-      *static_cast<Traffic*>(buffer[0]) = traffic;
-      traffic = {};
-    });
+const testing::Registration counted("traffic", [](const testing::Call&, void* const* buffer) {
+  *static_cast<Traffic*>(buffer[0]) = traffic;
+  traffic = {};
+});
 
 }  // namespace vaal::emulation

@@ -100,9 +100,9 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     const int64_t first = k[0], best = apart ? first : int64_t(top_b.index[0]);
     const S sigma = m[0] > 0 ? S(1) : row.scale[0];
     const SmoothedRow<S> known = {sigma, first, best, apart, row.inv_z[0], row.inv_zq[0], x_k[0]};
-    const S peak = smoothed_row<T, S, kSymmetric>(
-        args, index, known, column, [&](int64_t j) { return a_rows.at(j); },
-        [&](int64_t j) { return b_rows.at(j); });
+    const auto a_at = [&](int64_t j) { return a_rows.at(j); };
+    const auto b_at = [&](int64_t j) { return b_rows.at(j); };
+    const S peak = smoothed_row<T, S, kSymmetric>(args, index, known, column, a_at, b_at);
     if (too_low(peak)) again();
     return;
   }

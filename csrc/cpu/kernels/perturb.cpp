@@ -235,7 +235,8 @@ template <class S>
 void fill_normals(const NormalArguments& args, S* out) {
   using W = WordMath;
   const auto broadcast_word = [](uint64_t word) { return W::split(W::Words{} + uint32_t(word)); };
-  const W::U index_low = broadcast_word(args.sample), index_high = broadcast_word(args.sample >> 32);
+  const W::U index_low = broadcast_word(args.sample);
+  const W::U index_high = broadcast_word(args.sample >> 32);
   const W::Words lane = bits_as<W::Words>(lane_numbers<float>());
   S rest[kBatch];
   for (int64_t done = 0; done < args.count; done += kBatch) {

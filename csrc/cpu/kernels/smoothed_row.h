@@ -34,7 +34,8 @@ S smoothed_row(const KLArguments& args, int64_t index, const SmoothedRow<S>& row
   using Rows = Along<T, S>;
   constexpr int64_t kLanes = Register<S>::kLanes;
   const int64_t cols = args.cols, k = row.k, r = row.r;
-  const V keep = broadcast<S>(S(1 - args.smoothing)), floor = broadcast<S>(S(args.smoothing / cols));
+  const V keep = broadcast<S>(S(1 - args.smoothing));
+  const V floor = broadcast<S>(S(args.smoothing / cols));
   const V sigma = broadcast<S>(row.sigma);
   const auto one = [&](const auto& logits_at, int64_t j) {
     return broadcast<S>(S(logits_at(j / kLanes * kLanes)[j % kLanes]));

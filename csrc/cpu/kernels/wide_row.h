@@ -66,10 +66,11 @@ void wide_row(const KLArguments& args, int64_t index) {
       store(column_b + j, moved);
     });
     const double x_k = -column_p[k] * Rows::sum(sum.total)[0];
-    smoothed_row<double, double, kSymmetric>(
-        args, index, {1, k, r, false, column_p[k], column_q[k], x_k},
-        {column_p, column_q, column_a, column_b}, [&](int64_t j) { return a_rows.at(j); },
-        [&](int64_t j) { return b_rows.at(j); });
+    const SmoothedRow<double> known = {1, k, r, false, column_p[k], column_q[k], x_k};
+    const SmoothedColumns<double> column = {column_p, column_q, column_a, column_b};
+    const auto a_at = [&](int64_t j) { return a_rows.at(j); };
+    const auto b_at = [&](int64_t j) { return b_rows.at(j); };
+    smoothed_row<double, double, kSymmetric>(args, index, known, column, a_at, b_at);
     return;
   }
 
