@@ -10,9 +10,7 @@ namespace py = pybind11;
 
 namespace {
 
-py::object build_config() {
-  return py::module_::import("json").attr("loads")(VAAL_BUILD_CONFIG);
-}
+py::object build_config() { return py::module_::import("json").attr("loads")(VAAL_BUILD_CONFIG); }
 
 int bytes_of(const std::string& dtype) {
   if (dtype == "float32") return 4;
@@ -44,10 +42,12 @@ py::dict launch_plan(const std::string& op, int64_t rows, int64_t cols, const st
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Facts about this build of vaal_ext, and how its CUDA kernels would be launched.";
-  m.def("build_config", &build_config,
-        "dict: torch, stable_abi, cxx, cpu_instruction_sets, nvcc, cuda_architectures, why_no_cuda.");
-  m.def("launch_plan", &launch_plan, py::arg("op"), py::arg("rows"), py::arg("cols"),
-        py::arg("dtype"), py::arg("smoothed") = false,
-        "dict: how the raw op `op` is launched for [rows, cols] of `dtype` on an H100; the fields "
-        "are those of LaunchPlan in csrc/cuda/launch_plan.h. ValueError on an unknown op or dtype.");
+  m.def(
+      "build_config", &build_config,
+      "dict: torch, stable_abi, cxx, cpu_instruction_sets, nvcc, cuda_architectures, why_no_cuda.");
+  m.def(
+      "launch_plan", &launch_plan, py::arg("op"), py::arg("rows"), py::arg("cols"),
+      py::arg("dtype"), py::arg("smoothed") = false,
+      "dict: how the raw op `op` is launched for [rows, cols] of `dtype` on an H100; the fields "
+      "are those of LaunchPlan in csrc/cuda/launch_plan.h. ValueError on an unknown op or dtype.");
 }

@@ -7,7 +7,8 @@
 
 STABLE_TORCH_LIBRARY(vaal, m) {
   // logits [B, C] -> value A[B]
-  m.def("symmetric_kl(Tensor p_logits, Tensor q_logits, float smoothing, bool symmetric) -> Tensor");
+  m.def(
+      "symmetric_kl(Tensor p_logits, Tensor q_logits, float smoothing, bool symmetric) -> Tensor");
   // grad_value A[B] -> gradients [B, C]; one that is not needed comes back with no element
   m.def(
       "symmetric_kl_backward(Tensor grad_value, Tensor p_logits, Tensor q_logits, float smoothing, "

@@ -160,8 +160,8 @@ inline DeepfoolTensors check_deepfool(const Tensor& logits, const Tensor& gradie
   for (const Tensor* other : {&gradients, &reference, &candidates})
     STD_TORCH_CHECK(same_device(*other, logits),
                     "vaal: logits, gradients, reference and candidates must be on one device");
-  return {dense(logits), rows_are_dense(gradients) ? gradients : dense(gradients),
-          dense(reference), dense(candidates)};
+  return {dense(logits), rows_are_dense(gradients) ? gradients : dense(gradients), dense(reference),
+          dense(candidates)};
 }
 
 // The step [B, ...] of gradients [B, K, ...], not yet written.

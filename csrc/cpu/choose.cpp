@@ -17,9 +17,9 @@ const Kernels& choose_kernels() {
   const auto allowed = [&](const char* isa) { return !asked || std::strcmp(asked, isa) == 0; };
 #if defined(VAAL_X86)
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 =
-      has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && allowed("avx512")) return avx512::kernels;
   if (has_avx2 && allowed("avx2")) return avx2::kernels;
 #endif

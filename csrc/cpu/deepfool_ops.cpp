@@ -30,7 +30,7 @@ double number_at(const void* data, int64_t i, Storage storage) {
 struct Nearest {
   int64_t slot = -1;  // its place among the candidates; -1: none
   double distance = kInfinity;
-  NormPart norm{};  // of its gradient
+  NormPart norm{};      // of its gradient
   bool failed = false;  // something was not finite
 
   // gap = f(candidate) − f(reference); largest: of the type of the arithmetic.
@@ -68,8 +68,8 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
                                                  const Tensor& given_gradients,
                                                  const Tensor& given_reference,
                                                  const Tensor& given_candidates) {
-  const DeepfoolTensors given =
-      check_deepfool(given_logits, given_gradients, given_reference, given_candidates);
+  const DeepfoolTensors given = check_deepfool(given_logits, given_gradients, given_reference,
+                                               given_candidates);
   const Tensor &logits = given.logits, &gradients = given.gradients;
   const Tensor &reference = given.reference, &candidates = given.candidates;
   STD_TORCH_CHECK(logits.size(0) == 0 || gradients.numel() > 0,
@@ -89,8 +89,8 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
   const Samples rows(samples * slots, elements);
   std::vector<NormPart> parts(rows.total());
   rows.each_chunk([&](int64_t i, int64_t at_row, int64_t at, int64_t count) {
-    parts[i] =
-        kernels().norm_part(row(at_row / slots, at_row % slots) + at * bytes, count, storage);
+    parts[i] = kernels().norm_part(row(at_row / slots, at_row % slots) + at * bytes, count,
+                                   storage);
   });
 
   const void* const f = logits.const_data_ptr();
@@ -118,8 +118,7 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
         best.consider(slot, gap, combine(norm, rows.chunks), largest);
       }
       chosen[i] = best;
-      const double value =
-          best.failed ? std::numeric_limits<double>::quiet_NaN() : best.distance;
+      const double value = best.failed ? std::numeric_limits<double>::quiet_NaN() : best.distance;
       nearest_data[i] = best.failed || best.slot < 0 ? -1 : others[i * slots + best.slot];
       if (in_double) static_cast<double*>(distance_data)[i] = value;
       else static_cast<float*>(distance_data)[i] = float(value);

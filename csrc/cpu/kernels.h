@@ -120,13 +120,13 @@ extern const Kernels kernels;
 #endif
 
 // Calls F<storage type, type of the arithmetic>; the half types are the namespace's own.
-#define VAAL_DISPATCH_STORAGE(storage, F, ...)                          \
-  switch (storage) {                                                    \
-    case Storage::kFloat32: return F<float, float>(__VA_ARGS__);        \
-    case Storage::kFloat64: return F<double, double>(__VA_ARGS__);      \
-    case Storage::kBFloat16: return F<BFloat16, float>(__VA_ARGS__);    \
-    case Storage::kFloat16: return F<Float16, float>(__VA_ARGS__);      \
-  }                                                                     \
+#define VAAL_DISPATCH_STORAGE(storage, F, ...)                       \
+  switch (storage) {                                                 \
+    case Storage::kFloat32: return F<float, float>(__VA_ARGS__);     \
+    case Storage::kFloat64: return F<double, double>(__VA_ARGS__);   \
+    case Storage::kBFloat16: return F<BFloat16, float>(__VA_ARGS__); \
+    case Storage::kFloat16: return F<Float16, float>(__VA_ARGS__);   \
+  }                                                                  \
   __builtin_unreachable()
 
 }  // namespace vaal

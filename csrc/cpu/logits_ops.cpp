@@ -80,7 +80,10 @@ std::tuple<Tensor, Tensor, Tensor> posterior_summary(const Tensor& given) {
   Tensor margin = new_tensor(logits, {rows}, arithmetic_type(logits));
   const SummaryArguments args = {logits.const_data_ptr(),
                                  static_cast<int64_t*>(label.mutable_data_ptr()),
-                                 entropy.mutable_data_ptr(), margin.mutable_data_ptr(), rows, cols,
+                                 entropy.mutable_data_ptr(),
+                                 margin.mutable_data_ptr(),
+                                 rows,
+                                 cols,
                                  storage};
   torch::stable::parallel_for(0, rows, grain(cols), [&](int64_t begin, int64_t end) {
     kernels().posterior_summary(args, begin, end);
@@ -93,8 +96,12 @@ Tensor fisher_product(const Tensor& given, const Tensor& given_tangents) {
   const Storage storage = storage_of(given);
   Tensor out = new_tensor(given, {pair.rows, pair.cols}, given.scalar_type());
   prefer_huge_pages(out);
-  const FisherArguments args = {pair.p.const_data_ptr(), pair.q.const_data_ptr(),
-                                out.mutable_data_ptr(), pair.rows, pair.cols, storage};
+  const FisherArguments args = {pair.p.const_data_ptr(),
+                                pair.q.const_data_ptr(),
+                                out.mutable_data_ptr(),
+                                pair.rows,
+                                pair.cols,
+                                storage};
   torch::stable::parallel_for(0, pair.rows, grain(pair.cols), [&](int64_t begin, int64_t end) {
     kernels().fisher_product(args, begin, end);
   });
@@ -108,8 +115,12 @@ std::tuple<Tensor, Tensor> fisher_direction(const Tensor& given) {
   Tensor out = new_tensor(logits, {rows, cols}, logits.scalar_type());
   Tensor curvature = new_tensor(logits, {rows}, arithmetic_type(logits));
   prefer_huge_pages(out);
-  const DirectionArguments args = {logits.const_data_ptr(), out.mutable_data_ptr(),
-                                   curvature.mutable_data_ptr(), rows, cols, storage};
+  const DirectionArguments args = {logits.const_data_ptr(),
+                                   out.mutable_data_ptr(),
+                                   curvature.mutable_data_ptr(),
+                                   rows,
+                                   cols,
+                                   storage};
   torch::stable::parallel_for(0, rows, grain(cols), [&](int64_t begin, int64_t end) {
     kernels().fisher_direction(args, begin, end);
   });

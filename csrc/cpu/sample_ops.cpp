@@ -68,19 +68,15 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
   const auto offset = [&](int64_t sample, int64_t at) {
     return (sample * samples.elements + at) * bytes;
   };
-  move_samples(
-      samples, radius,
-      [&](int64_t sample, int64_t at, int64_t count) {
-        return kernels().norm_part(direction_data + offset(sample, at), count, storage);
-      },
-      [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
-        const int64_t o = offset(sample, at);
-        kernels().add_scaled(x_data + o, direction_data + o, out_data + o, count, factor, storage);
-      },
-      [&](int64_t sample, double value) {
-        if (storage == Storage::kFloat64) static_cast<double*>(norm_data)[sample] = value;
-        else static_cast<float*>(norm_data)[sample] = float(value);
-      });
+  move_samples(samples, radius, [&](int64_t sample, int64_t at, int64_t count) {
+    return kernels().norm_part(direction_data + offset(sample, at), count, storage);
+  }, [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
+    const int64_t o = offset(sample, at);
+    kernels().add_scaled(x_data + o, direction_data + o, out_data + o, count, factor, storage);
+  }, [&](int64_t sample, double value) {
+    if (storage == Storage::kFloat64) static_cast<double*>(norm_data)[sample] = value;
+    else static_cast<float*>(norm_data)[sample] = float(value);
+  });
   if (lying.out.get() != out.get()) torch::stable::copy_(out, lying.out);
   return {out, norm};
 }
@@ -103,8 +99,7 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
   const int64_t index_stride = sample_index.stride(0);
   const char* x_data = static_cast<const char*>(from.const_data_ptr());
   char* out_data = static_cast<char*>(to.mutable_data_ptr());
-  const Storage arithmetic =
-      storage == Storage::kFloat64 ? Storage::kFloat64 : Storage::kFloat32;
+  const Storage arithmetic = storage == Storage::kFloat64 ? Storage::kFloat64 : Storage::kFloat32;
   if (samples.elements < kShort) {
     const int64_t padded = (samples.elements + 3) / 4 * 4 * element_bytes(arithmetic);
     const auto move_group = [&](int64_t first, int64_t count) {
@@ -135,19 +130,14 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
     kernels().normals({uint64_t(seed), uint64_t(index[sample * index_stride]), at, count, storage},
                       buffer.data());
   };
-  move_samples(
-      samples, radius,
-      [&](int64_t sample, int64_t at, int64_t count) {
-        draw(sample, at, count);
-        return kernels().norm_part(buffer.data(), count, arithmetic);
-      },
-      [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
-        if (samples.chunks > 1) draw(sample, at, count);
-        const int64_t o = (sample * samples.elements + at) * bytes;
-        kernels().add_scaled_normals(x_data + o, buffer.data(), out_data + o, count, factor,
-                                     storage);
-      },
-      [](int64_t, double) {});
+  move_samples(samples, radius, [&](int64_t sample, int64_t at, int64_t count) {
+    draw(sample, at, count);
+    return kernels().norm_part(buffer.data(), count, arithmetic);
+  }, [&](int64_t sample, int64_t at, int64_t count, Factor factor) {
+    if (samples.chunks > 1) draw(sample, at, count);
+    const int64_t o = (sample * samples.elements + at) * bytes;
+    kernels().add_scaled_normals(x_data + o, buffer.data(), out_data + o, count, factor, storage);
+  }, [](int64_t, double) {});
   if (to.get() != out.get()) torch::stable::copy_(out, to);
   return out;
 }

@@ -13,8 +13,8 @@ std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& given_logits,
                                                  const Tensor& given_reference,
                                                  const Tensor& given_candidates) {
   const DeviceGuard guard(given_logits.get_device_index());
-  const DeepfoolTensors given =
-      check_deepfool(given_logits, given_gradients, given_reference, given_candidates);
+  const DeepfoolTensors given = check_deepfool(given_logits, given_gradients, given_reference,
+                                               given_candidates);
   const Tensor &logits = given.logits, &gradients = given.gradients;
   const Tensor &reference = given.reference, &candidates = given.candidates;
   const int64_t samples = logits.size(0), count = gradients.size(1);

@@ -42,7 +42,7 @@ struct Nearest {
   S factor = 0;        // distance/√s
   int slot = kNoSlot;  // its place among the candidates
   int e = 0;
-  int failed = 0;  // something here was not finite
+  int failed = 0;   // something here was not finite
   int padding = 0;  // whole words in both types
 };
 
@@ -78,8 +78,8 @@ VAAL_DEVICE Nearest<Scalar<T>> boundary(const DeepfoolArguments<T>& args, int64_
   found.failed = !(gap < S(INFINITY) && squares.s < S(INFINITY));
   if (found.failed || (squares.s == 0 && gap != 0)) return found;
   const S length = CudaMath<S>::sqrt(squares.s);
-  const S distance =
-      gap == 0 ? S(0) : CudaMath<S>::abs(gap) / length * power_of_two(-squares.e, S());
+  const S distance = gap == 0 ? S(0)
+                              : CudaMath<S>::abs(gap) / length * power_of_two(-squares.e, S());
   if (!(distance < S(INFINITY))) return found;
   found.distance = distance;
   found.factor = gap == 0 ? S(0) : distance / length;
@@ -138,8 +138,8 @@ deepfool_move(DeepfoolArguments<T> args, int threads_per_row, int splits, int pa
     const bool none = best.slot == kNoSlot;
     if (here.split == 0 && group.rank == 0) {
       const bool named = !none && !best.failed;
-      args.nearest[here.row] =
-          named ? args.candidates[here.row * args.count + best.slot] : int64_t{-1};
+      args.nearest[here.row] = named ? args.candidates[here.row * args.count + best.slot]
+                                     : int64_t{-1};
       args.distance[here.row] = best.failed ? S(NAN) : best.distance;
     }
     const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);

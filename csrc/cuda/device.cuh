@@ -87,7 +87,9 @@ VAAL_DEVICE double bits_to_double(uint32_t low, uint32_t high) {
   return __hiloint2double(static_cast<int>(high), static_cast<int>(low));
 }
 VAAL_DEVICE uint32_t low_bits(double value) { return static_cast<uint32_t>(__double2loint(value)); }
-VAAL_DEVICE uint32_t high_bits(double value) { return static_cast<uint32_t>(__double2hiint(value)); }
+VAAL_DEVICE uint32_t high_bits(double value) {
+  return static_cast<uint32_t>(__double2hiint(value));
+}
 
 // --- Elementary functions: what csrc/math asks of its policy M -----------------------------------
 template <class S>

@@ -159,8 +159,8 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
     for (int c = 0; c < kPacks; ++c)
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        const DirectionClass<S> held =
-            from.class_of(columns.column(c, i), to_scalar(unpack<T>(a[c], i)));
+        const DirectionClass<S> held = from.class_of(columns.column(c, i),
+                                                     to_scalar(unpack<T>(a[c], i)));
         classes[c][i] = held;
         weights.first += held.w;
         weights.second += held.w * held.d;
@@ -183,8 +183,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
       Pack out{};
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        put(out, i,
-            from_scalar<T>(from.entry(columns.column(c, i), classes[c][i], sigma, all)));
+        put(out, i, from_scalar<T>(from.entry(columns.column(c, i), classes[c][i], sigma, all)));
       columns.store(args.out + offset, c, out);
     }
     if (group.rank == 0) args.curvature[row] = from.curvature(weights.first, sigma);
@@ -263,11 +262,9 @@ direction_stream(DirectionArguments<T> args, int cached_packs) {
     each([&](const DirectionClass<S>& c) { entries.first += c.w / (sigma + c.d); });
     const S all = group.reduce(entries).first;
     Pack out{};
-    columns.visit(
-        [&](int j, S a) {
-          append(out, from_scalar<T>(from.entry(j, from.class_of(j, a), sigma, all)));
-        },
-        [&](int c) { columns.columns.store(args.out + offset, c, out); });
+    columns.visit([&](int j, S a) {
+      append(out, from_scalar<T>(from.entry(j, from.class_of(j, a), sigma, all)));
+    }, [&](int c) { columns.columns.store(args.out + offset, c, out); });
     if (group.rank == 0) args.curvature[row] = from.curvature(weights.first, sigma);
   }
 }

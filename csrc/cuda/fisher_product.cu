@@ -11,8 +11,8 @@ Tensor fisher_product(const Tensor& given, const Tensor& tangents) {
   const Logits pair = check_logits(given, tangents);
   const Tensor out = new_tensor(given, {pair.rows, pair.cols}, given.scalar_type());
   if (pair.rows == 0) return out;
-  const LaunchPlan plan = launch_plan(Op::kFisherProduct, pair.rows, pair.cols,
-                                      dtype_size(pair.p), false, device_limits(pair.p));
+  const LaunchPlan plan = launch_plan(Op::kFisherProduct, pair.rows, pair.cols, dtype_size(pair.p),
+                                      false, device_limits(pair.p));
   dispatch(pair.p, [&](auto type) {
     using T = decltype(type);
     FisherArguments<T> args{};

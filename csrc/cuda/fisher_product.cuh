@@ -160,8 +160,8 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
     for (int c = 0; c < kPacks; ++c)
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        peak.peak = peak_of(peak.peak, CudaMath<S>::abs(from.entry(known, columns.column(c, i),
-                                                                   classes[c][i])));
+        peak.peak = peak_of(
+            peak.peak, CudaMath<S>::abs(from.entry(known, columns.column(c, i), classes[c][i])));
     peak = group.reduce(peak);
     // Divided, not multiplied by 1/peak: a tiny peak has no reciprocal.
     const S divisor = peak.peak == 0 ? S(1) : peak.peak;
@@ -170,8 +170,8 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
       Pack out{};
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        put(out, i, from_scalar<T>(from.entry(known, columns.column(c, i), classes[c][i]) /
-                                   divisor));
+        put(out, i,
+            from_scalar<T>(from.entry(known, columns.column(c, i), classes[c][i]) / divisor));
       columns.store(args.out + offset, c, out);
     }
   }
@@ -216,11 +216,9 @@ fisher_stream(FisherArguments<T> args, int cached_packs) {
     peak = group.reduce(peak);
     const S divisor = peak.peak == 0 ? S(1) : peak.peak;
     Pack out{};
-    columns.visit(
-        [&](int j, S a, S v) {
-          append(out, from_scalar<T>(from.entry(known, j, from.class_of(j, a, v)) / divisor));
-        },
-        [&](int c) { columns.columns.store(args.out + offset, c, out); });
+    columns.visit([&](int j, S a, S v) {
+      append(out, from_scalar<T>(from.entry(known, j, from.class_of(j, a, v)) / divisor));
+    }, [&](int c) { columns.columns.store(args.out + offset, c, out); });
   }
 }
 

@@ -21,8 +21,8 @@ struct KlArguments {
   bool direction;         // grad_q is scaled to unit row maximum, and there is no grad_value
   Scalar<T> keep, floor;  // 1 − smoothing and smoothing / cols
 
-  Scalar<T>* value;              // [rows]
-  const Scalar<T>* grad_value;   // [rows], grad_value_stride elements apart (0: expanded)
+  Scalar<T>* value;             // [rows]
+  const Scalar<T>* grad_value;  // [rows], grad_value_stride elements apart (0: expanded)
   int64_t grad_value_stride;
   T* grad_p;  // [rows, cols]: backward
   T* grad_q;  // [rows, cols]: backward and direction

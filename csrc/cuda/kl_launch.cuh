@@ -33,14 +33,11 @@ void launch_kl_registers(const KlArguments<T>& args, const LaunchPlan& plan, Str
 
 // args.rows and args.cols are those of the plan and not 0; workspace has kl_workspace_bytes().
 template <Op kOp, class T>
-void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace,
-               Stream stream) {
+void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream) {
   if (plan.path == Path::kStream || plan.path == Path::kSplit)
     launch_kl_long_rows(args, plan, workspace, stream);
-  else if (args.symmetric)
-    launch_kl_registers<kOp, true>(args, plan, stream);
-  else
-    launch_kl_registers<kOp, false>(args, plan, stream);
+  else if (args.symmetric) launch_kl_registers<kOp, true>(args, plan, stream);
+  else launch_kl_registers<kOp, false>(args, plan, stream);
 }
 
 }  // namespace vaal

@@ -85,7 +85,8 @@ struct KlLongRow {
   // a: the class's logit. A blank past the end of a part has the number of a class of the next part,
   // the pivot perhaps, and −inf.
   VAAL_DEVICE Sides sides_of(int j, S a, const PivotTerm<S>& c) const {
-    if (j == from.pivot && !apart && a > -S(INFINITY)) return {row.inv_z, row.inv_zq, up * row.x_pivot};
+    if (j == from.pivot && !apart && a > -S(INFINITY))
+      return {row.inv_z, row.inv_zq, up * row.x_pivot};
     return {up * c.w * row.inv_z, up * c.v() * row.inv_zq, up * change_of(row, c)};
   }
   // Of k and r: their posteriors are whole, also where k is apart (elsewhere σ = 1).
@@ -176,11 +177,11 @@ struct KlColumns {
   using S = Scalar<T>;
 
   Columns<T> columns;
-  const T* a;         // the part's first logit
+  const T* a;  // the part's first logit
   const T* b;
-  int first;          // the class it belongs to
+  int first;                // the class it belongs to
   SharedArray<Pack> cache;  // pack c of a and b at [2c·size + rank] and [(2c + 1)·size + rank]
-  int cached;         // packs held there, per thread; each thread reads only what it wrote
+  int cached;               // packs held there, per thread; each thread reads only what it wrote
   int size, rank;
 
   VAAL_DEVICE Pack load(const T* row, int c) const {
@@ -254,8 +255,7 @@ struct KlColumns {
     visit([&](int j, S x, S y) {
       const LongClass<S> c = row.class_of(j, x, y);
       row.absorb(totals, c);
-      if (with_peak)
-        totals.peak = peak_of(totals.peak, CudaMath<S>::abs(row.of_q(j, c, totals)));
+      if (with_peak) totals.peak = peak_of(totals.peak, CudaMath<S>::abs(row.of_q(j, c, totals)));
     });
     return totals;
   }
@@ -264,8 +264,7 @@ struct KlColumns {
                                             const KlLongTotals<S>& totals) const {
     KlLongTotals<S> peak;
     visit([&](int j, S x, S y) {
-      peak.peak = peak_of(peak.peak, CudaMath<S>::abs(row.of_q(
-                                         j, row.class_of(j, x, y), totals)));
+      peak.peak = peak_of(peak.peak, CudaMath<S>::abs(row.of_q(j, row.class_of(j, x, y), totals)));
     });
     return peak;
   }
@@ -285,20 +284,17 @@ struct KlColumns {
     const S divisor = totals.peak == 0 ? S(1) : totals.peak;
     const S factor = row.gradient_scale() * upstream;
     Pack out_q{}, out_p{};
-    visit(
-        [&](int j, S x, S y) {
-          const LongClass<S> held = row.class_of(j, x, y);
-          if (grad_q != nullptr) {
-            const S g = row.of_q(j, held, totals);
-            append(out_q, from_scalar<T>(args.direction ? g / divisor : g * factor));
-          }
-          if (grad_p != nullptr)
-            append(out_p, from_scalar<T>(row.of_p(j, held, totals) * factor));
-        },
-        [&](int c) {
-          if (grad_q != nullptr) columns.store(grad_q, c, out_q);
-          if (grad_p != nullptr) columns.store(grad_p, c, out_p);
-        });
+    visit([&](int j, S x, S y) {
+      const LongClass<S> held = row.class_of(j, x, y);
+      if (grad_q != nullptr) {
+        const S g = row.of_q(j, held, totals);
+        append(out_q, from_scalar<T>(args.direction ? g / divisor : g * factor));
+      }
+      if (grad_p != nullptr) append(out_p, from_scalar<T>(row.of_p(j, held, totals) * factor));
+    }, [&](int c) {
+      if (grad_q != nullptr) columns.store(grad_q, c, out_q);
+      if (grad_p != nullptr) columns.store(grad_p, c, out_p);
+    });
   }
 };
 

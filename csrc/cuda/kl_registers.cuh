@@ -97,8 +97,9 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
         for (int i = 0; i < kItems; ++i) {
           totals.value += value_term_of<kSymmetric>(known, classes[c][i]);
           if constexpr (kDirection)
-            totals.peak = peak_of(totals.peak, CudaMath<S>::abs(grad_q_of<kSymmetric>(
-                                                   known, from, columns.column(c, i), classes[c][i])));
+            totals.peak = peak_of(totals.peak,
+                                  CudaMath<S>::abs(grad_q_of<kSymmetric>(
+                                      known, from, columns.column(c, i), classes[c][i])));
         }
       totals = group.reduce(totals);
       totals.value += value_pivot_of<kSymmetric>(known, from);

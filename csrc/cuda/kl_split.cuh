@@ -28,8 +28,7 @@ template <class State, class S>
 VAAL_DEVICE State merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* partials, int splits,
                          State KlPartial<S>::* member) {
   State state;
-  for (int s = group.rank; s < splits; s += group.size)
-    state = merge(state, partials[s].*member);
+  for (int s = group.rank; s < splits; s += group.size) state = merge(state, partials[s].*member);
   return group.reduce(state);
 }
 

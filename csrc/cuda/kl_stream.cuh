@@ -36,8 +36,7 @@ kl_stream(KlArguments<T> args, int threads_per_row, int cached_packs) {
     columns.fill_cache();
     Reference<S> from = reference_of(group.reduce(columns.top()), columns.b);
     if (from.wide) normalise(from, group.reduce(columns.normalisers(from)));
-    const KlLongRow<T> known(args, from, group.reduce(columns.sums(from)), columns.a,
-                             columns.b);
+    const KlLongRow<T> known(args, from, group.reduce(columns.sums(from)), columns.a, columns.b);
 
     KlLongTotals<S> totals;
     if (needs_totals(args)) {

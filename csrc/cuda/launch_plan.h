@@ -52,21 +52,21 @@ enum class Path { kWarp, kBlock, kStream, kSplit };
 // What a device offers; the defaults are an H100's.
 struct DeviceLimits {
   int multiprocessors = 132;
-  int shared_bytes = 227 * 1024;      // that one block may ask for
-  int64_t max_blocks = 2147483647;    // of one launch; the kernels loop over what is left
+  int shared_bytes = 227 * 1024;    // that one block may ask for
+  int64_t max_blocks = 2147483647;  // of one launch; the kernels loop over what is left
 };
 
 struct LaunchPlan {
   Path path = Path::kWarp;
-  int threads_per_row = 1;   // of one block
-  int rows_per_block = 1;    // at a time
+  int threads_per_row = 1;  // of one block
+  int rows_per_block = 1;   // at a time
   int block_threads = 32;
   int items_per_thread = 1;  // elements that a thread holds at a time
   int vector_width = 1;      // elements of one load or store, if the pointers are aligned too
   int64_t blocks = 0;
-  int splits = 1;            // blocks that share a row
-  int cached_packs = 0;      // stream: packs of each thread and tensor kept in shared memory
-  int shared_bytes = 0;      // a block's dynamic shared memory
+  int splits = 1;        // blocks that share a row
+  int cached_packs = 0;  // stream: packs of each thread and tensor kept in shared memory
+  int shared_bytes = 0;  // a block's dynamic shared memory
 };
 
 constexpr int kMaxStateBytes = 48;  // the largest partial result that a block reduces
@@ -88,8 +88,7 @@ struct RegisterShape {
 
 constexpr RegisterShape register_shape(Op op, int dtype_size) {
   switch (op) {
-    case Op::kPerturb:
-      return {1, dtype_size == 2 ? 2 : 4, dtype_size == 8 ? 512 : 768};
+    case Op::kPerturb: return {1, dtype_size == 2 ? 2 : 4, dtype_size == 8 ? 512 : 768};
     case Op::kRandomPerturb:  // multiples of the four normals of a Philox block
       return dtype_size == 8 ? RegisterShape{2, 4, 512}
                              : RegisterShape{1, dtype_size == 4 ? 4 : 2, 512};
@@ -196,8 +195,7 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   if (dtype_size != 2 && dtype_size != 4 && dtype_size != 8)
     throw std::invalid_argument("launch_plan: an element has 2, 4 or 8 bytes, got " +
                                 std::to_string(dtype_size));
-  const bool of_image =
-      op == Op::kPerturb || op == Op::kRandomPerturb || op == Op::kDeepfoolStep;
+  const bool of_image = op == Op::kPerturb || op == Op::kRandomPerturb || op == Op::kDeepfoolStep;
   if (!of_image && cols > (int64_t{1} << 30))
     throw std::invalid_argument("launch_plan: more than 2^30 classes: " + std::to_string(cols));
 

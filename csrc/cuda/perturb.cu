@@ -17,8 +17,8 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
 
   const PerturbTensors lying = in_one_order(x, direction, out);
   const int64_t rows = x.size(0), cols = x.numel() / rows;
-  const LaunchPlan plan =
-      launch_plan(Op::kPerturb, rows, cols, dtype_size(x), false, device_limits(x));
+  const LaunchPlan plan = launch_plan(Op::kPerturb, rows, cols, dtype_size(x), false,
+                                      device_limits(x));
   const Workspace workspace(x, perturb_workspace_bytes(plan, rows));
   dispatch(x, [&](auto type) {
     using T = decltype(type);
@@ -42,6 +42,4 @@ std::tuple<Tensor, Tensor> perturb(const Tensor& x, const Tensor& direction, dou
 }  // namespace
 }  // namespace vaal
 
-STABLE_TORCH_LIBRARY_IMPL(vaal, CUDA, m) {
-  m.impl("perturb", TORCH_BOX(&vaal::perturb));
-}
+STABLE_TORCH_LIBRARY_IMPL(vaal, CUDA, m) { m.impl("perturb", TORCH_BOX(&vaal::perturb)); }

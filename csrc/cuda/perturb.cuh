@@ -48,7 +48,8 @@ struct Step {
 
 template <class T, int kPacks>
 VAAL_DEVICE void add_step(const Step<Scalar<T>>& step, const Columns<T>& columns,
-                          const Pack (&x)[kPacks], const Pack (&d)[kPacks], T* out, int first_pack) {
+                          const Pack (&x)[kPacks], const Pack (&d)[kPacks], T* out,
+                          int first_pack) {
 #pragma unroll
   for (int c = 0; c < kPacks; ++c) {
     Pack sum{};

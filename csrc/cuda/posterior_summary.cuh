@@ -130,10 +130,8 @@ summary_rows(SummaryArguments<T> args, int threads_per_row, int splits, int part
     }
     all = group.reduce(all);
     if (group.rank != 0) continue;
-    if (partials != nullptr)
-      partials[at] = all;
-    else
-      write_summary(args, here.row, all);
+    if (partials != nullptr) partials[at] = all;
+    else write_summary(args, here.row, all);
   }
 }
 

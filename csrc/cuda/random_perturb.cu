@@ -18,8 +18,8 @@ Tensor random_perturb(const Tensor& x, double radius, int64_t seed, const Tensor
   const Tensor to = out.is_contiguous() ? out : torch::stable::empty_like(from);
 
   const int64_t rows = x.size(0), cols = x.numel() / rows;
-  const LaunchPlan plan =
-      launch_plan(Op::kRandomPerturb, rows, cols, dtype_size(x), false, device_limits(x));
+  const LaunchPlan plan = launch_plan(Op::kRandomPerturb, rows, cols, dtype_size(x), false,
+                                      device_limits(x));
   const Workspace workspace(x, random_perturb_workspace_bytes(plan, rows));
   dispatch(x, [&](auto type) {
     using T = decltype(type);

@@ -64,7 +64,8 @@ constexpr int kUnitPacks = kUnitItems<T> / kPackItems<T>;
 
 // Packs of unit u: 16-byte accesses where rows are aligned, single elements elsewhere.
 template <class T>
-VAAL_DEVICE void load_unit(const T* x, int length, int unit, bool whole, Pack (&packs)[kUnitPacks<T>]) {
+VAAL_DEVICE void load_unit(const T* x, int length, int unit, bool whole,
+                           Pack (&packs)[kUnitPacks<T>]) {
 #pragma unroll
   for (int c = 0; c < kUnitPacks<T>; ++c) {
     const Columns<T> here(unit * kUnitPacks<T> + c, 1, length, true);

@@ -31,23 +31,17 @@ VAAL_DEVICE float to_scalar(BFloat16 value) { return bits_to_float(uint32_t{valu
 
 template <class T>
 VAAL_DEVICE T from_scalar(Scalar<T> value) {
-  if constexpr (std::is_same_v<T, Half>)
-    return T{float_to_half(value)};
-  else if constexpr (std::is_same_v<T, BFloat16>)
-    return T{float_to_bfloat16(value)};
-  else
-    return value;
+  if constexpr (std::is_same_v<T, Half>) return T{float_to_half(value)};
+  else if constexpr (std::is_same_v<T, BFloat16>) return T{float_to_bfloat16(value)};
+  else return value;
 }
 
 // Element i of a pack. i is known when the loop around is unrolled: no local memory.
 template <class T>
 VAAL_DEVICE T unpack(const Pack& pack, int i) {
-  if constexpr (sizeof(T) == 2)
-    return T{static_cast<uint16_t>(pack.word[i / 2] >> (i % 2 * 16))};
-  else if constexpr (sizeof(T) == 4)
-    return bits_to_float(pack.word[i]);
-  else
-    return bits_to_double(pack.word[2 * i], pack.word[2 * i + 1]);
+  if constexpr (sizeof(T) == 2) return T{static_cast<uint16_t>(pack.word[i / 2] >> (i % 2 * 16))};
+  else if constexpr (sizeof(T) == 4) return bits_to_float(pack.word[i]);
+  else return bits_to_double(pack.word[2 * i], pack.word[2 * i + 1]);
 }
 
 template <class T>
@@ -73,8 +67,7 @@ VAAL_DEVICE T take(Pack& pack) {
   for (int w = 0; w < 4; ++w) {
     if constexpr (kWords == 0)
       pack.word[w] = pack.word[w] >> 16 | (w < 3 ? pack.word[w + 1] << 16 : 0u);
-    else
-      pack.word[w] = w + kWords < 4 ? pack.word[w + kWords] : 0u;
+    else pack.word[w] = w + kWords < 4 ? pack.word[w + kWords] : 0u;
   }
   return item;
 }
@@ -101,10 +94,10 @@ VAAL_DEVICE Pack filled(Scalar<T> value) {
 // thread ascend with (c, i), and pack c of all threads covers the columns [c, c + 1)·size·items.
 template <class T>
 struct Columns {
-  int begin;       // first column of this thread
-  int item_step;   // from one item to the next
-  int pack_step;   // from one pack to the next
-  int end;         // columns of the row (or of the part of it that this block works on)
+  int begin;      // first column of this thread
+  int item_step;  // from one item to the next
+  int pack_step;  // from one pack to the next
+  int end;        // columns of the row (or of the part of it that this block works on)
   bool whole;
 
   VAAL_DEVICE Columns(int rank, int size, int columns, bool whole_packs)

@@ -15,6 +15,4 @@ Tensor symmetric_kl(const Tensor& p, const Tensor& q, double smoothing, bool sym
 }  // namespace
 }  // namespace vaal
 
-STABLE_TORCH_LIBRARY_IMPL(vaal, CUDA, m) {
-  m.impl("symmetric_kl", TORCH_BOX(&vaal::symmetric_kl));
-}
+STABLE_TORCH_LIBRARY_IMPL(vaal, CUDA, m) { m.impl("symmetric_kl", TORCH_BOX(&vaal::symmetric_kl)); }

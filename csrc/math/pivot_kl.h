@@ -58,13 +58,13 @@ VAAL_HD PivotTerm<V> pivot_term(V alpha_m, V beta_m, V delta) {
 // What all classes of a row share once the five sums are known.
 template <class V>
 struct PivotRow {
-  V scale;            // e^m
-  V inv_z, inv_zq;    // 1/Z, 1/Z_q: the posteriors of the pivot, p_k and q_k
-  V t, log_ratio;     // t and Λ
-  V x_pivot;          // x_k
-  V log_ratio_over;   // Λ / e^m, finite where e^m underflows
-  V mean_delta_q;     // S_q = Σ q_j δ_j
-  V mean_delta_p;     // S_p = Σ p_j δ_j
+  V scale;                     // e^m
+  V inv_z, inv_zq;             // 1/Z, 1/Z_q: the posteriors of the pivot, p_k and q_k
+  V t, log_ratio;              // t and Λ
+  V x_pivot;                   // x_k
+  V log_ratio_over;            // Λ / e^m, finite where e^m underflows
+  V mean_delta_q;              // S_q = Σ q_j δ_j
+  V mean_delta_p;              // S_p = Σ p_j δ_j
   V mean_q_over, mean_p_over;  // S_q / e^m, S_p / e^m
 };
 

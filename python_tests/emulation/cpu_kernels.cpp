@@ -64,36 +64,37 @@ const Registration kl("cpu/symmetric_kl", [](const Call& call, void* const* buff
 
 // first row, past the last row, cols        logits → label, entropy, margin
 const Registration summary("cpu/posterior_summary", [](const Call& call, void* const* buffer) {
-  const SummaryArguments args{buffer[0], static_cast<int64_t*>(buffer[1]), buffer[2],
-                              buffer[3], rows(call), call.integer[4], storage(call)};
+  const SummaryArguments args{buffer[0],    static_cast<int64_t*>(buffer[1]),
+                              buffer[2],    buffer[3],
+                              rows(call),   call.integer[4],
+                              storage(call)};
   kernels(call).posterior_summary(args, call.integer[2], call.integer[3]);
 });
 
 // first row, past the last row, cols        logits, tangents → out
 const Registration fisher("cpu/fisher_product", [](const Call& call, void* const* buffer) {
-  const FisherArguments args{buffer[0], buffer[1],       buffer[2],
+  const FisherArguments args{buffer[0],  buffer[1],       buffer[2],
                              rows(call), call.integer[4], storage(call)};
   kernels(call).fisher_product(args, call.integer[2], call.integer[3]);
 });
 
 // first row, past the last row, cols        logits → out, curvature
-const Registration top_direction("cpu/fisher_direction", [](const Call& call,
-                                                            void* const* buffer) {
-  const DirectionArguments args{buffer[0], buffer[1],       buffer[2],
+const Registration top_direction("cpu/fisher_direction", [](const Call& call, void* const* buffer) {
+  const DirectionArguments args{buffer[0],  buffer[1],       buffer[2],
                                 rows(call), call.integer[4], storage(call)};
   kernels(call).fisher_direction(args, call.integer[2], call.integer[3]);
 });
 
 // count        direction → scale and sum
 const Registration norm("cpu/norm_part", [](const Call& call, void* const* buffer) {
-  *static_cast<NormPart*>(buffer[1]) =
-      kernels(call).norm_part(buffer[0], call.integer[2], storage(call));
+  *static_cast<NormPart*>(buffer[1]) = kernels(call).norm_part(buffer[0], call.integer[2],
+                                                               storage(call));
 });
 
 // count; factor        x, direction → out
 const Registration add("cpu/add_scaled", [](const Call& call, void* const* buffer) {
-  kernels(call).add_scaled(buffer[0], buffer[1], buffer[2], call.integer[2],
-                           {0, call.number[0]}, storage(call));
+  kernels(call).add_scaled(buffer[0], buffer[1], buffer[2], call.integer[2], {0, call.number[0]},
+                           storage(call));
 });
 
 // count, exponent; factor        x → out
@@ -111,9 +112,9 @@ const Registration add_normals("cpu/add_scaled_normals", [](const Call& call, vo
 // seed, sample, first element, count        → normals
 const Registration normals("cpu/normals", [](const Call& call, void* const* buffer) {
   const int64_t* const own = call.integer + 2;
-  kernels(call).normals({static_cast<uint64_t>(own[0]), static_cast<uint64_t>(own[1]), own[2],
-                         own[3], storage(call)},
-                        buffer[0]);
+  kernels(call).normals(
+      {static_cast<uint64_t>(own[0]), static_cast<uint64_t>(own[1]), own[2], own[3], storage(call)},
+      buffer[0]);
 });
 
 // seed, samples, count                         sample numbers → normals

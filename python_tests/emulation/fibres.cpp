@@ -117,7 +117,8 @@ class Block {
     self.state = state;
     __sanitizer_start_switch_fiber(&self.sanitizer_stack, main_stack_, main_stack_bytes_);
     leave(self.place, scheduler_);
-    __sanitizer_finish_switch_fiber(fibres_[current_].sanitizer_stack, &main_stack_, &main_stack_bytes_);
+    __sanitizer_finish_switch_fiber(fibres_[current_].sanitizer_stack, &main_stack_,
+                                    &main_stack_bytes_);
   }
 
   void resume(int thread) {
@@ -231,9 +232,9 @@ class Block {
     const int threads = shape_.threads;
     const int at_shuffle = threads - done - at_barrier;
     if (at_shuffle > 0)
-      return "a shuffle names lanes that do not come: " + std::to_string(at_shuffle) +
-             " of " + std::to_string(threads) + " threads wait at shuffles, " +
-             std::to_string(at_barrier) + " at a barrier, " + std::to_string(done) + " are done";
+      return "a shuffle names lanes that do not come: " + std::to_string(at_shuffle) + " of " +
+             std::to_string(threads) + " threads wait at shuffles, " + std::to_string(at_barrier) +
+             " at a barrier, " + std::to_string(done) + " are done";
     return "a barrier that not all threads reach: " + std::to_string(at_barrier) + " of " +
            std::to_string(threads) + " threads wait there, " + std::to_string(done) + " are done";
   }

@@ -20,9 +20,7 @@ using S = Scalar<T>;
 
 // "perturb/Half", say. The call's first integers are: the order of the threads, rows, cols, the
 // ten fields of the plan; then what the kernel itself needs.
-std::string named(const char* family) {
-  return std::string(family) + "/" + VAAL_STRING(VAAL_TYPE);
-}
+std::string named(const char* family) { return std::string(family) + "/" + VAAL_STRING(VAAL_TYPE); }
 
 }  // namespace
 

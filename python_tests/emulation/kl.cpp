@@ -34,7 +34,8 @@ void kl(const Call& call, void* const* buffer) {
   args.value = static_cast<S*>(buffer[3]);
   args.grad_p = static_cast<T*>(buffer[4]);
   args.grad_q = static_cast<T*>(buffer[5]);
-  args.whole_packs = whole_packs(launch.cols, sizeof(T), {args.p, args.q, args.grad_p, args.grad_q});
+  args.whole_packs = whole_packs(launch.cols, sizeof(T),
+                                 {args.p, args.q, args.grad_p, args.grad_q});
   switch (op) {
     case Op::kSymmetricKl: return run<Op::kSymmetricKl>(args, launch.plan);
     case Op::kSymmetricKlBackward: return run<Op::kSymmetricKlBackward>(args, launch.plan);

@@ -27,7 +27,9 @@ class Buffer {
     std::memset(base_, 0xFF, size);
   }
   Buffer(const Buffer&) = delete;
-  Buffer(Buffer&& other) noexcept : spec_(other.spec_), base_(other.base_) { other.base_ = nullptr; }
+  Buffer(Buffer&& other) noexcept : spec_(other.spec_), base_(other.base_) {
+    other.base_ = nullptr;
+  }
   ~Buffer() { std::free(base_); }
 
   bool is_output() const { return base_ != nullptr && spec_.is_output; }

@@ -54,9 +54,9 @@ class SharedMemory {
   static constexpr int kWordBytes = 4, kSeveral = -2;
 
   struct Word {
-    int writer = -1;    // who wrote last; -1: nobody yet
-    int reader = -1;    // who read in the interval `read`
-    int written = -1;   // in which interval between barriers
+    int writer = -1;   // who wrote last; -1: nobody yet
+    int reader = -1;   // who read in the interval `read`
+    int written = -1;  // in which interval between barriers
     int read = -1;
   };
 

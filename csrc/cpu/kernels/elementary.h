@@ -31,8 +31,8 @@ struct SimdMath {
   static constexpr bool kFloat = sizeof(S) == 4;
   static constexpr int kMantissa = kFloat ? 23 : 52;
   static constexpr int kBias = kFloat ? 127 : 1023;
-  static constexpr S kMinExponent = kFloat ? S(-87) : S(-708);   // e^x is still a normal number
-  static constexpr S kZeroExponent = kFloat ? S(-88) : S(-709);  // here n is the bias: 2^n = 0
+  static constexpr S kMinExponent = kFloat ? S(-87) : S(-708);     // e^x is still a normal number
+  static constexpr S kZeroExponent = kFloat ? S(-88) : S(-709);    // here n is the bias: 2^n = 0
   static constexpr S kRound = kFloat ? S(0x1.8p23) : S(0x1.8p52);  // x + kRound rounds x
 
   // x = n ln 2 + r, |r| <= ln 2 / 2: returns e^r − 1 and the bits of 2^n.
@@ -148,10 +148,21 @@ struct SimdMath {
     const V angle = (turn * 4 - (shifted - kRound)) * S(1.5707963267948966);
     const I quarter = bits_as<I>(shifted) & 3;
     const V square = angle * angle;
-    constexpr double s[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800,
-                            1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6};
-    constexpr double c[] = {1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600,
-                            -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -0.5};
+    constexpr double s[] = {-1.0 / 1307674368000.0,
+                            1.0 / 6227020800.0,
+                            -1.0 / 39916800,
+                            1.0 / 362880,
+                            -1.0 / 5040,
+                            1.0 / 120,
+                            -1.0 / 6};
+    constexpr double c[] = {1.0 / 20922789888000.0,
+                            -1.0 / 87178291200.0,
+                            1.0 / 479001600,
+                            -1.0 / 3628800,
+                            1.0 / 40320,
+                            -1.0 / 720,
+                            1.0 / 24,
+                            -0.5};
     const V sin_part = polynomial<S>(square, s) * (square * angle) + angle;
     const V cos_part = polynomial<S>(square, c) * square + 1;
     const auto odd = (quarter & 1) != 0;

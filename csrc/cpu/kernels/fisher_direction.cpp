@@ -100,7 +100,7 @@ void directions(const DirectionArguments& args, int64_t begin, int64_t end) {
 template <class T, class S>
 void run(const DirectionArguments& args, int64_t begin, int64_t end) {
   across_pays<S>(args.cols, args.rows) ? directions<T, S, Across<T, S>>(args, begin, end)
-                                         : directions<T, S, Along<T, S>>(args, begin, end);
+                                       : directions<T, S, Along<T, S>>(args, begin, end);
 }
 
 }  // namespace

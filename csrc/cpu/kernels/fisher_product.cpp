@@ -60,8 +60,7 @@ void products(const FisherArguments& args, int64_t begin, int64_t end) {
       sum_w.take(block_w);
       sum_wt.take(block_wt);
     });
-    const auto row =
-        fisher_row<V>(M::exp(m), Rows::sum(sum_w.total), Rows::sum(sum_wt.total));
+    const auto row = fisher_row<V>(M::exp(m), Rows::sum(sum_w.total), Rows::sum(sum_wt.total));
 
     V peak{};
     each_step<S, Rows>(cols, [&](int64_t j, int64_t at, auto) __attribute__((always_inline)) {
@@ -114,7 +113,7 @@ void product_in_double(const FisherArguments& args, int64_t row) {
 template <class T, class S>
 void run(const FisherArguments& args, int64_t begin, int64_t end) {
   across_pays<S>(args.cols, args.rows) ? products<T, S, Across<T, S>>(args, begin, end)
-                                         : products<T, S, Along<T, S>>(args, begin, end);
+                                       : products<T, S, Along<T, S>>(args, begin, end);
 }
 
 }  // namespace

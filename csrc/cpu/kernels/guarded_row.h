@@ -70,9 +70,9 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   // Where m > 0 a class of `a` may have left the range of w, though not that of p and of ∂/∂a.
   if (args.grad_p != nullptr && m[0] > 1 && lane_max<S>(deepest)[0] + m[0] > -M::kMinExponent)
     return again();
-  const auto row =
-      pivot_row<M>(m, Rows::sum(sum_w.total), Rows::sum(sum_v.total), Rows::sum(sum_d.total),
-                   Rows::sum(sum_v_delta.total), Rows::sum(sum_w_delta.total));
+  const auto row = pivot_row<M>(m, Rows::sum(sum_w.total), Rows::sum(sum_v.total),
+                                Rows::sum(sum_d.total), Rows::sum(sum_v_delta.total),
+                                Rows::sum(sum_w_delta.total));
   // A direction that consists of classes so far below the runner-up that float has no digits for it.
   const auto too_low = [&](S peak) {
     return kFloat && args.direction && peak < S(1e-30) && lane_max<S>(largest_delta)[0] > 0;
@@ -80,7 +80,9 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
   const auto term_at = [&](int64_t j) {
     return PivotTerm<V>{load(column_w + j), load(column_held + j), load(column_delta + j)};
   };
-  const auto change_of = [&](const PivotTerm<V>& c) { return posterior_change(row, c.w, c.v(), c.d()); };
+  const auto change_of = [&](const PivotTerm<V>& c) {
+    return posterior_change(row, c.w, c.v(), c.d());
+  };
 
   if constexpr (kSmoothed) {
     // From w, v and δ to the posteriors over σ. Where m > 0 they need no scale, and the pivot, which is
@@ -127,8 +129,8 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
                               : grad_q_term<kSymmetric>(row, c.v(), x, c.delta);
     peak = larger(magnitude<S>(grad_q), peak);
     store(column_w + j, grad_q);
-    store(column_held + j, is_pivot ? grad_p_pivot<kSymmetric>(row)
-                                    : grad_p_term<kSymmetric>(row, c.w, x, c.delta));
+    store(column_held + j,
+          is_pivot ? grad_p_pivot<kSymmetric>(row) : grad_p_term<kSymmetric>(row, c.w, x, c.delta));
   }
   const S largest = lane_max<S>(peak)[0];
   if (too_low(largest)) return again();

@@ -9,9 +9,9 @@
 
 #include <math.h>
 
-#include "math/philox.h"
-#include "cpu/kernels/elementary.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels/elementary.h"
+#include "math/philox.h"
 
 namespace vaal::VAAL_ISA {
 namespace {
@@ -31,7 +31,8 @@ double sum_of_squares(const T* direction, int64_t count) {
     memcpy(part[0], &x, sizeof(x));
     memcpy(part[1], &y, sizeof(y));
     for (int half = 0; half < 2; ++half)
-      total[half] += __builtin_convertvector(part[0][half], D) * __builtin_convertvector(part[1][half], D);
+      total[half] += __builtin_convertvector(part[0][half], D) *
+                     __builtin_convertvector(part[1][half], D);
   };
   const R::V one = broadcast<float>(1.0f);
   int64_t i = 0;
@@ -159,15 +160,15 @@ struct WordMath {
   struct U {
     Pairs even, odd;
     friend VAAL_HD U operator^(U a, U b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
-    friend VAAL_HD U operator^(U a, uint32_t b) { return {a.even ^ uint64_t(b), a.odd ^ uint64_t(b)}; }
+    friend VAAL_HD U operator^(U a, uint32_t b) {
+      return {a.even ^ uint64_t(b), a.odd ^ uint64_t(b)};
+    }
   };
   static VAAL_HD U split(Words words) {
     const Pairs pairs = bits_as<Pairs>(words);
     return {pairs, pairs >> 32};
   }
-  static VAAL_HD Words join(U x) {
-    return bits_as<Words>((x.even & 0xffffffffu) | (x.odd << 32));
-  }
+  static VAAL_HD Words join(U x) { return bits_as<Words>((x.even & 0xffffffffu) | (x.odd << 32)); }
   static VAAL_HD Pairs product(Pairs a, uint32_t b) {
 #if defined(__AVX512F__)
     return Pairs(_mm512_mul_epu32(__m512i(a), _mm512_set1_epi64(b)));
@@ -193,8 +194,8 @@ struct NormalMath : SimdMath<S> {
 
 // a0 b0 a1 b1 ..., the first register of it and the second.
 template <class S>
-VAAL_HD void zip(typename Register<S>::V a, typename Register<S>::V b, typename Register<S>::V& first,
-                 typename Register<S>::V& second) {
+VAAL_HD void zip(typename Register<S>::V a, typename Register<S>::V b,
+                 typename Register<S>::V& first, typename Register<S>::V& second) {
   using Lane = typename Register<S>::Lane;
   constexpr int kLanes = Register<S>::kLanes;
   const auto lane = lane_numbers<S>();

@@ -5,9 +5,9 @@
 //   entropy = log1p(R) − (1/Z) Σ_{j≠k} e^α_j α_j  (nats; every term ≥ 0)
 //   margin  = p_k − p_runner-up = −expm1(α_runner-up) / Z
 
-#include "math/pivot_kl.h"
 #include "cpu/kernels.h"
 #include "cpu/kernels/rows.h"
+#include "math/pivot_kl.h"
 
 namespace vaal::VAAL_ISA {
 namespace {
@@ -46,7 +46,7 @@ void summarise(const SummaryArguments& args, int64_t begin, int64_t end) {
 template <class T, class S>
 void run(const SummaryArguments& args, int64_t begin, int64_t end) {
   across_pays<S>(args.cols, args.rows) ? summarise<T, S, Across<T, S>>(args, begin, end)
-                                         : summarise<T, S, Along<T, S>>(args, begin, end);
+                                       : summarise<T, S, Along<T, S>>(args, begin, end);
 }
 
 }  // namespace

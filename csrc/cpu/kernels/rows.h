@@ -76,7 +76,8 @@ struct Along {
     return best == kNone ? I{} : best;
   }
   // out[first, :] = column · scale, one register after another.
-  static VAAL_HD void write(T* out, int64_t first, int64_t, int64_t cols, const S* column, V scale) {
+  static VAAL_HD void write(T* out, int64_t first, int64_t, int64_t cols, const S* column,
+                            V scale) {
     T* to = out + first * cols;
     int64_t j = 0;
     for (; j + kStep <= cols; j += kStep) {

@@ -259,8 +259,10 @@ VAAL_HD typename Register<S>::V load_some(const T* from, int64_t n, S fill) {
 template <class S, class T>
 VAAL_HD void store_some(T* to, typename Register<S>::V v, int64_t n) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(to, __mmask16((1u << n) - 1), __m512(v));
-  if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(to, __mmask8((1u << n) - 1), __m512d(v));
+  if constexpr (sizeof(T) == 4)
+    return _mm512_mask_storeu_ps(to, __mmask16((1u << n) - 1), __m512(v));
+  if constexpr (sizeof(T) == 8)
+    return _mm512_mask_storeu_pd(to, __mmask8((1u << n) - 1), __m512d(v));
 #endif
   T buffer[Register<S>::kLanes];
   store(buffer, v);

@@ -2,8 +2,8 @@
 // csrc/math/smoothed_kl.h.
 #pragma once
 
-#include "math/smoothed_kl.h"
 #include "cpu/kernels/gradient_output.h"
+#include "math/smoothed_kl.h"
 
 namespace vaal::VAAL_ISA {
 
@@ -28,7 +28,7 @@ struct SmoothedRow {
 // magnitude of ∂value/∂b over σ².
 template <class T, class S, bool kSymmetric, class LogitsA, class LogitsB>
 S smoothed_row(const KLArguments& args, int64_t index, const SmoothedRow<S>& row,
-                  const SmoothedColumns<S>& column, const LogitsA& a_at, const LogitsB& b_at) {
+               const SmoothedColumns<S>& column, const LogitsA& a_at, const LogitsB& b_at) {
   using M = SimdMath<S>;
   using V = typename Register<S>::V;
   using Rows = Along<T, S>;
@@ -44,8 +44,7 @@ S smoothed_row(const KLArguments& args, int64_t index, const SmoothedRow<S>& row
   const V delta_r = b_r - one(a_at, r);
   const auto away = [&](int64_t j) {  // moved_j of own = q
     return moved_beside<M>(load(column.q + j), load(column.p + j),
-                           broadcast<S>(column.p[r] / column.q[r]),
-                           delta_r - (b_at(j) - a_at(j)));
+                           broadcast<S>(column.p[r] / column.q[r]), delta_r - (b_at(j) - a_at(j)));
   };
 
   const auto p_peak_of = smoothed_class<M, kSymmetric>(
@@ -58,8 +57,8 @@ S smoothed_row(const KLArguments& args, int64_t index, const SmoothedRow<S>& row
     for (int64_t j = 0; j < cols; j += kLanes) sum.add(away(j));
     const V q_r = broadcast<S>(column.q[r]);
     const V change = -q_r * Rows::sum(sum.total);  // p_r − q_r, which no subtraction gives so well
-    const auto peak = smoothed_class<M, kSymmetric>(sigma, broadcast<S>(column.p[r]), q_r,
-                                                    -change, keep, floor);
+    const auto peak = smoothed_class<M, kSymmetric>(sigma, broadcast<S>(column.p[r]), q_r, -change,
+                                                    keep, floor);
     q_peak = {peak.q, peak.p, -peak.v, floor * change};
   }
 
@@ -71,8 +70,8 @@ S smoothed_row(const KLArguments& args, int64_t index, const SmoothedRow<S>& row
     terms.add(c.value);  // 0 at classes absent from both
     const V E_p = mixed_beside(p_peak, load(column.moved + j), M::expm1(a_at(j) - a_k));
     const V E_q = r == k ? -E_p : mixed_beside(q_peak, away(j), M::expm1(b_at(j) - b_r));
-    const V slope_q =
-        smoothed_slope<M, kSymmetric, false>(q_peak, sigma, c.q, c.p, -c.v, E_q, keep);
+    const V slope_q = smoothed_slope<M, kSymmetric, false>(q_peak, sigma, c.q, c.p, -c.v, E_q,
+                                                           keep);
     const V slope_p = smoothed_slope<M, kSymmetric, true>(p_peak, sigma, c.p, c.q, c.v, E_p, keep);
     sum_q.add(weigh(q, slope_q));
     sum_p.add(weigh(p, slope_p));

@@ -53,7 +53,8 @@ VAAL_HD V clamped_weight(V reach, int64_t cols) {
 // Rows::kRows rows from `first` on. Returns which lanes (rows) must be done again by guarded_row:
 // saturated ones, ones with a logit that moved far, ones that became so, and all with −inf or NaN.
 template <class T, class S, class Rows, bool kSymmetric, bool kNeedQ, bool kNeedP>
-typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64_t last, S* scratch) {
+typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64_t last,
+                                   S* scratch) {
   using M = SimdMath<S>;
   using V = typename Register<S>::V;
   constexpr int64_t kLanes = Register<S>::kLanes;
@@ -110,9 +111,7 @@ typename Register<S>::I plain_rows(const KLArguments& args, int64_t first, int64
       peak = larger(magnitude<S>(grad), peak);
       store(column_d + at, grad);
     }
-  }, [&]() __attribute__((always_inline)) {
-    sum_value.take(block_value);
-  });
+  }, [&]() __attribute__((always_inline)) { sum_value.take(block_value); });
   const V value = Rows::sum(sum_value.total);
   if (args.value != nullptr) Rows::write_row(static_cast<S*>(args.value), first, last, value);
   const V reach = Rows::max(largest_delta), unsure = kTiny<S> + clamped_weight<M>(reach, cols);
@@ -148,7 +147,7 @@ void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
   const auto all = [&](auto symmetric, auto need_q, auto need_p) {
     for (int64_t first = begin; first < end; first += Rows::kRows) {
       const auto bad = plain_rows<T, S, Rows, symmetric(), need_q(), need_p()>(args, first, end,
-                                                                              scratch.data);
+                                                                               scratch.data);
       typename Register<S>::Lane again[Register<S>::kLanes];
       memcpy(again, &bad, sizeof(bad));
       for (int lane = 0; lane < Rows::kRows && first + lane < end; ++lane)
@@ -173,7 +172,7 @@ void run_layout(const KLArguments& args, int64_t begin, int64_t end) {
 template <class T, class S>
 void run(const KLArguments& args, int64_t begin, int64_t end) {
   across_pays<S>(args.cols, args.rows) ? run_layout<T, S, Across<T, S>>(args, begin, end)
-                                         : run_layout<T, S, Along<T, S>>(args, begin, end);
+                                       : run_layout<T, S, Along<T, S>>(args, begin, end);
 }
 
 }  // namespace

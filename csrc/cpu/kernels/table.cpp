@@ -18,8 +18,16 @@ void short_normals(const ShortNormalArguments&, void*);
 void add_scaled_normals(const void*, const void*, void*, int64_t, Factor, Storage);
 
 extern const Kernels kernels;
-const Kernels kernels = {VAAL_STRING(VAAL_ISA), symmetric_kl, posterior_summary, fisher_product,
-                         fisher_direction,      norm_part,    add_scaled,        scaled,
-                         normals,               short_normals, add_scaled_normals};
+const Kernels kernels = {VAAL_STRING(VAAL_ISA),
+                         symmetric_kl,
+                         posterior_summary,
+                         fisher_product,
+                         fisher_direction,
+                         norm_part,
+                         add_scaled,
+                         scaled,
+                         normals,
+                         short_normals,
+                         add_scaled_normals};
 
 }  // namespace vaal::VAAL_ISA

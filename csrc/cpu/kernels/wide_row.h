@@ -46,7 +46,8 @@ void wide_row(const KLArguments& args, int64_t index) {
     each([&](int64_t j) { store(column + j, load(column + j) / all); });
     return max + M::log(all);
   };
-  const V gap = normalised(b_rows, top_b.first, column_q) - normalised(a_rows, top_a.first, column_p);
+  const V gap = normalised(b_rows, top_b.first, column_q) -
+                normalised(a_rows, top_a.first, column_p);
   const auto delta_of = [&](int64_t j) {  // 0 at classes absent from both
     const V a = a_rows.at(j), b = b_rows.at(j);
     return (a == none) & (b == none) ? V{} : (b - a) - gap;
@@ -59,8 +60,7 @@ void wide_row(const KLArguments& args, int64_t index) {
     LongSum<V> sum{};
     each([&](int64_t j) {
       const V p = load(column_p + j), q = load(column_q + j);
-      const V moved =
-          moved_beside<M>(p, q, ratio, (b_rows.at(j) - a_rows.at(j)) - delta_k);
+      const V moved = moved_beside<M>(p, q, ratio, (b_rows.at(j) - a_rows.at(j)) - delta_k);
       sum.add(moved);
       store(column_a + j, q - p);
       store(column_b + j, moved);

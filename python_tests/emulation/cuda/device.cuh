@@ -35,9 +35,7 @@ class SharedArray {
     emulation::read_shared(byte(i), &item, sizeof(T));
     return item;
   }
-  void store(int i, const T& item) const {
-    emulation::write_shared(byte(i), &item, sizeof(T));
-  }
+  void store(int i, const T& item) const { emulation::write_shared(byte(i), &item, sizeof(T)); }
 
  private:
   int64_t byte(int i) const { return first_byte_ + int64_t{i} * sizeof(T); }
