@@ -46,6 +46,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	find csrc python_tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
+	  xargs $(BIN)/clang-format --dry-run -Werror
 
 build: $(READY)
 	$(BIN)/python setup.py -q build_ext --inplace
