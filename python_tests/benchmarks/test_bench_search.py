@@ -25,14 +25,6 @@ def network() -> Trained:
     return Trained("small", model.eval().requires_grad_(False), torch.randn(600, 6), labelled)
 
 
-@pytest.fixture
-def threads():
-    """Puts back the number of threads, which the benchmarks set."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_passes_are_counted_and_the_maximum_is_the_largest(network, monkeypatch, tmp_path):
     monkeypatch.setattr(bench_search, "kinds", lambda *_: [kinds.Kind(lambda: network, (0.1, 2.0))])
     run(bench_search, monkeypatch, "--csv", tmp_path / "table.csv")

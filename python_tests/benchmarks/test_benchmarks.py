@@ -37,14 +37,6 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
 
-@pytest.fixture
-def threads():
-    """Puts back the number of threads, which the benchmarks set."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def read(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))

@@ -5,29 +5,18 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import score_arguments
 from torch import nn
 
 from vaal_ext.cli.app import main
 from vaal_ext.network.checkpoint import read_checkpoint, state_for
 from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.scores import PoolScores
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_place(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(place: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    return partial(refuse, place, capfd)
 
 
 def state() -> dict[str, torch.Tensor]:

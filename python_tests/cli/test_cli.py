@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, run_arguments, score_arguments
+from command_line import run_arguments, score_arguments
 from rounding import scores_apart
 from torch import nn
 
 from vaal_ext.cli.app import main
 from vaal_ext.pool.scores import PoolScores
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_place(tmp_path, monkeypatch)
 
 
 def test_score_then_select(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,25 +9,14 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import NOT_A_FOLDER, make_place, refuse, run_arguments, score_arguments
+from command_line import NOT_A_FOLDER, run_arguments, score_arguments
 
 from vaal_ext.cli.app import main
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_place(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(place: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    return partial(refuse, place, capfd)
 
 
 @pytest.mark.parametrize(

@@ -11,27 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import score_arguments
 
 import vaal_ext
 from vaal_ext.cli.app import main
 from vaal_ext.pool.scores import PoolScores
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_place(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(place: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    return partial(refuse, place, capfd)
 
 
 def arguments(*without: str, **changes: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import refuse, score_arguments
 from screened_pool import telling
 
 from vaal_ext.cli.app import main
@@ -27,8 +27,8 @@ def net():
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    place = make_place(tmp_path, monkeypatch)
+def place(place: Path) -> Path:
+    """The shared one, with a pool for the screen and a network that it fits."""
     Path("screened_factory.py").write_text(FACTORY)
     torch.save({"one": torch.ones(1)}, "net.pt")
     np.savez("pool.npz", x=telling().float().numpy())

@@ -12,7 +12,7 @@ import math
 
 import pytest
 import torch
-from emulation.harness import DTYPES, OPS, ORDERS, Plan, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, OPS, ORDERS, Plan, needs_compiler
 from emulation.rows import (
     FISHER_PATHS,
     IMAGE_PATHS,
@@ -29,11 +29,6 @@ from emulation.rows import (
 from vaal_ext import reference
 
 pytestmark = needs_compiler
-
-
-@pytest.fixture
-def emulation():
-    return fresh_emulation()
 
 
 @pytest.mark.parametrize("name", IMAGE_PATHS)

@@ -9,7 +9,7 @@ import math
 
 import pytest
 import torch
-from emulation.harness import DTYPES, ORDERS, Plan, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, ORDERS, Plan, needs_compiler
 from emulation.rows import IMAGE_PATHS, STORAGE, boundaries, forced, relative_error, roundoff
 
 from vaal_ext import reference
@@ -17,11 +17,6 @@ from vaal_ext import reference
 pytestmark = needs_compiler
 
 SAMPLES, SLOTS, CLASSES = 5, 3, 6
-
-
-@pytest.fixture
-def emulation():
-    return fresh_emulation()
 
 
 def problem(cols: int, dtype: torch.dtype, *, samples: int = SAMPLES, slots: int = SLOTS):

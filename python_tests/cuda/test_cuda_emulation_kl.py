@@ -12,7 +12,7 @@ import math
 
 import pytest
 import torch
-from emulation.harness import DTYPES, Plan, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, Plan, needs_compiler
 from emulation.rows import (
     KL_PATHS,
     STORAGE,
@@ -32,11 +32,6 @@ pytestmark = needs_compiler
 
 DIVERGENCE = {True: "symmetric", False: "forward"}
 COLS_THAT_FIT = {"warp1": (2, 1), "warp8": (24, 21), "warp32": (104, 101)}  # even, odd
-
-
-@pytest.fixture
-def emulation():
-    return fresh_emulation()
 
 
 def expected_kl(p, q, smoothing, symmetric, grad_value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from emulation.harness import DTYPES, fresh_emulation, needs_compiler
+from emulation.harness import DTYPES, needs_compiler
 from emulation.rows import FISHER_PATHS, IMAGE_PATHS, KL_PATHS, SUMMARY_PATHS, forced
 
 pytestmark = needs_compiler
@@ -17,8 +17,7 @@ ROWS, COLS = 7, 384  # whole packs in every dtype, and no more than 96 threads h
 
 
 @pytest.fixture
-def emulation():
-    emulation = fresh_emulation()
+def emulation(emulation):
     emulation.traffic()  # what earlier tests moved
     return emulation
 

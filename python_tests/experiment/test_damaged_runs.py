@@ -12,36 +12,21 @@ import pytest
 import torch
 from command_line import make_place, refuse, run_arguments
 from damage import flip, flipped
-from killed_runs import assert_same, small_networks, without_seconds
+from killed_runs import SMALL, assert_same, without_seconds
 from made_runs import make_run
 
 from vaal_ext.cli.app import main
-from vaal_ext.experiment.loop import Experiment, RunConfig, run
+from vaal_ext.experiment.loop import Experiment, run
 from vaal_ext.experiment.state import read_state
 from vaal_ext.files.checksums import read_recorded, write_recorded
 from vaal_ext.report.runs import load_run
 
-SMALL = RunConfig(
-    "moons", "vaal", rounds=2, initial=6, query_size=5, steps=3, pool_size=64, num_iters=1,
-    device="cpu", backend="reference",
-)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("small_models")
+
 FILES = (
     ".checksums.json", "config.json", "query_000.csv", "query_001.csv", "query_002.csv",
     "rounds.csv", "scores.npz", "state.pt",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_models():
-    with small_networks():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, small_models):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    run(SMALL, out, progress=False)
-    return out
 
 
 @pytest.fixture

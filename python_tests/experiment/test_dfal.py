@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killed_runs import Killed, assert_same, kill_at, small_networks
+from killed_runs import Killed, assert_same, kill_at
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop
@@ -21,18 +21,15 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.strategies import Dfal
 
 # So little training leaves samples from which DeepFool goes in circles.
-pytestmark = pytest.mark.filterwarnings("ignore:DeepFool reached no other class")
+pytestmark = [
+    pytest.mark.usefixtures("small_models"),
+    pytest.mark.filterwarnings("ignore:DeepFool reached no other class"),
+]
 
 SMALL = RunConfig(
     "moons", "dfal", rounds=2, initial=6, query_size=5, steps=3, pool_size=40, device="cpu",
     backend="reference",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_models():
-    with small_networks():
-        yield
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -14,29 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killed_runs import Killed, assert_same, kill_at, small_networks, without_seconds
+from killed_runs import SMALL, Killed, assert_same, kill_at, without_seconds
 
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.loop import RunConfig, run
 
-SMALL = RunConfig(
-    "moons", "vaal", rounds=2, initial=6, query_size=5, steps=3, pool_size=64, num_iters=1,
-    device="cpu", backend="reference",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_models():
-    with small_networks():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, small_models):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    run(SMALL, out, progress=False)
-    return out
+pytestmark = pytest.mark.usefixtures("small_models")
 
 
 def test_killed_at_every_moment(tmp_path, whole, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run_arguments
-from killed_runs import Killed, assert_same, kill_at, small_model, small_networks
+from killed_runs import Killed, assert_same, kill_at, small_model
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop
@@ -22,6 +22,8 @@ from vaal_ext.experiment.training import train
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import select
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 SMALL = RunConfig(
     "moons", "vaal", rounds=2, initial=6, query_size=10, steps=30, pool_size=200, num_iters=1,
     percentile=20.0,  # both classes are above it, so that the prior matters
@@ -29,12 +31,6 @@ SMALL = RunConfig(
 )  # fmt: skip
 
 EVERYTHING = replace(SMALL, class_prior="predicted", order="random", warm_start=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_models():
-    with small_networks():
-        yield
 
 
 def queried(out: Path, number: int) -> list[int]:

@@ -9,7 +9,7 @@ import labelling_project
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, run_arguments, score_arguments
+from command_line import refuse, run_arguments, score_arguments
 from damaged_images import FLAT, damage, write_images
 from rounding import direct_scores_apart
 from torch import nn
@@ -23,11 +23,6 @@ from vaal_ext.scorer import LDRScorer
 
 pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return make_place(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, run_arguments, score_arguments
+from command_line import refuse, run_arguments, score_arguments
 from damage import flip, flipped
 from killed_runs import assert_same
 from labelling_project import begin, fill_in, go_to_images, step
@@ -27,11 +27,6 @@ from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.shards import read_shards
 
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return make_place(tmp_path, monkeypatch)
 
 
 def bits(value):

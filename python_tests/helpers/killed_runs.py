@@ -11,9 +11,15 @@ import pytest
 import torch
 
 from vaal_ext.experiment import loop
+from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.seeds import seeded
 from vaal_ext.models import MLP
 from vaal_ext.strategies import Strategy, Vaal
+
+SMALL = RunConfig(
+    "moons", "vaal", rounds=2, initial=6, query_size=5, steps=3, pool_size=64, num_iters=1,
+    device="cpu", backend="reference",
+)  # fmt: skip
 
 
 class Killed(BaseException):

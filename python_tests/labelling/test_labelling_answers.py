@@ -17,7 +17,6 @@ from labelling_project import (
     annotation,
     asked,
     begin,
-    go_to_images,
     rows,
     truth,
     write_answers,
@@ -33,11 +32,10 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(place):
     """A project with one query, nothing answered."""
-    go_to_images(tmp_path, monkeypatch)
     assert begin() == 0
-    return tmp_path
+    return place
 
 
 def label(answers: str) -> int:

@@ -15,7 +15,6 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
-    go_to_images,
     rows,
     write_answers,
 )
@@ -28,11 +27,6 @@ from vaal_ext.labelling.wording import described
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def next_command(out: str) -> list[str]:

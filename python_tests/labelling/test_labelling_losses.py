@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 from command_line import refuse
-from labelling_project import FILES, begin, fill_in, go_to_images, rows, step, write_images
+from labelling_project import FILES, begin, fill_in, rows, step, write_images
 
 from vaal_ext.labelling.answers import read_answers
-from vaal_ext.labelling.project import Project
+from vaal_ext.labelling.tables import read_rows
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def edit_settings(**changes: str) -> None:
@@ -40,7 +35,7 @@ def test_a_lost_table_is_missed(table, place, capfd):
     command = ["train" if table == "trainings.csv" else "query", "--project", "project"]
     refuse(place, capfd, command, f"project/{table} is missing: put back a copy")
     Path("project/.checksums.json").unlink()
-    assert Project(Path("project"))._read(table, type("Row", (), {})) == []
+    assert read_rows(Path("project", table), type("Row", (), {})) == []
 
 
 def test_a_labelled_image_that_cannot_be_read_is_listed(place, capfd):

@@ -15,7 +15,6 @@ from labelling_project import (
     annotation,
     asked,
     begin,
-    go_to_images,
     rows,
     step,
     truth,
@@ -28,13 +27,6 @@ from vaal_ext.labelling.names import Names
 
 COMPOSED = unicodedata.normalize("NFC", "café/00.jpg")
 DECOMPOSED = unicodedata.normalize("NFD", "café/00.jpg")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    pytest.importorskip("torchvision")
-    pytest.importorskip("matplotlib")
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def stored() -> dict[str, str]:

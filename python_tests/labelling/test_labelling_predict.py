@@ -17,7 +17,6 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
-    go_to_images,
     rows,
     step,
     truth,
@@ -34,11 +33,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 HEADER = ["image", "predicted", "confidence", "p(dark)", "p(light)"]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def trained(**options: str) -> None:

@@ -17,7 +17,6 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
-    go_to_images,
     rows,
     step,
     truth,
@@ -37,11 +36,6 @@ pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 
 STEPS = ("query", "label", "train")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,6 @@ from labelling_project import (
     asked,
     begin,
     fill_in,
-    go_to_images,
     rows,
     step,
     truth,
@@ -27,11 +26,6 @@ from vaal_ext.labelling.project import Project
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 def test_the_settings_are_what_config_json_holds(place):

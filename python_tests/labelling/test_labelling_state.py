@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import refuse
 from damage import flip
-from labelling_project import FILES, begin, fill_in, go_to_images, step, write_images
+from labelling_project import FILES, begin, fill_in, step, write_images
 
 from vaal_ext.cli.app import main
 from vaal_ext.files import reading
@@ -22,11 +22,6 @@ pytest.importorskip("scipy")
 
 PREDICT = ["predict", "--project", "project", "--out", "x.csv"]
 CONFIG = Path("project/config.json")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return go_to_images(tmp_path, monkeypatch)
 
 
 @pytest.fixture

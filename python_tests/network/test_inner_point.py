@@ -15,11 +15,6 @@ SETTINGS = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 
 SEARCHES = [{}, {"sign": "max"}, *({"method": m, "xi": None} for m in ("fisher", "direct"))]
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def layers(*sizes, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,14 +2,9 @@
 
 import pytest
 import torch
-from test_ops import DEVICES, DTYPES, inf, nan, tolerance
+from test_ops import DTYPES, inf, nan, tolerance
 
 from vaal_ext import ops, reference
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    return request.param
 
 
 def problem(rows, slots, shape, dtype=torch.float32, device="cpu", classes=7):

@@ -6,22 +6,7 @@ import torch
 from vaal_ext import ops, reference
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-        ],
-    ),
-]
 inf, nan = float("inf"), float("nan")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    return request.param
 
 
 def pair(rows, cols, dtype=torch.float32, device="cpu", step=0.3):

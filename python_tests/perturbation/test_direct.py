@@ -17,11 +17,6 @@ from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.training import model_for, train
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def by_the_book(model, sample, eps, num_iters):
     """x + r for one sample [D], from the dense matrices and by autograd through the textbook J."""
     jacobian = torch.autograd.functional.jacobian(lambda z: model(z.unsqueeze(0))[0], sample)

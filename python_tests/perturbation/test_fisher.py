@@ -17,11 +17,6 @@ FISHER = {"method": "fisher", "eps": 0.5}
 STEPS = {"method": "finite-difference", "xi": 0.1, "eps": 0.5}
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def smooth_mlp(classes=5, features=12, dtype=torch.float64):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(classes)

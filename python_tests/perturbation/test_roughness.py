@@ -13,11 +13,6 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.scorer import posterior_scores
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def smooth_mlp(dtype=torch.float64, classes=5, features=20, seed=0):
     """Smooth, so that rounding moves its gradient by rounding (at a kink of a ReLU it jumps)."""
     with torch.random.fork_rng(devices=[]):

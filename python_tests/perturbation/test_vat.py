@@ -17,11 +17,6 @@ from vaal_ext.vat import _entropy, vat_loss
 LENGTHS = {"method": "finite-difference", "xi": 0.5, "eps": 1.5}
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def network(norm=None, dtype=torch.float64, dropout=0.0):
     """Smooth, so that rounding moves its gradient by rounding (at a kink of a ReLU it jumps)."""
     with torch.random.fork_rng(devices=[]):

@@ -18,11 +18,6 @@ CPU = torch.device("cpu")
 STEP = {"eps": 2.0, "num_iters": 2}
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 class Wide(nn.Sequential):
     """Takes float32 and reckons in float64, where nothing that another processor may sum in
     another order is seen in scores of float32."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import refuse, score_arguments
 from real_data import real_data
 from torch import nn
 from torch.utils.data import ConcatDataset
@@ -19,11 +19,6 @@ from vaal_ext.cuda.memory import MemoryGrowth
 from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.scorer import LDRScorer
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return make_place(tmp_path, monkeypatch)
 
 
 @pytest.fixture

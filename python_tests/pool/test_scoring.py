@@ -16,11 +16,6 @@ from vaal_ext.scorer import posterior_scores
 from vaal_ext.selection import select
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def network(features=6, classes=3):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

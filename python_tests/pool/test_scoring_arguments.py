@@ -12,11 +12,6 @@ from vaal_ext import LDRScorer, ldr_scores
 from vaal_ext.scorer import posterior_scores
 
 
-@pytest.fixture(params=["fused", "reference"])
-def backend(request):
-    return request.param
-
-
 def network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import refuse, score_arguments
 from filelock import FileLock
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
@@ -24,11 +24,6 @@ from vaal_ext.pool.shards import read_shards
 from vaal_ext.scorer import LDRScorer
 
 COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return make_place(tmp_path, monkeypatch)
 
 
 def arguments(**changes):

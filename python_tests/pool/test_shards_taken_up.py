@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import make_place, refuse, score_arguments
+from command_line import refuse, score_arguments
 from filelock import FileLock
 from test_sample_names import Named
 from torch import Tensor, nn
@@ -22,11 +22,6 @@ from vaal_ext.pool.shards import read_shards
 from vaal_ext.progress import announced
 
 NOISE, PROBABILITIES = "mostly noise", "gives probabilities"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_place(tmp_path, monkeypatch)
 
 
 def one_sided(x: Tensor) -> Tensor:
