@@ -36,7 +36,7 @@ from vaal_ext.pool.trials import rank_correlation
 ITERATIONS = (1, 2, 5)
 EPS = (0.1, 0.5, 2.0)
 METHODS = {"finite-difference": 0.01, "fisher": None}  # with its xi
-SIGNS = {"paper": lambda plus, minus: plus, "max": torch.maximum, "mean": lambda p, m: (p + m) / 2}
+SIGNS = {"paper": lambda plus, minus: plus, "max": torch.maximum}
 TOP = 0.1
 SIZES, MOVED, MOVED_EPS = (1, 7, 64, 256), 600, 0.1
 _BATCH = 256

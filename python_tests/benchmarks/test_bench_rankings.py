@@ -35,7 +35,7 @@ def test_stability_is_that_of_the_scorers_queries(small_network, monkeypatch, tm
     bound = direct_scores_apart(small_network.model, small_network.pool, eps=0.1)
     assert float(moved["direct"]["move_max"]) <= bound.max()
     rows = [row for row in rows if row["overlap"]]
-    assert len(rows) == 2 * 3 * 3 * 3
+    assert len(rows) == 2 * 3 * 3 * 2
     for row in rows[4::17]:
         tops = []
         for seed in (0, 1):

@@ -133,12 +133,8 @@ def unbuilt(tmp_path):
 
 
 def test_an_unbuilt_package_says_what_to_type(unbuilt):
-    environment = {"PYTHONPATH": str(unbuilt), "PYTHONWARNINGS": "default"}
-    done = run(sys.executable, "-c", "import os; os.chdir('/'); import vaal_ext", **environment)
-    assert done.returncode == 0
-    assert "pip install --no-build-isolation -e ." in done.stderr
     code = "import os; os.chdir('/'); import vaal_ext; vaal_ext.ops"
-    done = run(sys.executable, "-c", code, **environment)
+    done = run(sys.executable, "-c", code, PYTHONPATH=str(unbuilt))
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "not built" in last

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaal_ext.cli.exit_status import keeping
+from vaal_ext.cli.exit_status import end, keeping
 from vaal_ext.cli.options import Device
 
 __all__ = ["bench"]
@@ -51,4 +51,4 @@ def bench(
     kept = "what was printed is all there is" + ("" if out is None else f", {out} got no table")
     with keeping(kept, "to begin again"):
         status = run(names, device, threads, out, data_root, quick=quick)
-    raise typer.Exit(status)
+    end(status)

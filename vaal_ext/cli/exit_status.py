@@ -16,11 +16,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
-__all__ = ["exit_status", "keeping"]
+__all__ = ["end", "exit_status", "keeping"]
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
@@ -29,6 +29,11 @@ _EXTRAS = ("matplotlib", "scipy", "sklearn", "torchvision")
 
 class _Interrupted(Exception):
     """Ctrl-C or SIGTERM, with what is kept. No KeyboardInterrupt: typer would swallow its text."""
+
+
+def end(status: int) -> NoReturn:
+    """Ends a command with this exit status; raises typer's Exit, which is no Error."""
+    raise typer.Exit(status)
 
 
 @contextmanager

@@ -72,6 +72,7 @@ class DeepFool:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """The fields, by name."""
         return asdict(self)
 
     def run(

@@ -39,6 +39,9 @@ class LDR:
     Attributes:
         search: how r is found.
         seed: of the random starts, 0 <= seed < 2^63.
+
+    Raises:
+        TypeError, ValueError: a seed of another kind, or out of its range.
     """
 
     search: SearchSettings
@@ -52,6 +55,7 @@ class LDR:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Those of the search, and the seed, by name."""
         return asdict(self.search) | {"seed": self.seed}
 
     def run(

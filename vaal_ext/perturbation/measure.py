@@ -42,7 +42,8 @@ class Measure(Protocol):
     label: ClassVar[str]
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """See above."""
 
     def run(
         self,
@@ -75,5 +76,6 @@ class Posterior:
         index: Tensor,
         mask: Tensor | None = None,
     ) -> Measured:
+        """The clean logits alone; see :class:`Measure`."""
         with torch.no_grad():
             return Measured(forward(x.clone()))  # a model may begin with an in-place layer

@@ -59,6 +59,10 @@ def gradient_step(
     (a gradient was 0). Nothing that is made here outlives the step: what lies between the
     network's activations would keep the heap from using their memory again, and page faults
     would cost more than the copy.
+
+    Raises:
+        ValueError: logits of another shape or dtype than `clean` [B, C], or that do not depend on
+            the input through autograd.
     """
     ops = load_backend(settings.backend)
     logits, gradient_for = recorded(forward, moved)
@@ -73,7 +77,7 @@ def gradient_step(
 
 
 def require_same_classes(clean: Tensor, logits: Tensor) -> None:
-    """ValueError unless both logits are of one shape and dtype."""
+    """ValueError unless both logits [B, C] are of one shape and dtype."""
     if clean.shape != logits.shape or clean.dtype != logits.dtype:
         raise ValueError(
             f"the model gave {clean.dtype} logits of shape {tuple(clean.shape)} for x and "

@@ -71,7 +71,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def tensors_sha256(tensors: Iterable[Tensor], heading: Callable[[Tensor], str]) -> str:
-    """SHA-256, in hex, over the tensors' content, each after its heading, a text of its kind.
+    """SHA-256, in hex, over the content of tensors of any shape and dtype, each after its heading,
+    a text that tells its kind.
 
     The hashes in folders of shards and of runs were made with different headings, and stay.
     """

@@ -113,7 +113,7 @@ def screened(
     miss: float,
     team: Team,
 ) -> Screened:
-    """The scores of a pool, in every process of the team.
+    """The scores of a pool, in every process of the team; `index` int64 [N] are its identities.
 
     Process r of K takes every K-th sample of every turn, from r on. The clean logits of a sample
     that is scored and not in the audit are computed twice: the second time their forward is

@@ -31,6 +31,9 @@ def write_query(
     The columns are index (in the data set), pseudo_label, ldr [nats], percentile_rank [%], entropy
     [nats], and name where the scores have names; the rows stand in the order picked. It is UTF-8,
     but a file name that is not has its own bytes there, by which the file is found.
+
+    Raises:
+        TypeError, ValueError: see :func:`vaal_ext.select`; scores that cannot be read. OSError.
     """
     require_writable(out)
     pool = read_shards(scores) if scores.is_dir() else PoolScores.load(scores)
