@@ -42,6 +42,7 @@ CPU_KERNELS = [
     "fisher_product",
     "fisher_direction",
     "perturb",
+    "normals",
     "table",
 ]
 INSTRUCTION_SETS = {
