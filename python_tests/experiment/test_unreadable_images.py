@@ -21,7 +21,6 @@ from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.shards import read_shards
 from vaal_ext.scorer import LDRScorer
 
-pytest.importorskip("PIL.Image")
 pytest.importorskip("torchvision")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ class ShardFolder:
         there = [number for number in range(self.num_shards) if self.file(number).exists()]
         for number in progress_bar(there, show=progress, desc="reading back", unit="shard"):
             file = self.file(number)
-            with held(self.path / f".{file.stem}.lock", timeout=0) as mine:
+            with self._held(number) as mine:
                 if not mine:
                     continue
                 try:
@@ -92,7 +93,7 @@ class ShardFolder:
         while claimed:  # once more: another process may have died at its shard
             claimed = False
             for number in self.missing():
-                with held(self.path / f".{self.file(number).stem}.lock", timeout=0) as mine:
+                with self._held(number) as mine:
                     if mine and not self.file(number).exists():
                         claimed = True
                         yield number
@@ -102,3 +103,7 @@ class ShardFolder:
         for lock in self.path.glob(".shard_*.lock"):
             lock.unlink(missing_ok=True)
         remove_leftovers(self.path, older_than=_KILLED_FOR_SURE)
+
+    def _held(self, number: int) -> AbstractContextManager[bool]:
+        """Whether this process alone is at the shard inside the block."""
+        return held(self.path / f".{self.file(number).stem}.lock", timeout=0)

@@ -21,9 +21,10 @@ from vaal_ext.network.device import device_named
 from vaal_ext.network.pixels import PixelScale
 from vaal_ext.network.user_model import load_model
 from vaal_ext.pool.batches import first_samples, pool_size
+from vaal_ext.pool.manifest import begun_manifest, read_manifest
 from vaal_ext.pool.radius import lengths_for
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.pool.shards import begun_with, each_shard, missing_shards
+from vaal_ext.pool.shards import each_shard
 from vaal_ext.progress import announced
 from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import require_percentile
@@ -99,7 +100,8 @@ def score(
     normalize = None
     if sample.dtype == torch.uint8 or mean is not None or std is not None:
         normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
-    begun = begun_with(out) if sharded else {}
+    manifest = begun_manifest(out) if sharded else None
+    begun = {} if manifest is None else manifest.identity
     method, num_iters = _search(method, num_iters, xi, begun)
     eps, xi, measured = _lengths(data, pool, normalize, method, xi, eps, begun)
     scorer = LDRScorer(
@@ -129,8 +131,8 @@ def score(
     what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
     what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
     what += "" if above is None else f"; LDR where it can rank above {above:g} %"
-    if begun:
-        left = missing_shards(out)
+    if manifest is not None:
+        left = len(manifest.folder.missing())
         what += f"; {left} shards are still to be done" if left else "; all shards are there"
     trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
     compiled = "; the first batch waits for torch.compile" if compile_model else ""
@@ -138,7 +140,7 @@ def score(
     with announced(what + trials + compiled):
         if sharded:
             count = scorer.score_shards(pool, out, shard_size=shard_size, progress=progress)
-            left = missing_shards(out)
+            left = len(read_manifest(out).folder.missing())
             note = f"; {left} shards of the pool are still to be done" if left else "; complete"
         else:
             with launched_group():
@@ -179,7 +181,7 @@ def kept(out: Path) -> str:
             "done is kept, shard by shard)"
         )
     try:
-        left = missing_shards(out)
+        left = len(read_manifest(out).folder.missing())
     except (OSError, ValueError):  # the manifest comes first, and is not there yet
         return f"no shard was written to {out} yet"
     done = len(list(out.glob("shard_*.npz")))
