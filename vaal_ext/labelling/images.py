@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.experiment.datasets.read_image import read_image
 from vaal_ext.experiment.datasets.walk import FoundImages
 from vaal_ext.labelling.config import ProjectConfig
-from vaal_ext.progress import progress_bar
 
 __all__ = ["ImageFiles"]
 
@@ -26,6 +24,7 @@ class ImageFiles(ImageFolderPool):
             size x size from its middle; None takes images as they are, all of one size.
     """
 
+    _dtype = torch.float32
     _advice = "give an image size, to which all are scaled and cut"
 
     def __init__(self, root: Path, size: int | None, *, on_unreadable: str = "raise") -> None:
@@ -37,18 +36,6 @@ class ImageFiles(ImageFolderPool):
         """The images of a project, or those below `root`, read as the project reads its own."""
         root = Path(config.images) if root is None else root
         return cls(root, config.image_size, on_unreadable=config.run.on_unreadable)
-
-    def read(self, positions: Sequence[int], *, progress: bool) -> tuple[Tensor, list[int]]:
-        """Some of the images, decoded into memory: float32 [n, 3, H, W], and the positions read:
-        all n that were given, or with "skip" those of images that can be read."""
-        images = torch.empty(len(positions), *self.shape)
-        read: list[int] = []
-        for position in progress_bar(positions, show=progress, desc="reading images", unit="image"):
-            image = self[position]
-            if image is not None:
-                images[len(read)] = image
-                read.append(position)
-        return images[: len(read)], read
 
     def _in_order(self, found: FoundImages) -> list[str]:
         return found.names

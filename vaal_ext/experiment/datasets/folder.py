@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class ImageFolderPool(Dataset[Tensor | None]):
         ValueError: another `on_unreadable`; later, an image that differs in size from the first.
     """
 
+    _dtype = torch.uint8
     _advice = "a network's batch needs one size, so scale or crop the images first"
 
     def __init__(self, root: Path, *, on_unreadable: str = "raise") -> None:
@@ -76,6 +77,20 @@ class ImageFolderPool(Dataset[Tensor | None]):
                 if not self._skip:
                     raise
         raise FileNotFoundError(f"none of the {len(self)} images in {self.root} can be read")
+
+    def read(
+        self, positions: Sequence[int], *, progress: bool, desc: str = "reading images"
+    ) -> tuple[Tensor, list[int]]:
+        """Some of the images, decoded into memory: [n, 3, H, W], and the positions read: all n that
+        were given, or with "skip" those of images that can be read. `desc` is the bar's text."""
+        images = torch.empty(len(positions), *self.shape, dtype=self._dtype)
+        read: list[int] = []
+        for position in progress_bar(positions, show=progress, desc=desc, unit="image"):
+            image = self[position]
+            if image is not None:
+                images[len(read)] = image
+                read.append(position)
+        return images[: len(read)], read
 
     def unreadable(self, positions: Iterable[int]) -> list[str]:
         """Of the images at these positions those that cannot be read: a line for each that names
@@ -178,23 +193,12 @@ class _Labelled(ImageFolderPool):
     def decoded(self, progress: bool) -> tuple[Tensor, Tensor]:
         """All that can be read: uint8 [N, 3, H, W], and the positions of their classes int64 [N];
         a warning names the others."""
-        images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
-        number = {name: i for i, name in enumerate(self.classes)}
-        labels: list[int] = []
-        left_out: list[int] = []
-        bar = progress_bar(
-            range(len(self)), show=progress, desc=f"reading {self.root}", unit="image"
-        )
-        for position in bar:
-            image = self[position]
-            if image is None:
-                left_out.append(position)
-            else:
-                images[len(labels)] = image
-                labels.append(number[_class(self.names[position])])
-        for line in self.unreadable(left_out):
+        every = range(len(self))
+        images, read = self.read(every, progress=progress, desc=f"reading {self.root}")
+        for line in self.unreadable(sorted(set(every) - set(read))):
             warnings.warn(f"left out: {line}", stacklevel=2)
-        return images[: len(labels)], torch.tensor(labels)
+        number = {name: i for i, name in enumerate(self.classes)}
+        return images, torch.tensor([number[_class(self.names[position])] for position in read])
 
 
 def _class(name: str) -> str:
