@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import trained
+from csv_files import rows as read
 from rounding import direct_scores_apart
-from test_benchmarks import read, run
+from test_benchmarks import run
 from torch import nn
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import query_opponents
 import torch
+from csv_files import rows as read
 from rankings import query, search
-from test_benchmarks import read, run
+from test_benchmarks import run
 from torch import nn
 from trained import Trained
 

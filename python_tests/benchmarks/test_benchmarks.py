@@ -5,10 +5,8 @@ How fast anything is is no matter of tests; the benchmarks run here on small inp
 
 from __future__ import annotations
 
-import csv
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 
 import bench_deepfool
 import bench_ldr
@@ -23,6 +21,7 @@ import pytest
 import timing
 import torch
 import vat_loops
+from csv_files import rows as read
 from torch import nn
 
 SHAPES = {"symmetric_kl": (5, 7), "forward_kl": (5, 7), "posterior_summary": (5, 7)}
@@ -35,11 +34,6 @@ CPU = torch.device("cpu")
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile leaves functions as they are: to compile them takes seconds."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def run(module, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

@@ -8,14 +8,10 @@ import time
 import types
 
 import pytest
+from terminal import Terminal
 
 from vaal_ext import progress
 from vaal_ext.progress import announced, progress_bar, work_begins
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from csv_files import rows
 from killed_runs import Killed, assert_same, kill_at
 
 from vaal_ext.cli.app import main
@@ -30,11 +29,6 @@ SMALL = RunConfig(
     "moons", "dfal", rounds=2, initial=6, query_size=5, steps=3, pool_size=40, device="cpu",
     backend="reference",
 )  # fmt: skip
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def watched_training(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:

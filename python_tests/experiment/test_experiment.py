@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -11,6 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from csv_files import rows as read
 from hypothesis import given
 from hypothesis import strategies as st
 from other_process import locked_elsewhere
@@ -33,11 +33,6 @@ SMALL = RunConfig(
     "moons", "vaal", rounds=2, initial=6, query_size=5, steps=5, num_iters=1, device="cpu",
     backend="reference",
 )  # fmt: skip
-
-
-def read(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_writes_what_it_says(tmp_path, capsys):

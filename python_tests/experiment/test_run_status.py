@@ -8,18 +8,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from killed_runs import Killed, small_networks
-from test_resume import SMALL
+from killed_runs import SMALL, Killed, small_networks
+from terminal import Terminal
 
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.loop import run
 from vaal_ext.experiment.status import duration, queries, say, standing_bar, time_left
 from vaal_ext.pool import first_batch
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killed_runs import Killed, kill_at, small_model
-from test_resume import SMALL
+from killed_runs import SMALL, Killed, kill_at, small_model
 
 from vaal_ext.cli.app import main
 from vaal_ext.experiment import loop

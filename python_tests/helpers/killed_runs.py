@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from csv_files import rows
 
 from vaal_ext.experiment import loop
 from vaal_ext.experiment.config import RunConfig
@@ -40,9 +40,7 @@ def small_networks():
 
 
 def without_seconds(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows(path)]
 
 
 def assert_same(one: Path, other: Path) -> None:

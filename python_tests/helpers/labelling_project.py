@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csv_files import rows
 
 from vaal_ext.cli.app import main
 
@@ -53,11 +54,6 @@ def begin(project: str = "project", **options: str) -> int:
 
 def step(name: str, *arguments: str) -> None:
     assert main([name, "--project", "project", *arguments]) == 0
-
-
-def rows(path: str | Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def asked(number: int, project: str = "project") -> list[str]:

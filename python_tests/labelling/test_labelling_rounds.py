@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killed_runs import Killed
 from labelling_project import (
     CLASSES,
     FILES,
@@ -111,10 +112,6 @@ def test_every_step_may_be_repeated(place):
             assert contents(place / "project") == before, command
         step("query")
     assert [row["query"] for row in rows("project/queries.csv")] == [*"111112222233333"]
-
-
-class Killed(BaseException):
-    """What no part of the program catches by mistake."""
 
 
 def play(project: str, moment: int, monkeypatch: pytest.MonkeyPatch) -> bool:

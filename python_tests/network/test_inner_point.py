@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from small_network import normal
 from torch import nn
 
 from vaal_ext.scorer import LDRScorer
@@ -21,11 +22,6 @@ def layers(*sizes, seed=0):
         linear = [nn.Linear(a, b).double() for a, b in pairwise(sizes)]
     parts = [part for layer in linear for part in (layer, nn.Tanh())]
     return nn.Sequential(*parts[:-1]).double()
-
-
-def normal(*shape, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 class TextNetwork(nn.Module):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small_network import network, normal
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,16 +15,6 @@ from vaal_ext.vat import vat_loss
 
 STEP = {"eps": 0.5, "num_iters": 2}
 FISHER = {"eps": 0.5, "num_iters": 2, "method": "fisher"}
-
-
-def network(*between):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 16), *between, nn.Tanh(), nn.Linear(16, 4)).double()
-
-
-def normal(n):
-    return torch.randn(n, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 # --- logits in a buffer that is used again --------------------------------------------------------
@@ -128,7 +119,7 @@ def test_a_wrapped_network_is_scored_without_its_wrapper():
         def forward(self, *inputs, **named):
             raise AssertionError("called")
 
-    inner, x = network(nn.BatchNorm1d(16)), normal(9)
+    inner, x = network(between=[nn.BatchNorm1d(16)]), normal(9)
     wrapped = Wrapped(inner)
     assert unwrapped(Wrapped(wrapped)) is inner
     assert torch.equal(ldr_scores(wrapped, x, **STEP), ldr_scores(inner, x, **STEP))
@@ -147,7 +138,7 @@ def test_a_wrapped_network_is_scored_without_its_wrapper():
 @pytest.mark.parametrize("sign", ["paper", "max"])
 def test_vat_is_traced_whole(sign):
     """torch.compile(fullgraph=True) refuses whatever it cannot put into one graph."""
-    model, x = network(nn.BatchNorm1d(16)).train(), normal(9)
+    model, x = network(between=[nn.BatchNorm1d(16)]).train(), normal(9)
 
     def step(x):
         return vat_loss(model, x, **STEP, sign=sign, entropy_weight=0.1)

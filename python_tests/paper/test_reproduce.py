@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from csv_files import rows as read
 from made_runs import run_of
 from other_process import locked_elsewhere
 from PIL import Image
@@ -365,8 +365,3 @@ def test_a_planned_run_is_the_one_that_vaal_ext_run_makes(images, tmp_path):
     config = next(item.config for item in items if item.label == "vaal+vat")
     search = {"method": "finite-difference", "vat_method": "finite-difference"}
     assert config == RunConfig(dataset="digits", strategy="vaal+vat", **search).resolved()
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))

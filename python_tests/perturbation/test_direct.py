@@ -9,7 +9,8 @@ import torch
 from other_sums import moves
 from perturbed import perturbed
 from rounding import SIGMAS, direct_scores_apart, scores_apart
-from test_roughness import normal, smooth_mlp
+from small_network import normal
+from test_roughness import smooth_mlp
 from torch import nn
 
 from vaal_ext import LDRScorer, ldr_scores, ops, reference, vat_loss

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from perturbed import perturbed
+from small_network import normal
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -24,11 +25,6 @@ def smooth_mlp(classes=5, features=12, dtype=torch.float64):
     model = nn.Sequential(*layers)
     model[-1].weight.data.mul_(4)
     return model.to(dtype).eval()
-
-
-def normal(*shape, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def found(model, x, **settings):

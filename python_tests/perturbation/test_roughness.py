@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from rounding import logits_apart, scores_apart
+from small_network import normal
+from textbook import textbook_divergence
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,19 +27,7 @@ def smooth_mlp(dtype=torch.float64, classes=5, features=20, seed=0):
     return model.to(dtype).eval()
 
 
-def normal(*shape, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
 # --- the right numbers ------------------------------------------------------------------------
-
-
-def textbook_divergence(a, b, smoothing, divergence):
-    p, q = (torch.softmax(logits, 1) for logits in (a, b))
-    p, q = ((1 - smoothing) * d + smoothing / d.shape[1] for d in (p, q))
-    ratio = p.log() - q.log()
-    return (((p - q) if divergence == "symmetric" else p) * ratio).sum(1)
 
 
 def textbook_ldr(
@@ -79,7 +69,7 @@ def test_ldr_is_the_textbooks(backend, divergence, smoothing, num_iters):
 def test_two_classes_and_a_linear_model_have_a_closed_form(backend):
     # Only z = w.x + b counts, so r = +-eps w/|w| with the sign of u.w, after any number of steps:
     # J = (s(z') - s(z)) (z' - z) with z' = z +- eps |w| and s the logistic function.
-    x, w, b = normal(9, 6), normal(6, seed=2), 0.3
+    x, w, b = normal(9, 6), normal(1, 6, seed=2)[0], 0.3
     index = torch.arange(9)
 
     def model(x):
@@ -151,7 +141,7 @@ def test_a_model_may_work_in_place_and_take_scalars_as_samples(backend):
         x.mul_(2.0)
         return torch.stack([x, -x, x.square()], dim=1)
 
-    x = normal(5)
+    x = normal(1, 5)[0]
     kept = x.clone()
     assert (
         ldr_scores(model, x, method="finite-difference", xi=0.1, eps=0.5, backend=backend) > 0

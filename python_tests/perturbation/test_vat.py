@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from perturbed import perturbed
+from small_network import normal
+from textbook import textbook_divergence
 from torch import nn
 from torch.func import functional_call
 
@@ -32,22 +34,11 @@ def network(norm=None, dtype=torch.float64, dropout=0.0):
     return model.to(dtype)
 
 
-def normal(*shape, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
 def gradients(loss, model):
     return torch.autograd.grad(loss, list(model.parameters()))
 
 
 # --- the right numbers ------------------------------------------------------------------------
-
-
-def textbook_divergence(a, b, smoothing, divergence):
-    p, q = (torch.softmax(logits, 1) for logits in (a, b))
-    p, q = ((1 - smoothing) * d + smoothing / d.shape[1] for d in (p, q))
-    return (((p - q) if divergence == "symmetric" else p) * (p.log() - q.log())).sum(1)
 
 
 def textbook_vat(

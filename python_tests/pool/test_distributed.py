@@ -16,7 +16,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from command_line import make_place, score_arguments
-from test_shards import COLUMNS, assert_same, held
+from same_scores import COLUMNS, assert_same
+from small_network import network, normal
+from test_shards import held
 from torch import nn
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
@@ -34,18 +36,12 @@ class Network(nn.Module):
 
     def __init__(self, act=None, above=torch.inf):
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.layers = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+        self.layers = network(classes=3)
         self.act, self.above = act, above
 
     def forward(self, x):
         logits = self.layers(x)
         return self.act(logits) if self.act and (x[:, 0] > self.above).any() else logits
-
-
-def normal(n):
-    return torch.randn(n, 6, generator=torch.Generator().manual_seed(1)).double()
 
 
 def scorer(model=None, **changes):

@@ -1,9 +1,11 @@
 """What a scorer says of a pool's first samples: no logits, a network that moves, noise, bytes."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
+import small_network
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,21 +19,11 @@ from vaal_ext.pool import first_batch
 from vaal_ext.scorer import deepfool_scores, posterior_scores
 from vaal_ext.vat import vat_loss
 
+network = partial(small_network.network, classes=5, dtype=torch.float32)
+normal = partial(small_network.normal, dtype=torch.float32)
+
 STEP = {"method": "finite-difference", "xi": 0.1, "eps": 0.5, "num_iters": 2}
 PROBABILITIES, RANDOM, NEIGHBOURS = "gives probabilities", "asked again", "other samples of its"
-
-
-def network(*behind, dtype=torch.float32, between=(), classes=5):
-    """Smooth, six features to logits."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        layers = [nn.Linear(6, 16), *between, nn.Tanh(), nn.Linear(16, classes), *behind]
-        return nn.Sequential(*layers).to(dtype)
-
-
-def normal(n, *shape, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, *(shape or (6,)), generator=generator).to(dtype)
 
 
 def score(model, x, **settings):

@@ -2,11 +2,14 @@
 
 import inspect
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_network
 import torch
+from small_network import normal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -15,16 +18,7 @@ from vaal_ext import LDRScorer, ldr_scores, ops, progress
 from vaal_ext.scorer import posterior_scores
 from vaal_ext.selection import select
 
-
-def network(features=6, classes=3):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(features, 8), nn.Tanh(), nn.Linear(8, classes)).double()
-
-
-def normal(n, features=6):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, features, generator=generator, dtype=torch.float64)
+network = partial(small_network.network, classes=3)
 
 
 class Breaks(nn.Module):

@@ -6,24 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_network import network, normal
 
 from vaal_ext import LDRScorer, ldr_scores
 from vaal_ext.scorer import posterior_scores
 
-
-def network():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
 STEPS = {"method": "finite-difference", "xi": 0.5}
-
-
-def normal(n):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 6, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

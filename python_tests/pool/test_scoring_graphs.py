@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from fake_recorder import FakeRecorder
+from same_scores import assert_same
+from small_network import network, normal
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,17 +24,12 @@ from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool import run as scoring
 from vaal_ext.scorer import LDRScorer
 
-COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
-
 
 class Network(nn.Sequential):
     """Float64: what the size of a batch does to the rounding is far below the scores' float32."""
 
     def __init__(self):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            super().__init__(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
-        self.double()
+        super().__init__(*network(classes=3))
 
 
 class Hungry(Network):
@@ -43,10 +39,6 @@ class Hungry(Network):
         if len(x) > 4:
             raise torch.OutOfMemoryError
         return super().forward(x)
-
-
-def normal(n):
-    return torch.randn(n, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def score(pool, model=None, **settings):
@@ -71,13 +63,6 @@ def as_on_cuda(monkeypatch):
         return recorder
 
     return use
-
-
-def assert_same(scores, expected):
-    for name in COLUMNS:
-        assert np.array_equal(getattr(scores, name), getattr(expected, name), equal_nan=True), name
-    # The sum over a batch may be taken in another order: float64 rounding.
-    np.testing.assert_allclose(scores.posterior_mean, expected.posterior_mean, rtol=1e-14)
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 16, 24, 29])

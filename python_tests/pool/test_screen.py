@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from same_scores import assert_same
 from screened_pool import EPS, Network, deceiving, samples, telling
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
@@ -16,8 +17,6 @@ from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.screen import Screen, audit_size, screen_pays
 from vaal_ext.selection import candidate_count, percentile_rank
 from vaal_ext.strategies import QueryContext, Vaal
-
-COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
 
 
 def scores_of(pool, above=None, *, sample_index=None, miss=0.01, network=None, **settings):
@@ -33,14 +32,6 @@ def full():
 @pytest.fixture(scope="module")
 def screened():
     return scores_of(telling(), 90.0)
-
-
-def assert_same(scores, expected):
-    """To the bit, but for the sum of N posteriors, which batches take in another order."""
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(scores, name), getattr(expected, name))
-    apart = len(scores) * 2.0**-53
-    np.testing.assert_allclose(scores.posterior_mean, expected.posterior_mean, rtol=apart)
 
 
 @pytest.mark.parametrize("left", [1, 7, 40, 300])

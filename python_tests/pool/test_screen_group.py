@@ -2,9 +2,10 @@
 
 import pytest
 import torch.distributed as dist
+from same_scores import assert_same
 from screened_pool import EPS, Network, deceiving, telling
 from test_distributed import failure, in_processes
-from test_screen import assert_same, scores_of
+from test_screen import scores_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaal_ext import LDRScorer, PoolScores

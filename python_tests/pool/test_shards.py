@@ -14,6 +14,8 @@ import pytest
 import torch
 from command_line import refuse, score_arguments
 from filelock import FileLock
+from same_scores import assert_same
+from small_network import network, normal
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
@@ -22,8 +24,6 @@ from vaal_ext.cli.app import main
 from vaal_ext.pool.scores import PoolScores, joined
 from vaal_ext.pool.shards import read_shards
 from vaal_ext.scorer import LDRScorer
-
-COLUMNS = ("index", "ldr", "pseudo_label", "entropy", "margin")
 
 
 def arguments(**changes):
@@ -35,15 +35,6 @@ def arguments(**changes):
 def whole(**changes):
     assert main(score_arguments(out="whole.npz", **{"batch-size": "4"}, **changes)) == 0
     return PoolScores.load("whole.npz")
-
-
-def assert_same(scores, expected):
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(scores, name), getattr(expected, name))
-    # A sum of N terms in [0, 1] in another order.
-    np.testing.assert_allclose(
-        scores.posterior_mean, expected.posterior_mean, rtol=len(scores.index) * 2.0**-53
-    )
 
 
 def times(folder="shards"):
@@ -220,18 +211,12 @@ def test_a_full_disk_names_the_shard(place, capfd, monkeypatch):
 
 
 def scorer(**changes):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    return LDRScorer(network, **({"eps": 1.0, "batch_size": 4} | changes))
-
-
-def normal(n=30):
-    return torch.randn(n, 6, generator=torch.Generator().manual_seed(1)).double()
+    return LDRScorer(network(classes=3), **({"eps": 1.0, "batch_size": 4} | changes))
 
 
 @pytest.mark.parametrize("kind", ["dataset", "loader", "loader, shuffled"])
 def test_shards_of_other_pools_and_with_an_index(tmp_path, kind):
-    x, index = normal(), torch.arange(30) + 100
+    x, index = normal(30), torch.arange(30) + 100
     pool = TensorDataset(x)
     if kind != "dataset":
         pool = DataLoader(pool, batch_size=4, shuffle=kind.endswith("shuffled"))
@@ -248,7 +233,7 @@ def test_shards_of_other_pools_and_with_an_index(tmp_path, kind):
 
 def test_settled_once_for_all_shards(tmp_path):
     """What the first call chose counts for the next, whatever its own trial would have found."""
-    x = normal()
+    x = normal(30)
     first = scorer(batch_size="auto")
     first.score_shards(x, tmp_path / "a", shard_size=8, progress=False)
     (tmp_path / "a" / "shard_00001.npz").unlink()
@@ -261,7 +246,7 @@ def test_settled_once_for_all_shards(tmp_path):
 @pytest.mark.rounding
 def test_begun_by_a_loader_gone_on_with_its_dataset(tmp_path):
     """The loader made the batches: their size is settled now."""
-    x = normal()
+    x = normal(30)
     loader = DataLoader(TensorDataset(x), batch_size=4)
     auto = {"batch_size": "auto"}
     scorer(**auto).score_shards(loader, tmp_path / "a", shard_size=8, progress=False)
@@ -274,7 +259,7 @@ def test_begun_by_a_loader_gone_on_with_its_dataset(tmp_path):
 
 
 def test_a_pool_that_changed_in_the_middle_is_another(tmp_path):
-    x = normal()
+    x = normal(30)
     scorer().score_shards(x, tmp_path / "a", shard_size=8, progress=False)
     x[10:20] += 1
     with pytest.raises(ValueError, match="holds scores of something else: samples is"):
@@ -283,18 +268,18 @@ def test_a_pool_that_changed_in_the_middle_is_another(tmp_path):
 
 def test_what_kills_left_goes_when_it_is_old(tmp_path):
     """Another machine, without our locks, may be writing what is already there."""
-    scorer().score_shards(normal(), tmp_path / "a", shard_size=8, progress=False)
+    scorer().score_shards(normal(30), tmp_path / "a", shard_size=8, progress=False)
     young, old = (tmp_path / "a" / f".{digit * 16}.tmp" for digit in "ab")
     young.touch()
     old.touch()
     os.utime(old, (time.time() - 120,) * 2)
-    scorer().score_shards(normal(), tmp_path / "a", shard_size=8, progress=False)
+    scorer().score_shards(normal(30), tmp_path / "a", shard_size=8, progress=False)
     assert young.exists()
     assert not old.exists()
 
 
 def test_a_loader_that_leaves_samples_out_has_no_parts(tmp_path):
-    loader = DataLoader(TensorDataset(normal()), sampler=SubsetRandomSampler(range(5)))
+    loader = DataLoader(TensorDataset(normal(30)), sampler=SubsetRandomSampler(range(5)))
     with pytest.raises(ValueError, match=r"over its whole dataset .* SubsetRandomSampler"):
         scorer().score_shards(loader, tmp_path / "a", progress=False)
     assert not (tmp_path / "a").exists()
@@ -303,7 +288,7 @@ def test_a_loader_that_leaves_samples_out_has_no_parts(tmp_path):
 def test_flat_samples_are_told(tmp_path):
     model = scorer(method="finite-difference", xi=1e-20)  # which float64 loses
     with pytest.warns(RuntimeWarning, match="LDR is 0 for 30 of 30") as caught:
-        model.score_shards(normal(), tmp_path / "a", shard_size=8, progress=False)
+        model.score_shards(normal(30), tmp_path / "a", shard_size=8, progress=False)
     assert [warning.filename for warning in caught] == [__file__]
 
 

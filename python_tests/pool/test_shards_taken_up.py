@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from command_line import refuse, score_arguments
+from damaged_images import FLAT, damage, write_images
 from filelock import FileLock
+from small_network import normal, one_sided
 from test_sample_names import Named
-from torch import Tensor, nn
+from torch import nn
 
 import vaal_ext
 from vaal_ext.cli.app import main
@@ -22,12 +24,6 @@ from vaal_ext.pool.shards import read_shards
 from vaal_ext.progress import announced
 
 NOISE, PROBABILITIES = "mostly noise", "gives probabilities"
-
-
-def one_sided(x: Tensor) -> Tensor:
-    """Steep towards one side and flat towards the other: which of them r takes is chance."""
-    slope = nn.functional.softplus(8 * x[:, :1] + x[:, 1:2])
-    return torch.cat([slope, torch.zeros_like(slope)], 1)
 
 
 def score(model: object, x: object, folder: Path, **options: object) -> list[str]:
@@ -42,15 +38,11 @@ def score(model: object, x: object, folder: Path, **options: object) -> list[str
     return [str(warning.message) for warning in caught]
 
 
-def normal(n: int) -> Tensor:
-    return torch.randn(n, 4, generator=torch.Generator().manual_seed(1))
-
-
 # --- the looks --------------------------------------------------------------------------------
 
 
 def test_every_sitting_looks_and_one_process_of_all(tmp_path: Path) -> None:
-    model, x = nn.Softmax(1), normal(24)
+    model, x = nn.Softmax(1), normal(24, 4, dtype=torch.float32)
     assert [PROBABILITIES in text for text in score(model, x, tmp_path)] == [True]
     assert score(model, x, tmp_path) == []  # nothing is done
     for number in (1, 2):
@@ -61,7 +53,8 @@ def test_every_sitting_looks_and_one_process_of_all(tmp_path: Path) -> None:
 
 
 def test_noise_is_found_in_shards_of_any_size(tmp_path: Path) -> None:
-    assert [NOISE in text for text in score(one_sided, 0.3 * normal(200), tmp_path)] == [True]
+    x = 0.3 * normal(200, 4, dtype=torch.float32)
+    assert [NOISE in text for text in score(one_sided, x, tmp_path)] == [True]
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -111,7 +104,7 @@ def test_names_take_four_bytes_a_letter_of_the_longest(tmp_path: Path) -> None:
 def test_it_is_told_before_the_shards_are_read_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, x = nn.Linear(4, 3), normal(24)
+    model, x = nn.Linear(4, 3), normal(24, 4, dtype=torch.float32)
     score(model, x, tmp_path)
     said = []
 
@@ -153,10 +146,9 @@ def test_whichever_process_ends_last_lists_them(
     monkeypatch: pytest.MonkeyPatch,
     rank: int,
 ) -> None:
-    import damaged_images as images
-
-    images.write_images("photos", images.FLAT)
-    images.damage("photos/4.png", "photos/7.png")
+    pytest.importorskip("torchvision")
+    write_images("photos", FLAT)
+    damage("photos/4.png", "photos/7.png")
     monkeypatch.setattr("vaal_ext.cli.work.score.rank", lambda: rank)
     given = score_arguments(data="folder:photos", out="shards")
     given += ["--on-unreadable", "skip", "--shard-size", "3"]
