@@ -1,5 +1,4 @@
-"""One query of the paper's Algorithm 1: a pool is scored as far as the choice needs, then chosen
-from."""
+"""One query of the paper's Algorithm 1: it scores what the choice needs, and chooses."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ __all__ = ["Query"]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of a pool, checked when made.
+    """How samples are chosen from a pool; its settings are checked when it is made.
 
     Attributes:
         percentile, class_prior, order, seed: see :func:`vaal_ext.select`.
@@ -51,12 +50,12 @@ class Query:
         Args:
             scorer: what scores, whose settings say how r is found.
             pool, how: see :meth:`vaal_ext.LDRScorer.score`, for errors too.
-            n: an n that is more than the pool has leaves nothing out; `choose` refuses it.
+            n: where it is more than the pool has, all are scored; `choose` refuses it then.
         """
         score, size = partial(scorer.score, pool, **how), pool_size(pool)
         if scorer.method != "direct" or n is None or not 1 <= n <= size:
             return score()
-        # Where fewer than n rank above the percentile the choice goes on below it.
+        # Where fewer than n rank above the percentile, the choice takes others from below it.
         lowest = 100.0 * (size - n) / size
         scores = score(above=min(self.percentile, lowest))
         ranked, left_out = np.count_nonzero(~np.isnan(scores.ldr)), scores.left_out.sum()

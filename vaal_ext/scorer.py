@@ -54,9 +54,9 @@ class LDRScorer:
             least 0.999). At small xi bfloat16 does not: its logits do not resolve the step. The
             trial costs as much as some 1500 samples.
         batch_size: samples at a time from anything but a DataLoader, which has its own. "auto"
-            tries doubling sizes on the first samples. With the size the network's products round
-            otherwise, and scores move by some 1e-6 of themselves; but with sign="paper" that may
-            turn r round, for some 3 samples in a thousand (see `sign` of :func:`ldr_scores`).
+            tries doubling sizes on the first samples. With another size the network's products
+            round otherwise, and scores change by some 1e-6 of themselves; but with sign="paper"
+            this turns r round for some 3 samples in a thousand (see `sign` of :func:`ldr_scores`).
         memory_limit: bytes that a batch of the size "auto" may take, by default half of what is
             available.
         num_workers: processes that read a Dataset (a DataLoader has its own). Each holds up to two
@@ -74,18 +74,18 @@ class LDRScorer:
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.
-        look: False scores without the looks below: for the later queries of a loop, where the first
-            one has told what they would.
+        look: False scores without the trial and the warnings that the next paragraph describes, for
+            the later queries of a loop, where they would only repeat those of the first.
 
     Before its first pool is scored the scorer tries the network on at most 64 samples (those of the
     first batch), and warns where it gives probabilities, is random in eval mode, lets a sample's
     logits depend on its neighbours, or computes in half precision with finite differences; and
-    where another random start would rank samples otherwise, so that a query is luck. That is asked
-    of 64 samples spread over the pool, which are read once more for it (or, where they cannot be,
-    of the first ones). It costs three forwards of 64 samples and scoring as many twice; scores and
-    random states are the same without. Of every pool it warns if images look like unscaled bytes.
-    In a group of processes, or at shards, one process does all this: in every sitting the one that
-    takes the first shard to be done.
+    where another random start would rank samples otherwise, so that a query is luck. That is tested
+    on 64 samples spread over the pool, which are read once more for it (or, where they cannot be,
+    on the first ones). It costs three forwards of 64 samples and scoring as many twice, and changes
+    neither scores nor random states. For every pool it warns if images look like unscaled bytes. In
+    a group of processes, or with shards, one process does all this; with shards it is the one that
+    takes the first missing shard.
 
     The network's products round as torch's own settings say. Where those allow TF32, as they do by
     default in convolutions on CUDA, a float32 network's logits are off by about 2^-11 of their
@@ -179,36 +179,37 @@ class LDRScorer:
         progress: bool = True,
         group: Any = None,
     ) -> PoolScores:
-        """Scores every sample of the pool; memory for four batches and 64 bytes a sample.
+        """Scores every sample of the pool, in memory for four batches and 64 bytes a sample.
 
-        With `above` LDR is given only for the samples that rank above that percentile, which is all
-        that a query needs, and is computed for few others. A clean forward gives, beside the
-        summary of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is nearly
+        With `above` only the samples that rank above that percentile get an LDR, which is all that
+        a query needs, and it is computed for few others. A clean forward gives, beside the summary
+        of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is nearly
         proportional while eps is small. Samples are scored in falling order of λ, in steps, until
-        the largest LDR/λ so far, times the λ of the next one, no longer reaches the threshold. So
-        many more are drawn at random from the whole pool and scored in any case, that were more
-        than `miss` of the candidates left out they would show one in 95 of 100 pools. If they do,
-        or if two thirds of the pool were scored before that, all are scored, and a warning says so.
-        A small pool, of which that would take most, is scored whole at once, and so is one from a
-        DataLoader whose sampler leaves samples out.
+        the largest LDR/λ so far, times the λ of the next one, no longer reaches the threshold. An
+        audit, drawn at random from the whole pool, is scored in any case. It is so large that, were
+        more than `miss` of the candidates left out, it would hold one of them in 95 of 100 pools.
+        If it holds one, or if two thirds of the pool are scored before the threshold is reached,
+        all samples are scored, and a warning says so. A small pool, most of which would be scored
+        anyway, is scored whole at once, and so is one from a DataLoader whose sampler leaves
+        samples out.
 
-        A pool is read twice at most, the second time only where it is scored, with memory for 80
-        bytes a sample instead of 64. The clean forward of what is scored and was not drawn is run
-        again, for its gradient; nothing else is. What a sample is scored as does not depend on
-        `above`, to rounding. With seed and pool the samples drawn are fixed, whatever the batch
-        size and however many processes. (A sample whose logits are finite at x and not at x + r may
-        have a part in posterior_mean here.)
+        With `above` the pool is read once, and a second time where it is scored, and takes memory
+        for 80 bytes a sample instead of 64. Only the clean forward of scored samples outside the
+        audit is run twice, the second time for the gradient. The score of a sample does not depend
+        on `above`, to rounding. Seed and pool fix the audit, whatever the batch size and however
+        many processes. (A sample whose logits are finite at x and not at x + r may have a part in
+        posterior_mean here.)
 
-        Names of the samples (see :class:`vaal_ext.PoolScores`) take 4 bytes a letter of the longest
-        of them besides, for each sample: NumPy gives every text of an array the same room.
+        Names of the samples (see :class:`vaal_ext.PoolScores`) take another 4 bytes for every
+        letter of the longest, for each sample: NumPy gives every text of an array the same room.
 
         When a batch does not fit into the GPU's memory it is halved, with a warning, and the rest
         of the pool goes on in pieces of that size.
 
         Where torch.distributed is initialised all processes of `group` call this, with the same
-        pool and the same network; each scores a part, and all get the whole: to rounding what one
-        process gives, from the same start directions. The group's timeout is how long a process may
-        wait for the others. With NCCL set the current device before.
+        pool and the same network. Each scores a part, and all get the whole, which is to rounding
+        what one process gives, from the same start directions. A process waits for the others as
+        long as the group's timeout. With NCCL set the current device before.
 
         Args:
             pool: a tensor or an array [N, ...], a map-style Dataset of x or (x, y, ...), or a
@@ -216,8 +217,8 @@ class LDRScorer:
                 do not depend on the loader's. What its sampler leaves out is left out of the
                 scores too. A pool larger than memory is an array that numpy.load(path,
                 mmap_mode="r") maps, several of them in a torch.utils.data.ConcatDataset, or a
-                Dataset that reads its files. Where its sample is None there is none (a file that
-                cannot be read, say): ldr, entropy and margin are NaN, the pseudo label is -1.
+                Dataset that reads its files. It may give None for a sample (a file that cannot be
+                read, say): its ldr, entropy and margin are NaN, its pseudo label is -1.
             above: a percentile, 0 <= above < 100: that of the query or a lower one. The ldr of
                 samples that do not rank above it is -inf, and :func:`vaal_ext.select` refuses a
                 percentile, or a number of samples, for which it would be needed. None: LDR for all.
@@ -228,7 +229,7 @@ class LDRScorer:
             progress: show a bar with the samples per second, and before it what the network gets:
                 shape, dtype, range, mean and deviation of the first samples.
             group: a torch.distributed process group, by default all processes where one is
-                initialised. A group of this process alone scores here, whatever the others do.
+                initialised. With a group of this process alone the others need not take part.
 
         Raises:
             TypeError, ValueError: see :func:`ldr_scores`, and `on_nonfinite`; a percentile that is
@@ -267,10 +268,10 @@ class LDRScorer:
         shard_size: int | None = None,
         progress: bool = True,
     ) -> int:
-        """Scores a pool in shards, files of a folder: after a kill the same call goes on.
+        """Scores a pool in shards, files of a folder; after a kill the same call goes on from them.
 
-        Only what is not there is scored, and processes that call this at the same time (of one
-        machine, or with a folder that several share) divide the shards among them, with no
+        Only shards that are missing are scored. Processes that call this at the same time, on one
+        machine or on several that share the folder, divide the shards among them, without
         torch.distributed. :func:`vaal_ext.read_shards` gives the scores when all are there.
 
         Args:
@@ -278,8 +279,8 @@ class LDRScorer:
             folder: a new one (it is made), or one that this has begun with the same network, pool
                 and settings. Batch size, workers, device and `compile_model` may be others.
             shard_size: samples in a shard, 28 bytes each and 4 for every letter of the longest
-                name among them; at most so many are scored again. By default that of the folder,
-                131,072 in a new one.
+                name among them. After a kill at most that many are scored again. By default that of
+                the folder, 131,072 in a new one.
 
         Returns:
             how many samples were scored here.

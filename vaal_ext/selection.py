@@ -59,18 +59,18 @@ def percentile_rank(scores: Any, positions: Any = None) -> np.ndarray:
 
 
 def candidate_count(percentile: float, size: int) -> int:
-    """The fewest scores at or below a sample's own, of `size`, with which its rank is above.
+    """The place in the ascending order, counted from 1, from which on ranks exceed the percentile.
 
-    So the threshold is the score at that place, counted from 1, of the ascending order: it tells
-    candidates without the rank of every sample.
+    A sample is a candidate if its score is at least the one at that place, so the candidates are
+    found without the rank of every sample.
 
     Args:
         percentile: in [0, 100); size: number of samples with a score, at least 1.
 
     Returns:
-        the place, 1 to `size`, true to the bit of :func:`percentile_rank`.
+        the place, 1 to `size`; no rounding makes it differ from :func:`percentile_rank`.
     """
-    place = max(1, int(percentile * size / 100) - 1)  # at or below it, whatever is rounded here
+    place = max(1, int(percentile * size / 100) - 1)  # not too far, however this is rounded
     while not 100.0 * place / size > percentile:
         place += 1
     return place
@@ -79,9 +79,9 @@ def candidate_count(percentile: float, size: int) -> int:
 def accuracy_percentile(accuracy: float, n: int, pool_size: int) -> float:
     """A threshold (PRT) that rises with the network: 100 times its accuracy.
 
-    So many samples rank above it as pseudo labels are likely to be wrong: with a fixed threshold a
-    network that is right on 97 % of the pool is asked about samples that it knows. At least n
-    candidates are left.
+    The share of the pool that ranks above it is the share of pseudo labels that are likely to be
+    wrong. With a fixed threshold a network that is right on 97 % of the pool would be asked about
+    samples that it knows. The percentile is lowered where fewer than n candidates would be left.
 
     Args:
         accuracy: on data that were not trained on, in [0, 1].
@@ -97,7 +97,7 @@ def accuracy_percentile(accuracy: float, n: int, pool_size: int) -> float:
     require_int("pool_size", pool_size, n)
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy must be in [0, 1], got {accuracy}")
-    # The second is the rank of the last sample that is to be none, to the bit.
+    # The second is the rank of the highest sample that is not to be a candidate, to the bit.
     return min(100.0 * accuracy, 100.0 * (pool_size - n) / pool_size)
 
 
@@ -151,7 +151,7 @@ def select(
 
     Args:
         scores: roughness of each sample of the pool, real [N]. NaN: the sample is left out. -inf:
-            it is known only that it ranks below the others (see `above` of
+            all that is known of the sample is that it ranks below the others (see `above` of
             :meth:`vaal_ext.LDRScorer.score`).
         pseudo_labels: argmax of each posterior, integers [N] in [0, num_classes).
         n: number of samples to choose, 1 <= n <= the number of samples with a score.
@@ -172,8 +172,8 @@ def select(
     Raises:
         TypeError: n is no int, percentile no number, scores or weights hold no real numbers,
             pseudo_labels no integers.
-        ValueError: naming what was expected and what came; a percentile or an n for which scores
-            would be needed that are -inf.
+        ValueError: naming what was expected and what came; also where the percentile or n needs
+            scores that are -inf.
     """
     require_int("n", n, 1)
     values = _scores_array(scores)

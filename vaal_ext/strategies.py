@@ -47,10 +47,10 @@ class QueryContext:
 
     ``sample_index`` is the index in the data set of each pool sample, int64 [N]; ``seed`` is the
     only source of randomness; ``val_accuracy``, in 0..1, is that of the network on the validation
-    set; the pool is scored ``batch_size`` samples at a time on the device of
-    the model, with a bar if ``progress``; ``n`` is how many samples will be picked, where that is
-    known when the pool is scored: then a strategy need not score what cannot be among them. With
-    ``look`` False the scoring goes without the looks at the pool's first samples, see
+    set. The pool is scored ``batch_size`` samples at a time on the device of the model, with a bar
+    if ``progress``. ``n`` is how many samples will be picked, or None where that is not known when
+    the pool is scored: a strategy that knows it need not score what cannot be picked. With ``look``
+    False the scoring does not first check the network on a few samples, see
     :class:`vaal_ext.LDRScorer`.
     """
 
@@ -85,11 +85,11 @@ class Strategy(abc.ABC):
     def make_twins(
         self, model: torch.nn.Module, queried: Tensor, context: QueryContext
     ) -> tuple[Tensor, Tensor] | None:
-        """Samples to train on besides the queried ones [n, ...], which take no label of their own.
+        """More samples to train on, made from the queried ones [n, ...] and with their labels.
 
-        Made with the model that queried: float32 [T, ...] on the CPU, and int64 [T] on the CPU,
-        the place in `queried` of the sample whose label each has. None where the strategy makes
-        none.
+        They are made with the model that queried: the samples, float32 [T, ...] on the CPU, and for
+        each the place in `queried` of the sample whose label it has, int64 [T] on the CPU. None
+        where the strategy makes none.
         """
         return None
 

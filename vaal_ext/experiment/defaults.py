@@ -162,8 +162,8 @@ def settings_for(dataset: str) -> Settings:
 def run_settings(dataset: str, regularised: bool) -> dict[str, Any]:
     """The data set's row as fields of :class:`~vaal_ext.experiment.config.RunConfig`.
 
-    With the regulariser `steps` is the row's vat_steps, if it has any; without it nothing of the
-    regulariser is among the fields. ValueError as in :func:`settings_for`.
+    With the regulariser `steps` is the row's vat_steps, if it has any; without it the fields have
+    no setting of the regulariser. ValueError as in :func:`settings_for`.
     """
     row = asdict(settings_for(dataset))
     vat_steps = row.pop("vat_steps")

@@ -74,7 +74,7 @@ def run(
     else:
         try:
             begun = begun_with(Path(out))
-        except ValueError:  # damaged: mended, or refused, where the folder begins
+        except ValueError:  # damaged: the folder mends or refuses it when it is opened
             pass
         else:
             given = as_begun(given, begun)
@@ -131,8 +131,8 @@ def _round_log(
     rounds = state.rounds
     scores = folder.load_scores() if len(rounds) > 1 else None
     if scores is not None:
-        # A kill may have come between the scores of the next query and its commit: their pool has
-        # no longer what the last one queried.
+        # A kill may have left the scores of a next query that was not committed. They are of
+        # another pool than the last query's, without the samples that it took.
         queried = state.labelled[rounds[-2].labels :]
         scores = scores if np.isin(queried, scores.index).all() else None
     return closing(RoundLog(Path(tensorboard), rounds, scores))
@@ -141,8 +141,8 @@ def _round_log(
 def initial_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Draw the initial set: n of the labels' positions, int64 [n], distinct, in random order.
 
-    At random, as the paper does, but so that every class is there at least once; with fewer
-    samples than classes, each is of another class.
+    They are drawn at random, as in the paper, but every class comes at least once; with fewer
+    samples than classes, no class comes twice.
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     _, first = np.unique(labels[shuffled], return_index=True)

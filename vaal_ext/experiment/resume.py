@@ -1,4 +1,4 @@
-"""A run taken up again: from its state, or, where that file is damaged, from what is whole."""
+"""A run taken up again: from its state, or, where that file is damaged, from the other files."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
 
 
 def _require_labels_suffice(experiment: Experiment) -> None:
-    """ValueError where a network needs more than labels to be made again."""
+    """ValueError where the last network cannot be trained again from the labels alone."""
     if experiment.config.warm_start or experiment.config.twins:
         raise ValueError("the network of the round before, or the twins, are lost")
 
 
 def _retrained(experiment: Experiment, rounds: tuple[Round, ...], labelled: np.ndarray) -> State:
-    """The state after these rounds, which proves itself: `labelled` int64 [labels] and the network
-    are right where the training ends in the very numbers of the last of `rounds`.
+    """The state after these rounds, made by training once more on `labelled`, int64 [labels].
 
-    ValueError: it ends in other numbers.
+    ValueError where the training ends in other numbers than the last of `rounds`: then the labels
+    or the network are not those of the run.
     """
     before = State(rounds[:-1], labelled, {}) if len(rounds) > 1 else None
     made = experiment.learn(before, labelled, None, 0.0, 0.0)

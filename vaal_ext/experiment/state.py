@@ -1,4 +1,4 @@
-"""The state of a run after a round: what it is, its file, and what a whole one must be like."""
+"""The state of a run after a round: what it holds, how its file is written, read and checked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Round:
     """One row of ``rounds.csv``. Accuracies lie in [0, 1], losses are in nats, times in seconds.
 
     Round 0 trains on the initial labels. Every other round queries with the network of the round
-    before, then trains a fresh one (with ``warm_start`` that one further): ``labels`` counts what
-    the network of this round was given, not the adversarial twins, which cost no label.
+    before, then trains a fresh one (with ``warm_start`` it trains that one further). ``labels``
+    counts the labels that this round's network was trained on, without the adversarial twins, which
+    cost none.
     """
 
     round: int
@@ -40,8 +41,8 @@ class Round:
 
 @dataclass(frozen=True)
 class Twins:
-    """Samples ``x`` float32 [T, ...] that are trained on with the labels of others: those at ``of``
-    int64 [T] in the data set's pool."""
+    """Samples ``x`` float32 [T, ...] that are trained on with the labels of other samples, whose
+    places in the data set's pool are ``of``, int64 [T]."""
 
     x: Tensor
     of: Tensor
@@ -74,7 +75,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def read_state(path: Path) -> State:
-    """The state in a ``state.pt``, proved whole by its checksums and plausible.
+    """The state in a ``state.pt``, checked by its checksums and for plausibility.
 
     Raises:
         ValueError: it is damaged, or no run was ever in such a state.

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it works: a bar that stands, lines above it, the time left."""
+"""What a run shows while it works: a bar at the terminal's foot, lines above it, the time left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def standing_bar(desc: str, *, total: int, done: int, show: bool) -> tqdm:
     """A bar at the foot of a terminal, there from the start until it is closed.
 
     Bars that come and go meanwhile (of a training, say) are drawn below it. Where stderr is no
-    terminal it shows nothing: a log has the lines of :func:`say`.
+    terminal it shows nothing; a log then has only the lines of :func:`say`.
 
     Args:
         desc: what is going on; ``set_description_str`` changes it.
@@ -75,8 +75,8 @@ def duration(seconds: float) -> str:
 def time_left(seconds: Sequence[float], rounds: int) -> str:
     """ "about 4 min left" in a run of `rounds` queries whose finished rounds took `seconds`.
 
-    Round 0 has no query: by itself it tells how long the others take at least. "" where no round
-    is finished, or none is left.
+    Round 0 has no query: where it is the only one finished, the others take at least as long. ""
+    where no round is finished, or none is left.
     """
     left = rounds + 1 - len(seconds)
     if not seconds or not left:
@@ -87,7 +87,7 @@ def time_left(seconds: Sequence[float], rounds: int) -> str:
 
 
 def beginning(config: ResolvedConfig, done: int, left: str) -> str:
-    """What a run will do, of which so many rounds are `done`."""
+    """A line on what a run will do, `done` of its rounds being finished."""
     if done > config.rounds:
         return f"finished before, all {config.rounds} rounds"
     if done:
@@ -100,13 +100,13 @@ def beginning(config: ResolvedConfig, done: int, left: str) -> str:
 
 
 def now(done: int, left: str, config: ResolvedConfig) -> str:
-    """The round that is going on, for the bar, with the time left where that is known."""
+    """The text of the bar: the current round, and the time left where that is known."""
     number = min(done, config.rounds)  # after the last one the bar is there for a moment more
     return f"round {number} of {config.rounds}" + (left and f", {left}")
 
 
 def round_line(row: Round, last: int, left: str) -> str:
-    """What came of a round of a run with `last` queries, and the time `left` where it is known."""
+    """The results of one round of a run with `last` queries, and the time `left` if it is known."""
     return (
         f"round {row.round:>{len(str(last))}}/{last}  {row.labels} labels  "
         f"test accuracy {100 * row.test_accuracy:.2f}%  loss {row.test_loss:.4f}  "

@@ -126,14 +126,14 @@ def train(
 
 
 def _share_of_rate(taken: int, steps: int, decay: float) -> float:
-    """Of the learning rate, after `taken` steps: 1, then linearly to 0 over the last `decay`."""
+    """The learning rate's factor after `taken` steps: 1, then down to 0 over the last `decay`."""
     return 1.0 if taken <= (1.0 - decay) * steps else (steps - taken) / (decay * steps)
 
 
 def _last_tenth(
     step: BatchFn, batches: Iterator[Tensor], bar: tqdm, after: Callable[[int], None]
 ) -> Tensor:
-    """Takes all the steps; the mean loss of the last tenth, on the device, nothing waited for.
+    """Takes all the steps. Gives the mean loss of the last tenth, on the device, without waiting.
 
     `after` is called with the number of steps taken, after each.
     """
@@ -151,7 +151,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Accuracy in [0, 1] and mean cross-entropy (nats) on samples [N, ...] with labels int64 [N].
 
     In eval mode and without gradients; the model is afterwards as it was. Its outputs are checked
-    as those of :func:`vaal_ext.ldr_scores` are: probabilities get a warning, one column an error.
+    like those in :func:`vaal_ext.ldr_scores`: probabilities get a warning, one column an error.
     """
     network = unwrapped(model)
     forward = forward_of(network, None)

@@ -22,9 +22,9 @@ class InnerPoint:
 
     Attributes:
         point: floating [B, ...], detached.
-        mask: bool, True at what may move, over the leading dimensions of `point`, which it is
-            broadcast along; None where all may.
-        arguments: what the model takes behind the point: tensors [B, ...] (the mask first) or None.
+        mask: bool, True where the point may move; broadcast over the last dimensions of `point`.
+            None where all of it may move.
+        arguments: what the model takes after the point: tensors [B, ...] (the mask first) or None.
     """
 
     point: Tensor
@@ -71,8 +71,8 @@ class InnerPoint:
     def model_from(self, model: Model) -> Model:
         """`model` as a function of the point alone, [B, ...] or several such batches in one.
 
-        What the mask holds stays at the point, so that no gradient reaches it: it has no part in
-        the perturbation, nor in the gradient's norm.
+        Where the mask is False the model gets the point itself, so that no gradient comes from
+        there: those elements have no part in the perturbation, nor in the gradient's norm.
         """
 
         def call(moved: Tensor) -> Any:

@@ -23,7 +23,7 @@ __all__ = [
 
 LogitsFn = Callable[[Any], Tensor]
 
-# Of the logit z of the second of two classes, with so many dimensions: the logits of both.
+# Code that makes the logits of two classes from z, the second one's logit, by z's dimensions.
 _TWO_COLUMNS = {1: "torch.stack([0 * z, z], 1)", 2: "torch.cat([0 * z, z], 1)"}
 
 
@@ -85,8 +85,8 @@ def _logits_in(output: Any) -> Any:
 def warn_of_probabilities(model: Model, logits: Tensor) -> None:
     """Warns where every row of `logits` [B, C] is a probability distribution. Waits for the device.
 
-    Of logits that can only be chance. Probabilities p rounded to a relative eps add up to 1 within
-    eps; the softmax's own sum of C terms adds about sqrt(C) of these.
+    Logits could look so only by chance. Probabilities that are rounded to a relative eps add up to
+    1 within eps; the softmax's own sum of C terms adds an error of about sqrt(C) eps.
     """
     rows = logits.detach()
     tolerance = torch.finfo(rows.dtype).eps * (4 + rows.shape[1] ** 0.5)

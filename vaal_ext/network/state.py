@@ -48,8 +48,8 @@ def borrowed(model: Model, device: torch.device) -> Iterator[None]:
 
     The flags are set on each submodule, not through `model.eval()`: a method that a class
     overrides may do more than can be taken back (merge adapters) or refuse (exported programs).
-    For a callable that is no nn.Module only the random states and the grad mode are kept: the
-    modules it uses are its own affair.
+    For a callable that is no nn.Module only the random states and the grad mode are kept: it must
+    itself take care of the modules that it uses.
 
     Raises:
         ValueError: a parameter or buffer is an inference tensor (autograd cannot record through
@@ -85,11 +85,11 @@ def with_copied_buffers(model: Model, *, detached: bool) -> Model:
     """`model` as a function of its input that leaves the buffers alone, in the mode it is in.
 
     Every call runs on fresh copies of the buffers, so batch-norm statistics are used and not
-    updated. Putting saved ones back would count as an in-place change, which spoils a graph that
-    the caller has recorded through them; it also needs no wait for the device. With `detached` the
-    call sees the parameters detached: nothing is recorded for their gradients, and autocast keeps
-    no cast of them. A buffer that the forward registers is gone again after it. A callable that is
-    no nn.Module is returned as it is.
+    updated. (Putting saved ones back would count as an in-place change, which spoils a graph that
+    the caller has recorded through them, and would wait for the device.) With `detached` the call
+    sees the parameters detached: nothing is recorded for their gradients, and autocast keeps no
+    cast of them. A buffer that the forward registers is removed after it. A callable that is no
+    nn.Module is returned as it is.
 
     Raises:
         ValueError: see :func:`borrowed`.
@@ -114,7 +114,7 @@ def with_copied_buffers(model: Model, *, detached: bool) -> Model:
 
 def _check(tensors: list[Tensor]) -> None:
     if torch.compiler.is_compiling():
-        return  # what traces this call cannot ask either question
+        return  # torch.compile cannot trace the two questions below
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
         raise ValueError(
             "the model has uninitialised (lazy) parameters: call it once on a batch before scoring"
@@ -136,8 +136,8 @@ class _Saved(NamedTuple):
     def restore(self) -> None:
         # Only what has changed is written: writing counts as an in-place change, which would spoil
         # a graph that the caller has recorded through this buffer and not yet run backward. The
-        # version misses writes through `.data`, equality a changed sign of zero. (Sparse tensors
-        # cannot be compared.)
+        # version does not show writes through `.data`, and equality does not show a changed sign of
+        # zero, so both are asked. (Sparse tensors cannot be compared.)
         written = self.tensor._version != self.version
         dense = self.tensor.layout == torch.strided
         if written or (dense and not torch.equal(self.tensor, self.content)):

@@ -25,9 +25,9 @@ from vaal_ext.perturbation.measure import Measured
 
 __all__ = ["Adversarial", "DeepFool", "deepfool"]
 
-# Samples times classes whose gradients are taken at a time. On a CPU more fall out of the caches
-# (PaperCNN, 9 classes: 3.2 ms a sample with 16 or 32 at a time, 4.7 with 256); elsewhere it bounds
-# the memory.
+# Gradients (samples times classes) that are taken at a time. On a CPU more would not fit into the
+# caches (PaperCNN, 9 classes: 3.2 ms a sample with 16 or 32 samples at a time, 4.7 with 256);
+# elsewhere this bounds the memory.
 _GRADIENTS_AT_A_TIME = {"cpu": 256}
 _GRADIENTS_ELSEWHERE = 1024
 
@@ -72,7 +72,7 @@ class DeepFool:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """What the norms depend on, see :class:`vaal_ext.perturbation.measure.Measure`."""
         return asdict(self)
 
     def run(

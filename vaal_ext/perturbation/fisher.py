@@ -82,8 +82,8 @@ def find(
     """x + eps·u, u after num_iters steps u <- JᵀFJu / ‖·‖ per sample from a random direction.
 
     F = diag(p) - ppᵀ is the Hessian of KL(p‖q) by q's logits at r = 0, so JᵀFJ is the one of
-    section III-A of the paper. Between two classes it has rank one, and u is the gradient of the
-    difference of their logits, with the sign that one step would give it: no iteration.
+    section III-A of the paper. With two classes it has rank one, so nothing is iterated: u is the
+    gradient of the difference of their logits, with the sign that one step would give it.
 
     The search is exact at the logits of its own forward, also where `clean` is given. For the
     arguments see :class:`vaal_ext.perturbation.search.Find`.

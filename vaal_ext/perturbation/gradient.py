@@ -9,7 +9,8 @@ from torch import Tensor
 
 __all__ = ["Pull", "input_gradient", "recorded"]
 
-# Of a slope like the logits [B, C]: the gradient of the sum of slope·logits by x, like x [B, ...].
+# Takes a slope like the logits [B, C] and gives the gradient of the sum of slope·logits by x,
+# like x [B, ...].
 Pull = Callable[[Tensor], Tensor]
 
 
@@ -47,11 +48,11 @@ def input_gradient(
 def recorded(
     forward: Callable[[Tensor], Tensor], x: Tensor, *, kept: bool = False
 ) -> tuple[Tensor, Pull]:
-    """The logits at x [B, ...], and the call that makes of a slope like them their gradient by x.
+    """The logits at x [B, ...], and a function that takes a slope like them to the gradient by x.
 
-    x needs no gradient before, and does afterwards. The call frees what was recorded, unless it is
-    to be `kept` for other gradients. It raises what `input_gradient` does, except where
-    torch.compile traces: there torch.func does the work, because a graph may not hold
+    x does not require a gradient before, and does afterwards. The function frees what was recorded,
+    unless it is to be `kept` for other gradients. It raises what `input_gradient` does, except
+    where torch.compile traces: there torch.func does the work, because a graph may not hold
     torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
     """
     if torch.compiler.is_compiling():

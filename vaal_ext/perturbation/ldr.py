@@ -41,7 +41,7 @@ class LDR:
         seed: of the random starts, 0 <= seed < 2^63.
 
     Raises:
-        TypeError, ValueError: a seed of another kind, or out of its range.
+        TypeError, ValueError: a seed that is no such int.
     """
 
     search: SearchSettings
@@ -55,7 +55,7 @@ class LDR:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the search, and the seed, by name."""
+        """What LDR depends on, see :class:`vaal_ext.perturbation.measure.Measure`."""
         return asdict(self.search) | {"seed": self.seed}
 
     def run(
@@ -70,16 +70,17 @@ class LDR:
         With n = num_iters: n + 2 calls of `forward` and n + 1 gradients with respect to the input
         alone (from a random start n + 2 calls and n gradients, with method="fisher" 2 and 2·n + 1).
         The KL itself is never recorded: its gradient with respect to the logits comes from one op,
-        scaled per row so that half types do not underflow (only its direction matters). Nothing in
+        scaled per row so that half types do not underflow (only its direction matters). Nothing
         here waits for the device.
         """
-        # One kernel for both posteriors: what another one rounds otherwise would count as J.
+        # Both posteriors come from one attention kernel: a difference in rounding between two
+        # kernels would count as J.
         exact = self.search.method == "fisher"
         with torch.no_grad(), sdpa_kernel(fisher.ATTENTION) if exact else nullcontext():
             starts = Starts(self.seed, index, mask)
             clean, moved, finite, flat = find(self.search.method)(self.search, forward, x, starts)
             ldr = divergence_at(self.search, forward, clean, x, moved)
-            # A flat sample never left x, so its roughness is 0: not the rounding of two forwards.
+            # A flat sample never left x: its roughness is 0, whatever two forwards round to.
             ldr = ldr.masked_fill(flat, 0.0)
             ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
         return Measured(clean, ldr, flat)
@@ -166,8 +167,8 @@ def ldr_scores(
             is safe.
         smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1); 0 but
             with method="finite-difference".
-        seed, sample_index: key the random start of each sample (there is none with "direct"), so
-            that what the batch it is in changes of its score is what rounding changes (see `sign`).
+        seed, sample_index: fix the random start of each sample ("direct" has none), so that its
+            score does not depend on the batch it is in, except by rounding (see `sign`).
             sample_index is int64 [B], by default arange(B).
         backend: "fused", or "reference" for plain PyTorch.
         logits_fn: takes the logits out of the model's output.

@@ -1,4 +1,4 @@
-"""What is measured of every sample of a pool: LDR, DeepFool's norm, or the posterior alone."""
+"""What can be measured of every sample of a pool: LDR, DeepFool's norm, or the posterior alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ __all__ = ["Measure", "Measured", "Posterior"]
 
 
 class Measured(NamedTuple):
-    """What one batch gave: all of it detached and on the device of the model's output.
+    """The results of one batch, detached and on the device of the model's output.
 
     Attributes:
         logits: [B, C], the clean logits.
         value: [B], float64 where the logits are, else float32; NaN where any logits on the way were
             not finite. None where nothing but the posterior was asked for.
-        failed: bool [B], True where the measure found nothing to go by (LDR: a gradient was 0 in
-            every element, and its value is 0; DeepFool: no other class was reached). None with
-            `value`.
+        failed: bool [B], True where the measure failed (LDR: a gradient was 0 in every element, so
+            the value is 0; DeepFool: no other class was reached). None where `value` is.
     """
 
     logits: Tensor
@@ -30,12 +29,11 @@ class Measured(NamedTuple):
 
 
 class Measure(Protocol):
-    """A number of every sample, from batches run through a network.
+    """Something that gives a number for every sample, from batches run through a network.
 
     Attributes:
         column: the array of :class:`vaal_ext.PoolScores` that the values fill; None for none.
         label: what the bar says while it runs.
-        settings: what the values depend on, by name, as JSON has it.
     """
 
     column: ClassVar[str | None]
@@ -43,7 +41,7 @@ class Measure(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See above."""
+        """What the values depend on, by name, in the types that JSON has."""
 
     def run(
         self,
@@ -56,8 +54,8 @@ class Measure(Protocol):
 
         Args:
             forward: gives logits [B, C], each sample's dependent on that sample only.
-            index: int64 [B] on the device of x, which keys a sample's random start.
-            mask: bool, broadcast to x, where it may move; None: everywhere.
+            index: int64 [B] on the device of x; it fixes each sample's random start.
+            mask: bool, broadcast to x, True where x may move; None: everywhere.
         """
 
 
@@ -76,6 +74,6 @@ class Posterior:
         index: Tensor,
         mask: Tensor | None = None,
     ) -> Measured:
-        """The clean logits alone; see :class:`Measure`."""
+        """The logits [B, C] alone, see :class:`Measure`."""
         with torch.no_grad():
             return Measured(forward(x.clone()))  # a model may begin with an in-place layer

@@ -55,14 +55,13 @@ def gradient_step(
 ) -> None:
     """Moves `moved` [B, ...] to x + radius·u, u the unit gradient of the divergence there.
 
-    Updates in place: `moved`, and bool [B] `finite` (all of the divergences so far) and `flat`
-    (a gradient was 0). Nothing that is made here outlives the step: what lies between the
-    network's activations would keep the heap from using their memory again, and page faults
+    Updates in place `moved` and, bool [B], `finite` (whether all divergences so far were) and
+    `flat` (whether a gradient was 0). No tensor made here outlives the step: it would lie between
+    the network's activations and keep the heap from using their memory again, and the page faults
     would cost more than the copy.
 
     Raises:
-        ValueError: logits of another shape or dtype than `clean` [B, C], or that do not depend on
-            the input through autograd.
+        ValueError: the logits at x and at `moved` differ in shape or dtype.
     """
     ops = load_backend(settings.backend)
     logits, gradient_for = recorded(forward, moved)

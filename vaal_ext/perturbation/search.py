@@ -1,4 +1,4 @@
-"""How the perturbation of a sample is to be searched, and what a search gives."""
+"""The settings of a search for the perturbation of a sample, and what a search gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vaal_ext.perturbation.gradient import Pull
 
 __all__ = ["Find", "Perturbed", "SearchSettings", "Starts"]
 
-# Steps of the search where nobody says how many, by method.
+# The default number of steps of the search, by method.
 USUAL_STEPS = {"direct": 0, "finite-difference": 5, "fisher": 5}
 
 
@@ -91,7 +91,7 @@ class Starts:
 
     Attributes:
         seed: 0 <= seed < 2^63.
-        index: int64 [B] on the device of the batch; with the seed it keys each sample's start.
+        index: int64 [B] on the device of the batch; with the seed it fixes each sample's start.
         mask: bool, broadcast to the batch. Where it is False nothing moves: a start is 0 there, and
             the network must see to it that the gradient is. None: all may move.
     """
@@ -132,13 +132,13 @@ class Find(Protocol):
     """A search: x + r for each sample of x [B, ...], B >= 1. Called under torch.no_grad().
 
     Args:
-        settings: of which it takes what is its own.
+        settings: a search reads only those that concern it.
         forward: gives logits [B, C], each sample's dependent on that sample only.
         starts: for a search that begins at random.
-        clean: [B, C], detached, the logits that the divergence is measured from; without them they
-            are those of `forward`.
-        pull: goes with `clean` where the caller has recorded their forward: makes of a slope like
-            them its gradient by x.
+        clean: [B, C], detached, the logits that the divergence is measured from; by default those
+            of `forward` at x.
+        pull: given with `clean` where the caller has recorded their forward: takes a slope like
+            them to the gradient by x.
     """
 
     def __call__(

@@ -35,12 +35,12 @@ class Mode:
 
 
 class BatchScores(NamedTuple):
-    """What a batch came to, on the device.
+    """The results of a batch, on the device.
 
     Attributes:
-        table: float64 [B, 6], the columns `COLUMNS`: one copy to the host for everything, and
-            float64 holds every label exactly. The value is NaN where nothing but the posterior was
-            asked for.
+        table: float64 [B, 6], the columns `COLUMNS`. In one table they take one copy to the host,
+            and float64 holds every label exactly. The value is NaN where nothing but the posterior
+            was asked for.
         logits: [B, C], the clean ones.
     """
 
@@ -88,8 +88,8 @@ class BatchRun:
         if self.pixels is not None:
             x = self.pixels.input(x)
         if self.mode.channels_last:
-            # Not x.contiguous(): it leaves the strides of a single channel as they are, and by
-            # these torch chooses its kernels.
+            # x.contiguous() would leave the strides of a single channel as they are, and torch
+            # chooses its kernels by these.
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
         model, mask = self.model, None
         if self.encode is not None:

@@ -106,9 +106,8 @@ def batches_at(
     """The samples at these positions of the pool (int64 [M], distinct), with their places 0 to M-1
     in `positions`, int64 [B]; the places of those that are None are appended to `missing`.
 
-    They are read in that order as :func:`pool_batches` reads the pool (in a DataLoader's batches,
-    by its workers), and apart from it: a loader's sampler and its generator are not asked. Its
-    errors.
+    They are read in that order, as :func:`pool_batches` reads the pool (in a DataLoader's batches,
+    by its workers) and with its errors, but a loader's sampler and its generator are not asked.
     """
     if len(positions) == 0:
         return
@@ -122,7 +121,7 @@ def batches_at(
             yield x, torch.arange(start, start + len(rows))
         return
     if isinstance(pool, DataLoader):
-        # A sampler of batches says how large they are, or nobody knows.
+        # A sampler of batches may say how large they are; where it does not, 256 is a guess.
         batch_size = pool.batch_size or getattr(pool.batch_sampler, "batch_size", None) or 256
         num_workers = pool.num_workers
     num_workers = min(num_workers, -(-len(positions) // batch_size))

@@ -1,8 +1,8 @@
-"""What is looked at before a pool is scored: warnings of what goes wrong silently.
+"""A look at a few samples before a pool is scored, to warn of what would go wrong silently.
 
-Scores, random states and buffers are what they are without these looks. At most 64 samples are
-looked at a time, in pieces no larger than the pool's own batches: the first ones for what the
-network gets and whether it is still, and some that are spread over the pool for noise.
+The looks change no score, no random state and no buffer. At most 64 samples are looked at at a
+time, in pieces no larger than the pool's own batches: the first ones show what the network gets and
+whether it repeats its logits, and some that are spread over the pool show noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Looks", "WholePool"]
 # The kinds of input that have been told of in this process.
 _told: set[str] = set()
 
-# What a byte can hold, and what no image in [0, 1] or of zero mean and unit deviation comes near.
+# The largest byte; and a value that no image in [0, 1] or with unit deviation comes near.
 _BYTE, _BEYOND_UNIT_SCALE = 255.0, 128.0
 
 
@@ -41,7 +41,7 @@ class WholePool(NamedTuple):
     def spread(self) -> list[Batch]:
         """Some 64 samples that are spread over the pool, with their identities.
 
-        A folder of images is in the order of its classes: its first samples are of one. Errors: see
+        The first ones would not do: in a folder of images they are of one class. Errors: see
         :func:`spread_batches`.
         """
         found = spread_batches(self.pool, SAMPLES, self.batch_size, self.num_workers)
@@ -52,7 +52,7 @@ class WholePool(NamedTuple):
 
 
 class Looks:
-    """The looks of one scorer: at the first samples of every pool, and at its network once."""
+    """What one scorer looks at: the first samples of every pool, and once its network."""
 
     def __init__(self) -> None:
         self._network_seen = False

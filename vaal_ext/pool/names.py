@@ -14,12 +14,12 @@ __all__ = ["pool_names"]
 
 
 def pool_names(pool: Any, start: int, stop: int) -> np.ndarray | None:
-    """What the pool calls samples start to stop: [stop - start], of dtype str, which
-    takes 4 bytes a letter of the longest of them for each.
+    """The names of samples start to stop: dtype str, [stop - start].
 
-    They are the dataset's attribute ``names``, a sequence of one str a sample; those of a Subset
-    are its dataset's, those of a ConcatDataset its datasets', where all have some. None where there
-    are none (or ``names`` is something else, those of the classes, say).
+    Each takes 4 bytes for every letter of the longest. They are the dataset's attribute ``names``,
+    a sequence of one str for each sample. A Subset has those of its dataset, and a ConcatDataset
+    those of its datasets, if all have some. None where there are no names, or where ``names`` is
+    something else, the names of the classes, say.
     """
     data = pool.dataset if isinstance(pool, DataLoader) else pool
     name = None if isinstance(data, Tensor) else _name_of(data)
@@ -30,7 +30,7 @@ def pool_names(pool: Any, start: int, stop: int) -> np.ndarray | None:
 
 
 def _name_of(data: Any) -> Callable[[int], Any] | None:
-    """Position -> name, or None. That names are texts is looked at where they are used."""
+    """The function from position to name, or None. Its caller checks that names are texts."""
     names: Any = getattr(data, "names", None)
     listed = isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)
     if listed and len(names) == len(data):

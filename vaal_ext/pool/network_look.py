@@ -1,5 +1,5 @@
-"""What is asked of a network before it scores a pool: are its outputs logits, is it still, is its
-LDR more than noise. See :mod:`vaal_ext.pool.first_batch`."""
+"""A network is tested before it scores a pool: does it give logits, does it give the same ones
+again, is its LDR more than noise? See :mod:`vaal_ext.pool.first_batch`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 Batch = tuple[Tensor, Tensor]  # samples [B, ...], and an int64 [B] for each
 Lent = Callable[[], AbstractContextManager[None]]
 
-# So many samples are looked at.
+# How many samples are looked at.
 SAMPLES = 64
 
 # Below this rank correlation between two random starts a query is a matter of luck. Measured with 5
@@ -59,7 +59,8 @@ def look_at_network(
     spread: Callable[[], list[Batch]] | None,
     lent: Lent,
 ) -> None:
-    """Warns of outputs that are no logits, of a network that is not still, and of noise.
+    """Warns of outputs that are no logits, of logits that change from call to call or with the rest
+    of the batch, and of noise.
 
     Costs three forwards of the first batch (of at most 64 samples), and, where LDR is measured and
     the pool has 64 samples, reading as many more and scoring these twice. Where the network fails
@@ -93,7 +94,7 @@ def look_at_network(
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """Of NumPy and of Python, which a data set may draw from whenever it is read."""
+    """Keeps the random states of NumPy and Python: reading a data set may draw from them."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
@@ -129,9 +130,10 @@ def _three_forwards(
 
 
 def _kept(size: int) -> slice:
-    """Every second sample of a batch's middle half: at whatever distance a network mixes samples,
-    round the batch's end or not, one of these has a partner that is none of them. (Every second of
-    the whole batch would be among its own kind at every even distance.)"""
+    """Every second sample of a batch's middle half. At whatever distance a network mixes samples,
+    and also if it wraps round the batch's end, one of these is mixed with a sample that is none of
+    them. (Every second sample of the whole batch would only be mixed with its own kind at every
+    even distance.)"""
     start = (size + 1) // 4
     return slice(start, max(start + 1, 3 * size // 4), 2)
 
@@ -168,8 +170,8 @@ def _warn_of_what_moves(run: BatchRun, once: Tensor, again: Tensor, among_others
 
 
 def _another_search(measure: LDR) -> LDR:
-    """What ranks samples alike where the search finds what it looks for: another random start, or,
-    with method="direct", which has none, two steps more."""
+    """A second search, which ranks samples like the first where both find what they look for:
+    another random start, or two steps more with method="direct", which has no start."""
     search = measure.search
     if search.method == "direct":
         more = replace(search, num_iters=cast(int, search.num_iters) + 2)
@@ -251,7 +253,7 @@ def _named(model: Any, is_culprit: Callable[[nn.Module], bool], what: str) -> st
 
 
 def _is_dropout(module: nn.Module) -> bool:
-    """Dropout of somebody else's: torch's own is off in eval mode."""
+    """Whether it is dropout from another library: torch's own is off in eval mode."""
     kind = type(module)
     return "dropout" in kind.__name__.lower() and kind.__module__ != "torch.nn.modules.dropout"
 

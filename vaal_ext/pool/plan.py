@@ -16,7 +16,7 @@ from vaal_ext.pool.trials import MIN_SAMPLES, choose_batch_size, choose_mode
 
 __all__ = ["Plan", "choose_plan"]
 
-# Of the memory that is available, for a batch of the size "auto" chooses.
+# The share of the available memory that a batch of the size "auto" may take.
 _MEMORY_SHARE = 0.5
 # No device gains by more samples at a time.
 _LARGEST_BATCH = 8192
@@ -80,8 +80,8 @@ def _batch_size(
     if memory_limit is None:
         memory_limit = int(_MEMORY_SHARE * available_memory(run.device))
     growth = MemoryGrowth(run.device)
-    # As few steps of the search as there can be for every size: the rates keep their proportions.
-    # So they do with few samples that are repeated, which spares reading thousands.
+    # Only the relative rates of the sizes matter. So the search takes as few steps as it can, and a
+    # few samples are repeated instead of reading thousands.
     if isinstance(run.measure, LDR):
         search = run.measure.search
         search = replace(search, num_iters=0 if search.method == "direct" else 1)

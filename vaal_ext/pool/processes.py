@@ -58,8 +58,8 @@ def score_together(
     """The scores of the whole pool, and how it was run, in every process of `group`.
 
     `screen` is (above, miss) of :meth:`vaal_ext.LDRScorer.score`, or None.
-    Process r of K reads and scores samples N·r/K to N·(r+1)/K; the rest comes from the others. What
-    is "auto" is settled by the first process, for all. `progress` is the first process's bar.
+    Process r of K reads and scores samples N·r/K to N·(r+1)/K and gets the other scores from the
+    other processes. The first process settles for all what is "auto", and alone shows a bar.
 
     Raises:
         ValueError: the processes came with pools, networks or settings that differ.

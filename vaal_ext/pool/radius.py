@@ -18,10 +18,10 @@ __all__ = ["lengths_for", "radius_of_all", "rms_length", "small_radius"]
 # it ever does, at a tenth it is worse, at two fifths it is chance (`vaal-ext reproduce radius`).
 _FRACTION = 0.02
 
-# Of a pool: the standard error of its length is a sixteenth of the spread of its samples' lengths.
+# Samples read of a pool: the standard error of their mean length is 1/16 of the lengths' spread.
 _MOST_SAMPLES = 256
 
-# Of a data set, at a time: their squares take memory.
+# Samples of a data set whose squares, which take memory, are held at a time.
 _AT_A_TIME = 1024
 
 
@@ -82,7 +82,8 @@ def small_radius(pool: Any, *, normalize: Any = None) -> float:
 def radius_of_all(parts: Iterable[Tensor]) -> float:
     """:func:`small_radius` of all samples in `parts`, floating [N, ...] each, in three digits.
 
-    However a data set is cut into these parts, its radius is the same. Errors: see there.
+    `parts` are floating [N, ...]; however a data set is cut into them, its radius is the same. For
+    errors see there.
     """
     squares, count = 0.0, 0
     for part in parts:
@@ -95,11 +96,11 @@ def radius_of_all(parts: Iterable[Tensor]) -> float:
 def lengths_for(
     pool: Any, eps: float | None, xi: float | None, *, normalize: Any = None
 ) -> tuple[float, float]:
-    """eps and xi > 0 for a pool of one's own: as given, and where None, :func:`small_radius` of the
-    pool for eps and a tenth of eps for xi.
+    """eps and xi > 0 for a pool of one's own. Where eps is None it is :func:`small_radius` of the
+    pool, and where xi is None it is a tenth of eps.
 
-    Those are rounded to three digits: a person can give them again, and they are alike on every
-    machine.
+    What is chosen here is rounded to three digits, so that a person can type it again and every
+    machine chooses the same.
 
     Args:
         pool, normalize: see :func:`small_radius`; not read where eps is given.

@@ -46,8 +46,8 @@ class Piece(NamedTuple):
 
     Attributes:
         samples: a range of the pool, or the positions, int64 [M], in the order they are read.
-        look: whether the first of them, and the network, are looked at before. Of several
-            processes, or sittings, that score one pool one does so.
+        look: whether the first of them, and the network, are looked at before. Where several
+            processes or several commands score one pool, only one of them looks.
     """
 
     samples: range | np.ndarray
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a piece of a pool came to.
+    """The result for a piece of a pool.
 
     Attributes:
         scores: of N samples.
@@ -76,7 +76,7 @@ class Part(NamedTuple):
 class PoolRun:
     """A model made ready to run over pools; for the attributes see :class:`vaal_ext.LDRScorer`.
 
-    `measure` is what is measured of every sample; without `look` no piece is looked at.
+    `measure` is what is measured of every sample; where `look` is False no piece is looked at.
     """
 
     model: Model
@@ -158,22 +158,22 @@ class PoolRun:
         progress: bool,
         measure: Measure | None = None,
     ) -> Generator[Part, None, None]:
-        """Yields what each piece of the pool came to. `pieces` is asked for the next one when the
-        last is done.
+        """Yields the result for each piece of the pool. `pieces` is asked for the next piece only
+        when the last one is done.
 
-        The model stays lent until the iterator is through or closed.
+        The model stays borrowed until the iterator has ended or is closed.
 
         Args:
             plan: how the pool is run.
             index: int64 [N], the identity of each sample of the pool.
             total: what the bar counts to.
-            measure: in the place of the run's own.
+            measure: replaces the run's own.
         """
         if progress and plan.report:
             print(plan.report, file=sys.stderr)
         device = self._place(pool)
         run = replace(self._batch_run(device), mode=plan.mode)
-        # Not as compiled: that would be compiled for these few samples.
+        # The look runs the plain model: a compiled one would be compiled for these few samples.
         looked_at = replace(run, model=self.model)
         if measure is not None:
             run = replace(run, measure=measure)

@@ -21,22 +21,20 @@ from vaal_ext.selection import candidate_count
 
 __all__ = ["Screen", "audit_size", "screen_pays"]
 
-# One test, whose error of the first kind is all of this: the audit passes with more candidates
-# missed than `miss` says in at most so many pools of a hundred.
+# With this probability the audit finds out that more candidates were missed than `miss` allows.
 _CONFIDENCE = 0.95
 
-# By so much of what is scored a further step goes on at most, and by half of it at least: so pools
-# are read in few pieces, and little is scored in vain.
+# A further step takes at most this share of what is already scored, and at least half of that: so
+# pools are read in few pieces, and few samples are scored in vain.
 _STEP = 1 / 8
 
-# With so much of the pool scored there is nothing left to win, and nothing is risked any more.
+# Once this share of the pool is scored, all of it is: leaving out the rest would save little.
 _TOO_MUCH = 2 / 3
 
-# MNIST at eps 0.1, the paper's CNN with 100, 300 and 1,000 labels: of the K samples above the 90th
-# percentile the last came at place 1.9, 1.4 and 1.4 K of the falling λ; so many are scored, with
-# the largest gain as the rule: 2.2, 1.6 and 1.5 K.
+# Samples that are likely to be scored, as a multiple of the K above the percentile. Measured on
+# MNIST at eps 0.1 with the paper's CNN (100, 300 and 1,000 labels, 90th percentile): the last of
+# the K came at place 1.9, 1.4 and 1.4 K in falling order of λ, and 2.2, 1.6 and 1.5 K were scored.
 _LIKELY = 1.5
-
 
 # A screen that saves less than this share is not worth its smaller batches.
 _WORTH = 0.85
@@ -48,12 +46,11 @@ def _candidates(above: float, size: int) -> int:
 
 
 def audit_size(size: int, missed: int) -> int:
-    """The fewest samples of `size`, drawn at random, that hold one of any missed + 1 of them with
-    a probability of 95 %.
+    """How many of `size` samples must be drawn at random to hold, with a probability of 95 %, at
+    least one of some missed + 1 that are fixed beforehand.
 
-    So if the screen left out more than `missed` candidates, the audit would show one in 95 of 100
-    pools. It would hold one of the missed + 1 candidates of the least λ, which are the same
-    whatever is drawn, and where candidates are left out these are among them.
+    These are the missed + 1 candidates with the smallest λ. If the screen leaves out more than
+    `missed` candidates, all of these are among them, so the audit finds one in 95 of 100 pools.
     """
     if size <= missed:
         return 0
@@ -76,7 +73,7 @@ def screen_pays(size: int, above: float, miss: float, settings: SearchSettings) 
     """Whether a screened run of a pool of `size` samples is likely to cost less than a full one."""
     if size == 0:
         return False
-    # Of the network for the LDR of a sample, where a gradient by its input counts as a forward.
+    # Passes through the network for one LDR; a gradient by the input counts as a forward.
     passes = 2 * cast(int, settings.num_iters) + 3 + (settings.sign != "paper")
     candidates = _candidates(above, size)
     audit = audit_size(size, int(miss * candidates))
@@ -94,13 +91,13 @@ class Screen:
         miss: the share of the samples above it that may be missed.
 
     Attributes:
-        ldr: float32 [N], filled in by the caller for every turn of that name; NaN elsewhere.
-        curvature: λ, float32 [N], likewise. NaN also where there is none, and no LDR.
-        scored: bool [N], whose LDR has been asked for.
-        threshold: the LDR from which on a sample ranks above the percentile; None where all samples
-            have been scored. There once the turns are over.
-        reason: by what it was found out that λ does not tell where LDR is large, so that all were
-            scored; "" where it does.
+        ldr: float32 [N]; the caller fills it in after every turn of that name. NaN elsewhere.
+        curvature: λ, float32 [N], filled in likewise; NaN also where a sample has no logits.
+        scored: bool [N], True where LDR has been asked for.
+        threshold: once the turns are over, the LDR from which on a sample ranks above the
+            percentile; None where all samples have been scored.
+        reason: why all samples were scored after all, which is how it was found out that λ does not
+            tell where LDR is large; "" where it does.
     """
 
     def __init__(self, index: np.ndarray, *, seed: int, above: float, miss: float) -> None:
@@ -117,7 +114,7 @@ class Screen:
         self._falling = np.zeros(0)
 
     def turns(self) -> Iterator[tuple[Literal["curvature", "ldr"], np.ndarray]]:
-        """Yields what is to be found out next, and of which samples: positions int64 [M].
+        """Yields what is to be measured next, and the positions of the samples, int64 [M].
 
         The first turn asks for the curvature of all that are not in the audit, the second for the
         audit's LDR.
@@ -133,7 +130,7 @@ class Screen:
             self.scored[turn] = True
             yield "ldr", turn
         if not self.reason and not self.scored[self._order].all():
-            # Of the audit only what ranks above can speak against leaving out: few are asked.
+            # Only samples of the audit that rank above can show that a candidate was left out.
             ranked = self._audit[self.ldr[self._audit] >= self._threshold()]
             yield "curvature", ranked
             largest = self.curvature[self._order[~self.scored[self._order]]].max()
@@ -166,8 +163,8 @@ class Screen:
             step = max(1, int(_STEP * done / 2), min(follow, int(_STEP * done)))
 
     def _count(self) -> int:
-        """How many samples rank above the percentile. Whose LDR turned out not to be finite counts
-        among none."""
+        """How many samples rank above the percentile; those whose LDR is not finite do not count
+        into the pool."""
         failed = int(np.count_nonzero(self.scored & np.isnan(self.ldr)))
         return _candidates(self._above, max(1, len(self._order) + len(self._audit) - failed))
 
@@ -177,8 +174,8 @@ class Screen:
         return float(np.partition(known, -count)[-count]) if len(known) >= count else np.nan
 
     def _to_follow(self, done: int) -> int:
-        """How many of the samples from place `done` on would come to the threshold, if the gain of
-        each was as large as the largest so far."""
+        """How many of the samples from place `done` on would reach the threshold if each had the
+        largest gain seen so far."""
         ldr = self.ldr[self._order[:done]].astype(float)
         with np.errstate(divide="ignore"):
             gain = np.divide(ldr, self._falling[:done], out=np.zeros(done), where=ldr > 0).max()
@@ -188,7 +185,7 @@ class Screen:
 
 
 def _shuffled(index: np.ndarray, seed: int) -> np.ndarray:
-    """A number for each identity, uint64 [M], by which they stand in an order as if at random."""
+    """A pseudo-random number for each identity, uint64 [M], to sort them by."""
     with np.errstate(over="ignore"):
         return _mixed(_mixed(np.array([seed], dtype=np.uint64)) + index.astype(np.uint64))
 

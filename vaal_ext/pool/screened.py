@@ -54,7 +54,7 @@ class Alone(Team):
 
 @dataclass(frozen=True)
 class Curvature:
-    """What the screen asks of a clean forward: λ of each sample, a measure without a column."""
+    """λ of each sample, by which the screen goes: a measure that the clean forward gives."""
 
     backend: str
 
@@ -63,6 +63,7 @@ class Curvature:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """None: λ depends on the posterior alone."""
         return {}
 
     def run(
@@ -72,8 +73,7 @@ class Curvature:
         index: Tensor,
         mask: Tensor | None = None,
     ) -> Measured:
-        """See :class:`vaal_ext.perturbation.measure.Measure`; of `index` and `mask` nothing
-        depends."""
+        """See :class:`vaal_ext.perturbation.measure.Measure`; `index` and `mask` are not used."""
         with torch.no_grad():
             logits = forward(x.clone())  # a model may begin with an in-place layer
             _, curvature = load_backend(self.backend).fisher_direction(logits)
@@ -81,8 +81,8 @@ class Curvature:
 
 
 class Screened(NamedTuple):
-    """The scores, how many of the samples that were scored are flat, how many were scored, and what
-    there is to tell of it."""
+    """The scores, how many of the scored samples are flat, how many were scored, and a line about
+    the screen for the user."""
 
     scores: PoolScores
     flat: int
@@ -91,7 +91,7 @@ class Screened(NamedTuple):
 
 
 def require_screen(settings: SearchSettings, above: Any, miss: Any) -> None:
-    """TypeError or ValueError where there is no such screen."""
+    """TypeError or ValueError where these settings allow no screen."""
     require_percentile("above", above)
     require_number("miss", miss)
     if not 0 < miss < 1:
@@ -113,13 +113,13 @@ def screened(
     miss: float,
     team: Team,
 ) -> Screened:
-    """The scores of a pool, in every process of the team; `index` int64 [N] are its identities.
+    """The scores of a pool, the same in every process of the team.
 
-    Process r of K takes every K-th sample of every turn, from r on. The clean logits of a sample
-    that is scored and not in the audit are computed twice: the second time their forward is
-    recorded for the gradient, and holding the records of a pool would take as much memory as its
-    activations. All else that was found of them at first (pseudo label, entropy, margin, mean
-    posterior) is kept.
+    `index` is int64 [N], the identity of each sample. Process r of K takes every K-th sample of
+    every turn, from r on. The clean logits of a sample that is scored and not in the audit are
+    computed twice, because only the second forward is recorded for the gradient: the records of a
+    whole pool would take as much memory as all its activations. What the first forward gave
+    (pseudo label, entropy, margin, mean posterior) is kept.
     """
     total, measure = len(index), cast(LDR, run.measure)
     progress = progress and team.rank == 0
@@ -136,17 +136,18 @@ def screened(
     over_pool = partial(run.parts, plan, pool, index)
     clean = over_pool(mine(team.rank == 0), None, progress, Curvature(run.backend))
     searched = over_pool(mine(False), None, progress)
-    # The second to begin is closed first: both lend the network, and the first got it as it came.
+    # Both borrow the network. The one that begins second is closed first, so that the first gives
+    # it back as it came.
     with closing(clean), closing(searched):
         for what, rows in screen.turns():
-            turn = np.sort(rows)  # as they lie on a disk
+            turn = np.sort(rows)  # in the order in which they lie on a disk
             measured = clean if what == "curvature" else searched
             parts = team.gathered(lambda: next(measured))  # noqa: B023 (called in this turn)
             column = screen.curvature if what == "curvature" else screen.ldr
             for rank, part in enumerate(parts):
                 here = turn[rank :: team.size]
                 column[here] = part.values
-                if len(first) < 2 * team.size:  # of everything else but the audit, and of this
+                if len(first) < 2 * team.size:  # the clean turn, then the audit's
                     first.append((here, part.scores))
             if what == "ldr":
                 flat += sum(part.failed for part in parts)
@@ -179,12 +180,12 @@ def _result(scores: PoolScores, screen: Screen) -> PoolScores:
     """The scores of the first two turns with the LDR that the screen found in the place of λ."""
     ldr, failed = screen.ldr, screen.scored & np.isnan(screen.ldr)
     if screen.threshold is not None:
-        # Also what was scored in vain: which samples these are hangs on the last bit of λ.
+        # Also those scored below the threshold: which ones these are depends on the last bit of λ.
         there = ~(np.isnan(screen.curvature) & np.isnan(ldr))
         ranked = there & ~failed
         ldr[ranked & ~(ldr >= screen.threshold)] = -np.inf
     changes = {"ldr": ldr}
-    if failed.any():  # of x, not of x + r: they are as all that could not be scored
+    if failed.any():  # their logits were not finite at x + r: they count as not scored
         blank = {"pseudo_label": -1, "entropy": np.nan, "margin": np.nan}
         changes |= {
             name: np.where(failed, value, getattr(scores, name)).astype(getattr(scores, name).dtype)

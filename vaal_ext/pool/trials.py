@@ -18,7 +18,7 @@ MIN_SAMPLES = 256
 _RANK_CORRELATION = 0.999
 # A gain below this lies within the noise of a short trial.
 _GAIN = 1.05
-# Seconds below which what happens only once (warming up, an interruption) may weigh.
+# A trial of fewer seconds is repeated: warming up, or an interruption, may have slowed it.
 _SHORT = 0.25
 
 
@@ -34,8 +34,8 @@ def choose_mode(
         others: the modes to try besides `Mode()`.
 
     Returns:
-        The mode, and of each mode tried what was found: its time, or the Spearman correlation that
-        was too low. Another mode is taken where it saves more than 5 % of the time.
+        The mode, and for each mode tried its time, or the Spearman correlation that was too low.
+        Another mode than float32 is taken where it saves more than 5 % of the time.
     """
     seconds: dict[Mode, list[float]] = {}
     scores, taken = _timed(run, Mode())

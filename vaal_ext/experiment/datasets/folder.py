@@ -93,8 +93,7 @@ class ImageFolderPool(Dataset[Tensor | None]):
         return images[: len(read)], read
 
     def unreadable(self, positions: Iterable[int]) -> list[str]:
-        """Of the images at these positions those that cannot be read: a line for each that names
-        it and says why."""
+        """A line for each image at these positions that cannot be read, with its name and why."""
         lines = []
         for position in positions:
             try:
@@ -206,7 +205,7 @@ def _class(name: str) -> str:
 
 
 def _in_image_folder(name: str) -> tuple[bool, str, str, str]:
-    """The key by which torchvision's ImageFolder orders images; those beside the folders last."""
+    """The key that sorts images like torchvision's ImageFolder, those outside of folders last."""
     folder, _, file = name.rpartition("/")
     return not folder, folder.partition("/")[0], folder, file
 

@@ -66,8 +66,8 @@ class DataSplit:
 
 
 def content_key(name: str, seed: int) -> tuple[str, int | None]:
-    """The same for two calls of :func:`load_dataset` that should give the same data: the name, and
-    the seed where it has a say."""
+    """A key that is the same for two calls of :func:`load_dataset` which give the same data: the
+    name, and the seed where the data depend on it."""
     drawn = name in ("moons", "circles") or name.startswith("npz:")
     return name, seed if drawn else None
 
@@ -210,9 +210,9 @@ def _npz(path: Path, seed: int, name: str) -> DataSplit:
 def _with_held_out(
     parts: dict[str, tuple[Tensor, Tensor]], seed: int, path: Path, name: str
 ) -> DataSplit:
-    """The parts "train", "val" and "test"; of the latter two those not given are drawn from train.
+    """The parts "train", "val" and "test"; where val or test is not given it is drawn from train.
 
-    The pool keeps the order of train; what is drawn for the other parts is left out of its indices.
+    The pool keeps the order of train; samples drawn for another part are not in it.
     """
     x, y = parts["train"]
     for part, (other, _) in parts.items():

@@ -1,4 +1,4 @@
-"""The names by which data sets are called, and what a name that is none may have meant."""
+"""The names by which data sets are called, and a guess at what a wrong name may have meant."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
 
 
 def unknown_name(name: str, names: Sequence[str]) -> ValueError:
-    """The error for a name that is none of `names`, and what was perhaps meant: a path that is
-    there without its kind, or a name with a slip."""
+    """The error for a name that is none of `names`. It asks whether another name was meant: where
+    the kind of a path was left out, or a name is misspelt."""
     kind, _, path = name.partition(":")
     own = _kind_of(Path(os.path.expanduser(name)))
     kinds = [known.partition(":")[0] for known in names]
@@ -49,7 +49,7 @@ def path_of(name: str) -> Path:
 
 
 def _kind_of(path: Path) -> str | None:
-    """Under which kind of name what lies at `path` can be read, if under any."""
+    """The kind of name, KIND:PATH, by which the file or folder at `path` can be read, if any."""
     if path.is_dir():
         return "folder"
     return {".npz": "npz", ".npy": "npy"}.get(path.suffix.lower()) if path.is_file() else None
