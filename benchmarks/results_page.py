@@ -3,7 +3,8 @@
     python benchmarks/results_page.py
 
 A table stands in RESULTS.md between `<!-- file: PATH -->`, PATH below benchmarks/, and
-`<!-- end -->`; a Markdown file is taken as it is, a CSV becomes a table. Nothing else is touched.
+`<!-- end -->`; of a Markdown file the headings become bold lines, because the page has its own, and
+a CSV becomes a table. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from vaal_ext.report.wording import markdown
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "RESULTS.md"
 MARKED = re.compile(r"(<!-- file: (\S+) -->\n).*?(<!-- end -->)", re.S)
+HEADING = re.compile(r"^#+ (.*)$", re.M)
 
 
 def table(path: Path) -> str:
     """The file as Markdown. OSError if there is none."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        return text.strip()
+        return HEADING.sub(r"**\1**", text.strip())
     return markdown(list(csv.reader(text.splitlines())))
 
 

@@ -17,3 +17,9 @@ def test_a_csv_becomes_a_table(tmp_path):
     assert results_page.table(path) == (
         "| variant | val |\n| --- | --- |\n| vaal | 89.10 |\n| random |  |"
     )
+
+
+def test_a_heading_of_a_file_is_none_of_the_page(tmp_path):
+    path = tmp_path / "statistics.md"
+    path.write_text("# mnist\n\nStatistics over 3 seeds.\n")
+    assert results_page.table(path) == "**mnist**\n\nStatistics over 3 seeds."
