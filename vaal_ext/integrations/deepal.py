@@ -13,7 +13,7 @@ __all__ = ["LDRSampling"]
 
 
 class LDRSampling:
-    """Gives ``query(n)`` to a strategy; the rest comes from the Strategy class of your checkout:
+    """Gives ``query(n)`` to a strategy; the rest comes from the Strategy class of your checkout::
 
         class VaalSampling(LDRSampling, Strategy):
             ldr = LDRQuery(eps=0.1)

@@ -22,7 +22,7 @@ COLUMNS = ("ldr", "pseudo_label", "entropy", "margin")
 
 
 class LDRBatches:
-    """Adds ``ldr``, ``pseudo_label``, ``entropy`` and ``margin`` to batches, and takes x away:
+    """Adds ``ldr``, ``pseudo_label``, ``entropy`` and ``margin`` to batches, and takes x away::
 
         dataset.map_batches(
             LDRBatches, batch_size=256, concurrency=4, num_gpus=1,

@@ -13,7 +13,7 @@ __all__ = ["TokenEmbeddings"]
 
 
 class TokenEmbeddings(nn.Module):
-    """A sequence classifier as a function of its token embeddings:
+    """A sequence classifier as a function of its token embeddings::
 
         texts = TokenEmbeddings(classifier)
         scorer = LDRScorer(texts, encode=texts.encode, eps=0.1)

@@ -74,8 +74,9 @@ def _draw(
 
 
 def _write_tasks(project: Project, stem: str, asked: Sequence[Asked]) -> None:
-    # Label Studio serves local files by their path below its document root, which the README tells
-    # the user to make the parent of the image folder: a storage must lie below the root.
+    # Label Studio serves local files by their path below its document root, which the page
+    # "Label with people" tells the user to make the parent of the image folder: a storage must lie
+    # below the root.
     folder = Path(project.config.images).name
     # The network that the query was made by: the last that was trained before it.
     earlier = (row.training for row in project.trainings() if row.query < asked[0].query)

@@ -8,7 +8,7 @@ import torch
 
 _HOW_TO_BUILD = (
     "in the repository, type: pip install 'torch>=2.11' && pip install --no-build-isolation -e . "
-    "(a C++ compiler is needed; the README's table 'When the install fails' lists the messages)"
+    "(a C++ compiler is needed; docs/source/when_something_fails.md lists the messages)"
 )
 
 _PACKAGE = Path(__file__).resolve().parent.parent

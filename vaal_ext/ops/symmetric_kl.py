@@ -21,7 +21,7 @@ def symmetric_kl(
     """J = KL(p‖q) + KL(q‖p) of p = softmax(p_logits) and q = softmax(q_logits), per row, in nats.
 
     Accurate where the textbook formula is noise: for logits that hardly differ and for saturated
-    rows (README, "Why the numbers are right"). A constant that all logits of one row are moved by
+    rows (docs/source/how_it_works.md). A constant that all logits of one row are moved by
     changes J only by the rounding of the logits themselves, which for one of hundreds can exceed
     what they differ by. Source: the paper's section III, D_KL(p, q).
 

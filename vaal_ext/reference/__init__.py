@@ -2,7 +2,7 @@
 
 Every op has a twin here with its name, arguments and results (:func:`random_normal` is the start
 direction by itself); of the arguments only divergence and smoothing are checked. The formulas are
-the pivot formulas of the README ("Why the numbers are right"). `symmetric_kl` and
+the pivot formulas of docs/source/how_it_works.md ("Why the numbers are right"). `symmetric_kl` and
 `posterior_summary` are computed in the dtype of the input (float16 and bfloat16 in float32), the
 others in float64 and rounded once: ``reference.f(x.double())`` is the oracle for a float32 kernel.
 Nothing here is fused, and nothing here is fast.
