@@ -1,8 +1,9 @@
 # make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
 # make test   environment, build, lint, all tests (those of the wheel too)
+# make docs   environment, build, the pages in docs/build/html, tutorials run (a warning is an error)
 # make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
-# make bench  environment, build, the README's tables as this machine measures them (minutes)
-# make figures  the same with more turns, into benchmarks/results, the README and its pictures;
+# make bench  environment, build, the tables of the pages as this machine measures them (minutes)
+# make figures  the same with more turns, into benchmarks/results, the pages and their pictures;
 #             with DATA_ROOT=FOLDER, because its tables have rows of MNIST (FOLDER/MNIST/raw)
 # make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings (STEPS="build
 #             tests": these alone; REHEARSE=1: what of it needs no GPU)
@@ -12,13 +13,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-.PHONY: demo test wheel bench figures opponents gpu lint build clean
+.PHONY: demo test docs wheel bench figures opponents gpu lint build clean
 
 demo: build
 	sh benchmarks/demo.sh $(BIN)
 
 test: build lint
 	$(BIN)/python -m pytest -m "wheel or not wheel"
+
+docs: build
+	$(BIN)/python -m sphinx -W --keep-going -b html docs/source docs/build/html
 
 wheel: build
 	rm -rf build/wheel dist

@@ -1,4 +1,4 @@
-"""What the README's tables are made of: rows of a CSV file in, Markdown out."""
+"""What the tables are made of: rows of a CSV file in, Markdown out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables of what searches find: rankings, directions, queries."""
+"""The tables of what searches find: rankings, directions, queries."""
 
 from __future__ import annotations
 

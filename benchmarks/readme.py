@@ -1,10 +1,10 @@
-"""Redraws the tables of README.md and SEARCHES.md from the CSV files (pictures: redraw.py).
+"""Redraws the tables of README.md and of the pages from the CSV files (pictures: redraw.py).
 
     python benchmarks/readme.py [--results benchmarks/results] [--print]
 
 A table stands in its page between `<!-- table: NAME -->` and `<!-- end -->`; nothing else there is
-touched. With --print the tables go to stdout instead, so that a machine's own figures can
-be held against the README's, and no file is written.
+touched. With --print the tables of the benchmarks go to stdout instead, so that a machine's own
+figures can be held against the committed ones, and no file is written.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ from pathlib import Path
 
 from cells import OURS, Row, by_threads, distinct, short
 from rankings import direction, precision, query, search, stability
+from strategy_tables import strategies
 
 from vaal_ext.cli.work.bench import NAMES
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.wording import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "SEARCHES.md")
+DOCS = ROOT / "docs" / "source"
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "SEARCHES.md",
+    DOCS / "how_it_works.md",
+    DOCS / "which_strategy.md",
+    DOCS / "results" / "speed.md",
+)
 COPIES = ("clone", "copy")
 NOT_SHOWN = (OURS, "clone")  # the copy into memory that is there already is the fairer ceiling
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -35,7 +43,7 @@ def read(results: Path, name: str) -> list[Row]:
 
 
 def tables(results: Path) -> dict[str, str]:
-    """Every table of the README by name, as Markdown lines."""
+    """Every table of a benchmark by name, as Markdown lines."""
     files = {name: read(results, name) for name in NAMES}
     ops = files["ops"]
     return {
@@ -56,6 +64,12 @@ def tables(results: Path) -> dict[str, str]:
         "search": search(files["search"]),
         "query": query(files["query"]),
     }
+
+
+def comparisons() -> dict[str, str]:
+    """The tables of which strategy comes to what, from the committed runs of `reproduce`."""
+    paper = ROOT / "benchmarks" / "results" / "paper"
+    return {"strategies": strategies(paper), "strategies_vat": strategies(paper, "+vat")}
 
 
 def redrawn(texts: dict[Path, str], drawn: dict[str, str]) -> dict[Path, str]:
@@ -233,7 +247,8 @@ def main() -> None:
     if args.print:
         print("\n\n".join(drawn.values()))
         return
-    texts = redrawn({page: page.read_text(encoding="utf-8") for page in PAGES}, drawn)
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    texts = redrawn(texts, drawn | comparisons())
     for page, text in texts.items():
         with write_atomically(page, "w") as file:
             file.write(text)

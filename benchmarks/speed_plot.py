@@ -1,4 +1,4 @@
-"""The README's picture of the ops' times: every opponent's in that of ours, op by op."""
+"""The picture of the ops' times: every opponent's in that of ours, op by op."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables are what the committed CSV files say, losses included."""
+"""The tables of README and documentation are what the committed CSV files say, losses included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESULTS = readme.ROOT / "benchmarks" / "results"
 
 def test_the_readme_is_what_the_results_say():
     texts = {page: page.read_text(encoding="utf-8") for page in readme.PAGES}
-    drawn = readme.tables(RESULTS)
+    drawn = readme.tables(RESULTS) | readme.comparisons()
     assert readme.redrawn(texts, drawn) == texts, "type: python benchmarks/readme.py"
     for name, table in drawn.items():
         assert any(table in text for text in texts.values()), name
