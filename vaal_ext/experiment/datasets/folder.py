@@ -81,8 +81,8 @@ class ImageFolderPool(Dataset[Tensor | None]):
     def read(
         self, positions: Sequence[int], *, progress: bool, desc: str = "reading images"
     ) -> tuple[Tensor, list[int]]:
-        """Some of the images, decoded into memory: uint8 [n, 3, H, W], and the positions read: all n
-        that were given, or with "skip" those of images that can be read. `desc` is the bar's text.
+        """Some of the images, in memory: uint8 [n, 3, H, W] (ImageFiles: float32), and the positions
+        read: all n, or with "skip" those of images that can be read. `desc` is the bar's text.
         """
         images = torch.empty(len(positions), *self.shape, dtype=self._dtype)
         read: list[int] = []
