@@ -81,7 +81,7 @@ class ImageFolderPool(Dataset[Tensor | None]):
     def read(
         self, positions: Sequence[int], *, progress: bool, desc: str = "reading images"
     ) -> tuple[Tensor, list[int]]:
-        """Some of the images, in memory: uint8 [n, 3, H, W] (ImageFiles: float32), and the positions
+        """Some of the images, in memory: uint8 [n, 3, H, W] (ImageFiles: float32), and the places
         read: all n, or with "skip" those of images that can be read. `desc` is the bar's text.
         """
         images = torch.empty(len(positions), *self.shape, dtype=self._dtype)
