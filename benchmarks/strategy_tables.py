@@ -12,7 +12,7 @@ STRATEGIES = ("random", "entropy", "margin", "vaal")
 _RUNS = (
     ("digits", "digits/statistics_digits"),
     ("MNIST", "table2-six-seeds/statistics_mnist"),
-    ("MNIST, with margin", "table2/statistics_mnist"),
+    ("MNIST", "table2/statistics_mnist"),
     ("Fashion-MNIST", "fashion/statistics_fashion-mnist"),
     ("CIFAR-10", "table4/statistics_cifar10"),
     ("circles", "toys/statistics_circles"),

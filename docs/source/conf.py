@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT))
 # The networks of the tutorials are too small to share: a second thread costs more than it does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from docutils import nodes  # noqa: E402
+
 import vaal_ext  # noqa: E402
 
 project = "vaal_ext"
@@ -39,6 +41,7 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
+smartquotes = False  # the two hyphens of an option are two hyphens
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
@@ -82,5 +85,13 @@ def _keep_bars(app, what, name, obj, options, lines):
     ]
 
 
+def _mark_numbers(app, doctree):
+    """Tables without prose keep each cell on a line, and scroll where there is no room."""
+    for table in doctree.findall(nodes.table):
+        if max(len(cell.astext()) for cell in table.findall(nodes.entry)) <= 45:
+            table["classes"].append("numbers")
+
+
 def setup(app):
+    app.connect("doctree-read", _mark_numbers)
     app.connect("autodoc-process-docstring", _keep_bars)

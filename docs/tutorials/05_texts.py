@@ -104,4 +104,4 @@ panels[1].set(
 figure.tight_layout()
 
 # %%
-# The texts whose tokens are nearly in balance are the rough ones: that is where the classes meet.
+# The two classes meet where the tokens are in balance. Far from there hardly a text is rough.

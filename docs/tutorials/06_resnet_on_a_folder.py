@@ -88,7 +88,7 @@ print(f"eps = {eps:.2f} in normalised units; {scores}")
 # %%
 # The files to label, and the pictures that whoever labels will see.
 print([str(scores.name[i]) for i in query])
-figure, panels = plt.subplots(2, 6, figsize=(8, 3.2))
+figure, panels = plt.subplots(2, 6, figsize=(8, 3.9))
 figure.suptitle("Twelve images of the folder to be labelled next, with the network's guess")
 for panel, i in zip(panels.flat, query, strict=True):
     panel.imshow(Image.open(pool.paths[i]))

@@ -52,7 +52,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
         after = ""
         if default is inspect.Parameter.empty:
             after = " Required."
-        elif default not in (None, False):
+        elif default is not None and default is not False:
             after = f" By default {default}."
         yield _term(name, annotation, info), (info.help or "").rstrip() + after
 
