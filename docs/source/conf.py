@@ -41,7 +41,7 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
-smartquotes = False  # the two hyphens of an option are two hyphens
+smartquotes_action = "D"  # dashes; a quotation mark is often one of Python here
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3

@@ -78,12 +78,17 @@ for name, found in (("all", scores), ("screened", screened)):
 
 figure, axes = plt.subplots(figsize=(7, 3.5))
 bins = np.geomspace(max(scores.ldr.min(), 1e-9), scores.ldr.max(), 60)
-axes.hist(scores.ldr, bins=bins, color="#B8C7D6", label="scored without the screen")
+axes.hist(scores.ldr, bins=bins, color="#B8C7D6", label="all samples")
 axes.hist(
-    screened.ldr[np.isfinite(screened.ldr)], bins=bins, color="#56B4E9", label="scored with it"
+    screened.ldr[np.isfinite(screened.ldr)],
+    bins=bins,
+    color="#56B4E9",
+    label="with an LDR from the screen",
 )
 axes.axvline(np.percentile(scores.ldr, 90), color="black", linestyle="--", label="percentile 90")
-axes.set(xscale="log", xlabel="LDR [nats]", ylabel="samples", title="What the screen leaves out")
+axes.set(
+    xscale="log", xlabel="LDR [nats]", ylabel="samples", title="What the screen keeps of a pool"
+)
 axes.legend()
 figure.tight_layout()
 

@@ -7,6 +7,7 @@ as Python has them, because Typer's own objects are no click commands that sphin
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -57,6 +58,14 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
         yield _term(name, annotation, info), (info.help or "").rstrip() + after
 
 
+def _paragraph(text: str) -> nodes.paragraph:
+    """The text, with options named in it as code: their two hyphens are no dash."""
+    paragraph = nodes.paragraph()
+    for i, part in enumerate(re.split(r"(--[a-z][a-z-]*)", text)):
+        paragraph += nodes.literal(text=part) if i % 2 else nodes.Text(part)
+    return paragraph
+
+
 class CommandOptions(SphinxDirective):
     """A section for each command: what it does, and a list of what it takes."""
 
@@ -70,12 +79,12 @@ class CommandOptions(SphinxDirective):
             section += nodes.title(text=f"vaal-ext {name}")
             self.state.document.note_explicit_target(section, section)
             for paragraph in (inspect.getdoc(function) or "").split("\n\n"):
-                section += nodes.paragraph(text=" ".join(paragraph.split()))
+                section += _paragraph(" ".join(paragraph.split()))
             listed = nodes.definition_list()
             for term, text in _parameters(function):
                 item = nodes.definition_list_item()
                 item += nodes.term("", "", nodes.literal(text=term))
-                item += nodes.definition("", nodes.paragraph(text=text))
+                item += nodes.definition("", _paragraph(text))
                 listed += item
             if len(listed):
                 section += listed
