@@ -32,7 +32,11 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_extensions"]
-suppress_warnings = ["config.cache"]  # the gallery's settings hold a function, which is not kept
+suppress_warnings = [
+    "config.cache",  # the gallery's settings hold a function, which is not kept
+    # Of the whole path: a clone may lie below a folder with a space in its name.
+    "sphinx_gallery.space_in_filename",
+]
 
 html_math_renderer = "mathml"
 html_theme = "furo"
