@@ -65,6 +65,26 @@ def test_an_audit_passes_too_many_misses_in_five_of_a_hundred_pools():
     assert 0 < passed < 37
 
 
+def test_where_what_is_scored_fails_others_are_scored_also_at_a_curvature_of_0():
+    # The first turn is 9,991 samples, and none of them has an LDR: 1,190 of the others rank above,
+    # All whose curvature is not 0 fail, more than the audit makes up for: fewer have an LDR after
+    # the first turn than rank above.
+    n = 100_000
+    curvature = np.zeros(n, dtype=np.float32)
+    curvature[:10_000] = np.linspace(2, 1, 10_000)
+    ldr = np.where(curvature > 0, np.nan, np.linspace(1, 2, n)).astype(np.float32)
+    screen = Screen(np.arange(n), seed=0, above=90.0, miss=0.01)
+    for what, turn in screen.turns():
+        if what == "ldr":
+            screen.ldr[turn] = ldr[turn]
+        else:
+            screen.curvature[turn] = curvature[turn]
+    assert screen.threshold is None or screen.threshold > 0
+    count = 90_000 - candidate_count(90.0, 90_000) + 1
+    known = screen.ldr[~np.isnan(screen.ldr)]
+    assert len(known) >= count
+
+
 @pytest.mark.parametrize(
     ("percentile", "order", "prior"),
     itertools.product(

@@ -131,11 +131,12 @@ class Screen:
             yield "ldr", turn
         if not self.reason and not self.scored[self._order].all():
             # Only samples of the audit that rank above can show that a candidate was left out.
-            ranked = self._audit[self.ldr[self._audit] >= self._threshold()]
+            threshold = self._threshold()
+            ranked = self._audit[self.ldr[self._audit] >= threshold]
             yield "curvature", ranked
             largest = self.curvature[self._order[~self.scored[self._order]]].max()
             if not (self.curvature[ranked] <= largest).any():
-                self.threshold = self._threshold()
+                self.threshold = threshold
                 return
             self.reason = "a random audit found some that rank above among those to be left out"
         rest = self._order[~self.scored[self._order]]
@@ -176,12 +177,15 @@ class Screen:
     def _to_follow(self, done: int) -> int:
         """How many of the samples from place `done` on would reach the threshold if each had the
         largest gain seen so far."""
+        threshold = self._threshold()
+        if np.isnan(threshold):  # fewer have an LDR than rank above: also a λ of 0 is needed
+            return len(self._order) - done
         ldr = self.ldr[self._order[:done]].astype(float)
         with np.errstate(divide="ignore"):
             gain = np.divide(ldr, self._falling[:done], out=np.zeros(done), where=ldr > 0).max()
         following = self._falling[done:]
         following = following[following > 0]
-        return int(np.count_nonzero(~(following * gain <= self._threshold())))
+        return int(np.count_nonzero(~(following * gain <= threshold)))
 
 
 def _shuffled(index: np.ndarray, seed: int) -> np.ndarray:
