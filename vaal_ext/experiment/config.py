@@ -12,6 +12,7 @@ from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.network.device import device_named
+from vaal_ext.perturbation.search import USUAL_STEPS
 from vaal_ext.pool.fingerprint import differences
 from vaal_ext.pool.radius import lengths_for, radius_of_all
 from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy, parse_strategy
@@ -118,7 +119,7 @@ class RunConfig:
             if method != "finite-difference":
                 del table[search["xi"]]
             if method in (None, "direct"):
-                table[search["num_iters"]] = 0
+                table[search["num_iters"]] = USUAL_STEPS["direct"]
         given = {n: plain_number(v) for n, v in asdict(self).items() if v is not None}
         if query == "dfal":
             table["twins"] = True

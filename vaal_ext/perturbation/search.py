@@ -13,7 +13,7 @@ from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_divergence, require_int, require_positive
 from vaal_ext.perturbation.gradient import Pull
 
-__all__ = ["Find", "Perturbed", "SearchSettings", "Starts"]
+__all__ = ["USUAL_STEPS", "Find", "Perturbed", "SearchSettings", "Starts"]
 
 # The default number of steps of the search, by method.
 USUAL_STEPS = {"direct": 0, "finite-difference": 5, "fisher": 5}
