@@ -184,14 +184,14 @@ class LDRScorer:
         With `above` only the samples that rank above that percentile get an LDR, which is all that
         a query needs, and it is computed for few others. A clean forward gives, beside the summary
         of each posterior, the largest eigenvalue λ of diag(p) - ppᵀ, to which LDR is nearly
-        proportional while eps is small. Samples are scored in falling order of λ, in steps, until
-        the largest LDR/λ so far, times the λ of the next one, no longer reaches the threshold. An
-        audit, drawn at random from the whole pool, is scored in any case. It is so large that, were
-        more than `miss` of the candidates left out, it would hold one of them in 95 of 100 pools.
-        If it holds one, or if two thirds of the pool are scored before the threshold is reached,
-        all samples are scored, and a warning says so. A small pool, most of which would be scored
-        anyway, is scored whole at once, and so is one from a DataLoader whose sampler leaves
-        samples out.
+        proportional while eps is small. An audit, drawn at random from the whole pool, is scored
+        first. The others are scored in falling order of λ, in steps, until the largest LDR/λ so
+        far, times the λ of the next one, no longer reaches the threshold, and no candidate of the
+        audit has a λ as small as what is left. The audit is so large that, were more than `miss` of
+        the candidates left out, it would hold one of them in 95 of 100 pools. Where it tells that
+        too many others would have to be scored, or where two thirds of them are, all samples are
+        scored, and a warning says so. A small pool, most of which would be scored anyway, is scored
+        whole at once, and so is one from a DataLoader whose sampler leaves samples out.
 
         With `above` the pool is read once, and a second time where it is scored, and takes memory
         for 80 bytes a sample instead of 64. Only the clean forward of scored samples outside the
@@ -376,13 +376,13 @@ def deepfool_scores(
         backend=backend,
         look=look,
     )
-    scores, _, unreached, _ = _scored(run, pool, sample_index, progress)
-    if unreached:
+    part = _scored(run, pool, sample_index, progress)
+    if part.failed:
         warn_caller(
-            f"DeepFool reached no other class from {unreached} of {scores.num_samples} samples in "
-            f"{max_iter} iterations: their norm is inf"
+            f"DeepFool reached no other class from {part.failed} of {part.scores.num_samples} "
+            f"samples in {max_iter} iterations: their norm is inf"
         )
-    return scores
+    return part.scores
 
 
 def _scored(run: PoolRun, pool: Any, sample_index: Any, progress: bool) -> Part:

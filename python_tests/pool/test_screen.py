@@ -46,6 +46,20 @@ def test_the_audit_is_the_smallest_that_the_hypergeometric_distribution_allows(l
     assert audit_size(left, missed) == smallest
 
 
+DIRECT = SearchSettings(eps=1.0)
+
+
+def answer(screen, ldr, curvature):
+    """Does all that the screen asks for, and tells how often each sample was asked for what."""
+    asked = {"ldr": np.zeros(len(ldr), int), "curvature": np.zeros(len(ldr), int)}
+    for what, turn in screen.turns():
+        asked[what][turn] += 1
+        screen.curvature[turn] = curvature[turn]
+        if what == "ldr":
+            screen.ldr[turn] = ldr[turn]
+    return asked
+
+
 def test_an_audit_passes_too_many_misses_in_five_of_a_hundred_pools():
     # 16 candidates are hidden where 15 may be missed: the screen may not see it with probability
     # 5 % at most, in each of 400 pools independently. 37 or more of 400 have one of 2e-4.
@@ -54,12 +68,8 @@ def test_an_audit_passes_too_many_misses_in_five_of_a_hundred_pools():
     ldr = curvature.astype(np.float32)
     ldr[-16:] = 1.0
     for seed in range(400):
-        screen = Screen(np.arange(n), seed=seed, above=90.0, miss=0.05)
-        for what, turn in screen.turns():
-            if what == "ldr":
-                screen.ldr[turn] = ldr[turn]
-            else:
-                screen.curvature[turn] = curvature[turn]
+        screen = Screen(np.arange(n), seed=seed, above=90.0, miss=0.05, settings=DIRECT)
+        answer(screen, ldr, curvature)
         passed += screen.threshold is not None
         assert screen.scored.all() == (screen.threshold is None)
     assert 0 < passed < 37
@@ -73,12 +83,8 @@ def test_where_what_is_scored_fails_others_are_scored_also_at_a_curvature_of_0()
     curvature = np.zeros(n, dtype=np.float32)
     curvature[:10_000] = np.linspace(2, 1, 10_000)
     ldr = np.where(curvature > 0, np.nan, np.linspace(1, 2, n)).astype(np.float32)
-    screen = Screen(np.arange(n), seed=0, above=90.0, miss=0.01)
-    for what, turn in screen.turns():
-        if what == "ldr":
-            screen.ldr[turn] = ldr[turn]
-        else:
-            screen.curvature[turn] = curvature[turn]
+    screen = Screen(np.arange(n), seed=0, above=90.0, miss=0.01, settings=DIRECT)
+    answer(screen, ldr, curvature)
     assert screen.threshold is None or screen.threshold > 0
     count = 90_000 - candidate_count(90.0, 90_000) + 1
     known = screen.ldr[~np.isnan(screen.ldr)]
@@ -87,8 +93,10 @@ def test_where_what_is_scored_fails_others_are_scored_also_at_a_curvature_of_0()
 
 @pytest.mark.parametrize(
     ("percentile", "order", "prior"),
-    itertools.product(
-        [90.0, 95.0], ["ascending", "descending", "random"], ["uniform", "predicted", None]
+    list(
+        itertools.product(
+            [90.0, 95.0], ["ascending", "descending", "random"], ["uniform", "predicted", None]
+        )
     ),
 )
 def test_the_query_is_that_of_full_scoring(full, screened, percentile, order, prior):
@@ -199,16 +207,14 @@ def test_what_a_sampler_leaves_out_is_not_there():
 
 
 @pytest.mark.parametrize(
-    ("pool", "found"),
-    [
-        (deceiving(), "a random audit found"),
-        (samples(torch.linspace(0.1, 0.2, 6000).double(), telling()[:, 2]), "two thirds"),
-    ],
+    "pool", [deceiving(), samples(torch.linspace(0.1, 0.2, 6000).double(), telling()[:, 2])]
 )
-def test_where_the_curvature_does_not_tell_all_are_scored_and_it_is_said(pool, found):
-    with pytest.warns(RuntimeWarning, match=f"eps=0.1 .*{found}"):
-        scores = scores_of(pool, 90.0)
-    assert_same(scores, scores_of(pool))
+def test_where_the_curvature_does_not_tell_all_are_scored_and_it_is_said(pool):
+    network, whole = Network(), Network()
+    with pytest.warns(RuntimeWarning, match=r"eps=0.1 \(in a random audit \d+ % had to be scored"):
+        scores = scores_of(pool, 90.0, network=network)
+    assert_same(scores, scores_of(pool, network=whole))
+    assert network.samples == whole.samples
 
 
 def test_a_small_pool_is_scored_at_once():
@@ -223,11 +229,64 @@ def test_a_small_pool_is_scored_at_once():
 
 def test_what_pays():
     # 10,000 samples: an audit of 2,384, one pass of the others, and of these 15 % at three passes.
-    direct = SearchSettings(eps=1.0)
-    assert screen_pays(10_000, 90.0, 0.01, direct)
-    assert screen_pays(2_000, 90.0, 0.01, direct)
-    assert not screen_pays(10_000, 40.0, 0.01, direct)
-    assert not screen_pays(500, 90.0, 0.01, direct)
+    assert screen_pays(10_000, 90.0, 0.01, DIRECT)
+    assert screen_pays(2_000, 90.0, 0.01, DIRECT)
+    assert not screen_pays(10_000, 40.0, 0.01, DIRECT)
+    assert not screen_pays(500, 90.0, 0.01, DIRECT)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_screen_that_the_audit_advises_against_costs_one_ldr_a_sample(spread, seed):
+    # ln(gain) is normal with that deviation, ln(λ) with 2: the wider, the less λ tells.
+    rng, n = np.random.default_rng(seed), 2000
+    curvature = np.exp(rng.normal(0, 2, n)).astype(np.float32)
+    ldr = (curvature * np.exp(rng.normal(0, spread, n))).astype(np.float32)
+    screen = Screen(np.arange(n), seed=seed, above=90.0, miss=0.01, settings=DIRECT)
+    asked = answer(screen, ldr, curvature)
+    assert asked["ldr"].max() == 1
+    if "in a random audit" in screen.reason:
+        assert spread > 0.3
+        np.testing.assert_array_equal(asked["ldr"], 1)
+        assert not asked["curvature"].any()
+    else:
+        assert spread < 2.0
+        assert np.count_nonzero(ldr >= screen.threshold) <= 202  # of 200 candidates 2 may be missed
+        assert (3 * asked["ldr"] + asked["curvature"]).sum() < 3 * n
+
+
+@pytest.mark.parametrize(
+    ("gain", "at", "audited"),
+    [
+        # The audit has a candidate of its own at 40 % of the falling order; without it the turns
+        # would end before.
+        (300.0, 0.4, True),
+        # A gain that the audit has not seen, among the first that are scored, lets all others
+        # reach the threshold.
+        (1e9, 0.01, False),
+    ],
+)
+def test_the_turns_go_on_as_far_as_what_was_scored_demands(gain, at, audited):
+    n, settings = 10_000, {"seed": 3, "above": 90.0, "miss": 0.01, "settings": DIRECT}
+    curvature = np.geomspace(1, 1e-6, n).astype(np.float32)
+    _, audit = next(Screen(np.arange(n), **settings).turns())
+    others = np.setdiff1d(np.arange(n), audit)
+    some = audit if audited else others
+    odd = some[np.argmin(abs(some - at * n))]
+    ldr = curvature.copy()
+    ldr[odd] *= gain
+    assert ldr[odd] > np.sort(ldr)[-1000]
+    screen = Screen(np.arange(n), **settings)
+    asked = answer(screen, ldr, curvature)
+    assert asked["ldr"].max() == 1
+    assert asked["curvature"].sum() == len(others)
+    if audited:
+        assert screen.threshold == np.sort(ldr)[-1000]
+        np.testing.assert_array_equal(screen.scored[others], others < odd)
+    else:
+        assert "two thirds of the others" in screen.reason
+        assert screen.threshold is None
+        assert screen.scored.all()
 
 
 def test_a_file_keeps_what_was_left_out(screened, tmp_path):
@@ -251,7 +310,7 @@ def test_what_has_no_score_is_told_from_what_was_left_out():
     np.testing.assert_array_equal(np.isnan(scores.ldr), none)
     np.testing.assert_array_equal(scores.left_out, ~none & ~(percentile_rank(expected.ldr) > 90.0))
     assert_same(replace(scores, ldr=expected.ldr), expected)
-    with pytest.raises(ValueError, match="sample 0: the model's logits are not finite"):
+    with pytest.raises(ValueError, match=r"sample (7|\d*[05]0): the model's logits are not finite"):
         scores_of(x, 90.0)
 
 

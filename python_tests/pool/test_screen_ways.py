@@ -163,7 +163,7 @@ def test_samples_whose_logits_are_not_finite(amp):
     none = np.isnan(full.ldr)
     assert none.sum() == 121
     np.testing.assert_array_equal(np.isnan(screened.ldr), none)
-    with pytest.raises(ValueError, match="sample 0: the model's logits are not finite"):
+    with pytest.raises(ValueError, match=r"sample (7|\d*[05]0): the model's logits are not finite"):
         LDRScorer(Through(), eps=EPS, amp=amp).score(x, above=90.0, progress=False)
 
 

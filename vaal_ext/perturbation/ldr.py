@@ -217,6 +217,6 @@ def ldr_scores(
     if len(x) == 0:
         return x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
     with borrowed(model, x.device):
-        logits, ldr, _ = measure.run(forward, x.detach(), index.to(x.device))
-    warn_of_probabilities(model, logits)
-    return cast(Tensor, ldr)
+        measured = measure.run(forward, x.detach(), index.to(x.device))
+    warn_of_probabilities(model, measured.logits)
+    return cast(Tensor, measured.value)

@@ -19,8 +19,9 @@ __all__ = ["AMP", "COLUMNS", "BatchRun", "BatchScores", "Mode"]
 
 AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# The clean posterior's summary, the measure and where it failed, and whether all of it was finite.
-COLUMNS = ("pseudo_label", "entropy", "margin", "value", "failed", "finite")
+# The clean posterior's summary, the measure and where it failed, the clean posterior's curvature,
+# and whether all of it was finite.
+COLUMNS = ("pseudo_label", "entropy", "margin", "value", "failed", "curvature", "finite")
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class BatchScores(NamedTuple):
     """The results of a batch, on the device.
 
     Attributes:
-        table: float64 [B, 6], the columns `COLUMNS`. In one table they take one copy to the host,
-            and float64 holds every label exactly. The value is NaN where nothing but the posterior
-            was asked for.
+        table: float64 [B, 7], the columns `COLUMNS`. In one table they take one copy to the host,
+            and float64 holds every label exactly. The value and the curvature are NaN where they
+            were not asked for.
         logits: [B, C], the clean ones.
     """
 
@@ -96,7 +97,8 @@ class BatchRun:
             inner = InnerPoint.of(self.encode, x)
             model, x, mask = inner.model_from(model), inner.point, inner.mask
         forward = forward_of(model, self.logits_fn, AMP[self.mode.amp])
-        logits, value, failed = self.measure.run(forward, x, index.to(self.device), mask)
+        measured = self.measure.run(forward, x, index.to(self.device), mask)
+        logits, value, failed, curvature = measured
         with torch.no_grad():
             summary = load_backend(self.backend).posterior_summary(logits)
             finite = finite_rows(logits)
@@ -105,5 +107,7 @@ class BatchRun:
                 failed = torch.zeros_like(finite)
             else:
                 finite = finite & ~torch.isnan(value)
-            columns = (*summary, value, failed, finite)
+            if curvature is None:
+                curvature = torch.full_like(summary[1], torch.nan)
+            columns = (*summary, value, failed, curvature, finite)
             return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)

@@ -60,6 +60,7 @@ class Part(NamedTuple):
     Attributes:
         scores: of N samples.
         values: float32 [N], of the measure; NaN where there is none.
+        curvature: float32 [N], of the clean posterior; NaN where the measure does not give it.
         failed: how many of the samples the measure failed on, see
             :class:`vaal_ext.perturbation.measure.Measured`.
         position: int64 [N], their places in the piece: all, unless a loader's sampler leaves some
@@ -68,6 +69,7 @@ class Part(NamedTuple):
 
     scores: PoolScores
     values: np.ndarray
+    curvature: np.ndarray
     failed: int
     position: np.ndarray
 
@@ -203,7 +205,8 @@ class PoolRun:
                     bar.update(len(position))
                 table.leave_out(missing)
                 bar.update(len(missing))
-                yield Part(table.scores(), table.values, table.failed, table.position)
+                scores = table.scores()  # first: it shortens the columns to what has come in
+                yield Part(scores, table.values, table.curvature, table.failed, table.position)
 
     def _batch_run(self, device: torch.device) -> BatchRun:
         load_backend(self.backend)

@@ -231,7 +231,7 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
 
 
 class ScoreTable:
-    """The scores of a pool while they come in, whatever their order: 29 bytes a sample.
+    """The scores of a pool while they come in, whatever their order: 33 bytes a sample.
 
     Names besides take 4 bytes a letter of the longest name, as NumPy has texts.
 
@@ -243,6 +243,7 @@ class ScoreTable:
 
     Attributes:
         values: float32 [N], of the measure; NaN where there is none.
+        curvature: float32 [N], of the clean posterior, likewise.
         failed: how many of the samples so far the measure failed on, see `enter`.
     """
 
@@ -250,7 +251,9 @@ class ScoreTable:
         self, index: np.ndarray, column: str | None = "ldr", name: np.ndarray | None = None
     ) -> None:
         size = len(index)
+        # Two arrays, not two rows of one: the values outlive the table.
         self.values = np.full(size, np.nan, dtype=np.float32)
+        self.curvature = np.full(size, np.nan, dtype=np.float32)
         self.failed = 0
         self._column = column
         self._given = {"index": index} | ({} if name is None else {"name": name})
@@ -285,6 +288,7 @@ class ScoreTable:
         for name, column in self._clean.items():
             column[position] = columns[name]
         self.values[position] = columns["value"]
+        self.curvature[position] = columns["curvature"]
         self._scored[position] = True
         self._finite += int((columns["pseudo_label"] >= 0).sum())
         self.failed += int(columns["failed"].sum())
@@ -313,6 +317,7 @@ class ScoreTable:
             for name in columns:  # one after the other: the memory of one column at a time
                 columns[name] = columns[name][self._scored]
             self.values = self.values[self._scored]
+            self.curvature = self.curvature[self._scored]
         mean = np.zeros(0)
         if self._posterior is not None:
             mean = self._posterior.cpu().numpy()

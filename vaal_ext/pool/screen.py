@@ -6,7 +6,9 @@ the gain what the network's gradient makes of it, by and large a squared gradien
 many orders of magnitude over a pool and the gain one or two, so LDR is large where λ is. The screen
 takes the samples in falling order of λ until even the largest gain so far would not lift the next
 one to the threshold. An audit sees to it that nothing is missed: samples drawn at random from the
-whole pool, before anything is known, are scored in any case.
+whole pool are scored in any case, and the turns go on as long as one of those that rank above has
+no larger λ than what is left. It is scored first, because it also tells whether the falling order
+is worth its forward pass over the others.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _CONFIDENCE = 0.95
 # pools are read in few pieces, and few samples are scored in vain.
 _STEP = 1 / 8
 
-# Once this share of the pool is scored, all of it is: leaving out the rest would save little.
+# Once this share of the falling order is scored, all of it is: leaving out the rest would save
+# little.
 _TOO_MUCH = 2 / 3
 
 # Samples that are likely to be scored, as a multiple of the K above the percentile. Measured on
@@ -49,8 +52,10 @@ def audit_size(size: int, missed: int) -> int:
     """How many of `size` samples must be drawn at random to hold, with a probability of 95 %, at
     least one of some missed + 1 that are fixed beforehand.
 
-    These are the missed + 1 candidates with the smallest λ. If the screen leaves out more than
-    `missed` candidates, all of these are among them, so the audit finds one in 95 of 100 pools.
+    These are the missed + 1 candidates with the smallest λ. If the screen left out more than
+    `missed` candidates, all of these would be among them, and in 95 of 100 pools the audit would
+    hold one; but the screen leaves out nothing whose λ is as large as that of a candidate that the
+    audit holds.
     """
     if size <= missed:
         return 0
@@ -73,12 +78,15 @@ def screen_pays(size: int, above: float, miss: float, settings: SearchSettings) 
     """Whether a screened run of a pool of `size` samples is likely to cost less than a full one."""
     if size == 0:
         return False
-    # Passes through the network for one LDR; a gradient by the input counts as a forward.
-    passes = 2 * cast(int, settings.num_iters) + 3 + (settings.sign != "paper")
     candidates = _candidates(above, size)
     audit = audit_size(size, int(miss * candidates))
-    first = min(1.0, _LIKELY * candidates / size)
-    return audit * passes + (size - audit) * (1 + first * passes) < _WORTH * passes * size
+    passes, likely = _passes(settings), min(1.0, _LIKELY * candidates / size)
+    return audit * passes + (size - audit) * (1 + likely * passes) < _WORTH * passes * size
+
+
+def _passes(settings: SearchSettings) -> int:
+    """Passes through the network for one LDR; a gradient by the input counts as a forward."""
+    return 2 * cast(int, settings.num_iters) + 3 + (settings.sign != "paper")
 
 
 class Screen:
@@ -89,10 +97,11 @@ class Screen:
         seed: which fix between them what the audit draws.
         above: the percentile, and
         miss: the share of the samples above it that may be missed.
+        settings: of the search, which say what an LDR costs.
 
     Attributes:
         ldr: float32 [N]; the caller fills it in after every turn of that name. NaN elsewhere.
-        curvature: λ, float32 [N], filled in likewise; NaN also where a sample has no logits.
+        curvature: λ, float32 [N], filled in after every turn; NaN where a sample has no logits.
         scored: bool [N], True where LDR has been asked for.
         threshold: once the turns are over, the LDR from which on a sample ranks above the
             percentile; None where all samples have been scored.
@@ -100,13 +109,17 @@ class Screen:
             tell where LDR is large; "" where it does.
     """
 
-    def __init__(self, index: np.ndarray, *, seed: int, above: float, miss: float) -> None:
+    def __init__(
+        self, index: np.ndarray, *, seed: int, above: float, miss: float, settings: SearchSettings
+    ) -> None:
         size = len(index)
-        self.ldr, self.curvature = np.full((2, size), np.nan, dtype=np.float32)
+        self.ldr = np.full(size, np.nan, dtype=np.float32)
+        self.curvature = np.full(size, np.nan, dtype=np.float32)
         self.scored = np.zeros(size, dtype=bool)
         self.threshold: float | None = None
         self.reason = ""
         self._above = above
+        self._passes = _passes(settings)
         by_chance = np.argsort(_shuffled(index, seed), kind="stable")
         self._audit = by_chance[: audit_size(size, int(miss * _candidates(above, size)))]
         # The samples of the audit are no part of the falling order of λ, which they do not need.
@@ -116,38 +129,56 @@ class Screen:
     def turns(self) -> Iterator[tuple[Literal["curvature", "ldr"], np.ndarray]]:
         """Yields what is to be measured next, and the positions of the samples, int64 [M].
 
-        The first turn asks for the curvature of all that are not in the audit, the second for the
-        audit's LDR.
+        The first turn asks for the audit's LDR. The second asks for all others: for their
+        curvature, or, where the audit says that too many of them would follow, for their LDR.
         """
-        others = np.ones(len(self.scored), dtype=bool)
-        others[self._audit] = False
-        yield "curvature", np.flatnonzero(others)
-        there = np.flatnonzero(~np.isnan(self.curvature))
-        self._order = there[np.argsort(-self.curvature[there], kind="stable")]
-        # In float64: λ may be so small that a quotient by it is beyond float32.
-        self._falling = self.curvature[self._order].astype(float)
-        for turn in self._falling_turns():
-            self.scored[turn] = True
-            yield "ldr", turn
-        if not self.reason and not self.scored[self._order].all():
-            # Only samples of the audit that rank above can show that a candidate was left out.
-            threshold = self._threshold()
-            ranked = self._audit[self.ldr[self._audit] >= threshold]
-            yield "curvature", ranked
-            largest = self.curvature[self._order[~self.scored[self._order]]].max()
-            if not (self.curvature[ranked] <= largest).any():
-                self.threshold = threshold
+        self.scored[self._audit] = True
+        yield "ldr", self._audit
+        others = np.flatnonzero(~self.scored)
+        share = self._share_to_score()
+        if 1 + share * self._passes < _WORTH * self._passes:
+            yield "curvature", others
+            there = others[~np.isnan(self.curvature[others])]
+            self._order = there[np.argsort(-self.curvature[there], kind="stable")]
+            # In float64: λ may be so small that a quotient by it is beyond float32.
+            self._falling = self.curvature[self._order].astype(float)
+            for turn in self._falling_turns():
+                self.scored[turn] = True
+                yield "ldr", turn
+            if not self.reason and not self.scored[self._order].all():
+                self.threshold = self._threshold()
                 return
-            self.reason = "a random audit found some that rank above among those to be left out"
-        rest = self._order[~self.scored[self._order]]
-        self.scored[rest] = True
-        if len(rest):
-            yield "ldr", rest
+            others = self._order[~self.scored[self._order]]
+        else:
+            self.reason = (
+                f"in a random audit {100 * share:.0f} % had to be scored to find all that rank "
+                "above"
+            )
+        self.scored[others] = True
+        if len(others):
+            yield "ldr", others
+
+    def _share_to_score(self) -> float:
+        """Which share of the audit's own falling order holds all of the audit that rank above, and
+        is scored by the rule of the turns."""
+        audit = self._audit[~np.isnan(self.ldr[self._audit])]
+        size = len(audit)
+        if size == 0:
+            return 0.0
+        audit = audit[np.argsort(-self.curvature[audit], kind="stable")]
+        ldr, falling = self.ldr[audit].astype(float), self.curvature[audit].astype(float)
+        count = _candidates(self._above, size)
+        threshold = np.partition(ldr, -count)[-count]
+        last = int(np.flatnonzero(ldr >= threshold)[-1])
+        # After place i the turns are over if the next one would not reach the threshold.
+        largest = np.maximum.accumulate(_gain(ldr, falling))
+        with np.errstate(invalid="ignore"):  # 0 times inf, where a λ of 0 has an LDR: not a reach
+            over = np.append(~(falling[1:] * largest[:-1] > threshold), True)
+        over[:last] = False
+        return float(np.argmax(over) + 1) / size
 
     def _falling_turns(self) -> Iterator[np.ndarray]:
-        """The audit; then the samples in falling order of λ, as far as they can reach the
-        threshold."""
-        yield self._audit
+        """The samples in falling order of λ, as far as they can reach the threshold."""
         order = self._order
         if len(order) == 0:
             return
@@ -156,7 +187,7 @@ class Screen:
             yield order[done : done + step]
             done = min(done + step, len(order))
             if done >= _TOO_MUCH * len(order):
-                self.reason = "two thirds of the pool did not hold all that ranks above"
+                self.reason = "two thirds of the others did not hold all that ranks above"
                 return
             follow = self._to_follow(done)
             if follow == 0:
@@ -175,17 +206,27 @@ class Screen:
         return float(np.partition(known, -count)[-count]) if len(known) >= count else np.nan
 
     def _to_follow(self, done: int) -> int:
-        """How many of the samples from place `done` on would reach the threshold if each had the
-        largest gain seen so far."""
+        """How many of the samples from place `done` on are to be scored: those that would reach the
+        threshold if each had the largest gain seen so far, and those whose λ is no smaller than
+        that of some sample of the audit that ranks above."""
         threshold = self._threshold()
         if np.isnan(threshold):  # fewer have an LDR than rank above: also a λ of 0 is needed
             return len(self._order) - done
-        ldr = self.ldr[self._order[:done]].astype(float)
-        with np.errstate(divide="ignore"):
-            gain = np.divide(ldr, self._falling[:done], out=np.zeros(done), where=ldr > 0).max()
         following = self._falling[done:]
-        following = following[following > 0]
-        return int(np.count_nonzero(~(following * gain <= threshold)))
+        seen = self.scored & (self.curvature >= self._falling[done - 1])
+        gains = _gain(self.ldr[seen].astype(float), self.curvature[seen].astype(float))
+        gain = gains.max(initial=0.0)  # none, where all of these failed
+        ranked = self._audit[self.ldr[self._audit] >= threshold]
+        least = self.curvature[ranked].min(initial=np.inf)
+        with np.errstate(invalid="ignore"):  # 0 times inf, where a λ of 0 has an LDR: not a reach
+            return int(np.count_nonzero((following * gain > threshold) | (following >= least)))
+
+
+def _gain(ldr: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """ldr/λ, float64 [M]; 0 where LDR is 0 or NaN."""
+    with np.errstate(divide="ignore"):
+        gain = np.divide(ldr, curvature, out=np.zeros(len(ldr)), where=ldr > 0)
+    return cast(np.ndarray, gain)
 
 
 def _shuffled(index: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, warn_caller
 from vaal_ext.perturbation.ldr import LDR
-from vaal_ext.perturbation.measure import Measured
+from vaal_ext.perturbation.measure import Measured, Posterior
 from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.plan import Plan
@@ -60,11 +60,7 @@ class Curvature:
 
     column: ClassVar[str | None] = None
     label: ClassVar[str] = "posterior"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """None: λ depends on the posterior alone."""
-        return {}
+    settings: ClassVar[dict[str, Any]] = {}
 
     def run(
         self,
@@ -73,11 +69,28 @@ class Curvature:
         index: Tensor,
         mask: Tensor | None = None,
     ) -> Measured:
-        """See :class:`vaal_ext.perturbation.measure.Measure`; `index` and `mask` are not used."""
-        with torch.no_grad():
-            logits = forward(x.clone())  # a model may begin with an in-place layer
-            _, curvature = load_backend(self.backend).fisher_direction(logits)
-        return Measured(logits, curvature, torch.zeros_like(curvature, dtype=torch.bool))
+        """See :class:`vaal_ext.perturbation.measure.Measure`."""
+        return _with_curvature(Posterior().run(forward, x, index, mask), self.backend)
+
+
+class LDRAndCurvature(LDR):
+    """LDR, and λ of the same clean logits."""
+
+    def run(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        x: Tensor,
+        index: Tensor,
+        mask: Tensor | None = None,
+    ) -> Measured:
+        """See :class:`vaal_ext.perturbation.measure.Measure`."""
+        return _with_curvature(super().run(forward, x, index, mask), self.search.backend)
+
+
+def _with_curvature(measured: Measured, backend: str) -> Measured:
+    with torch.no_grad():
+        _, curvature = load_backend(backend).fisher_direction(measured.logits)
+    return measured._replace(curvature=curvature)
 
 
 class Screened(NamedTuple):
@@ -123,7 +136,8 @@ def screened(
     """
     total, measure = len(index), cast(LDR, run.measure)
     progress = progress and team.rank == 0
-    screen = Screen(np.asarray(index), seed=int(measure.seed), above=above, miss=miss)
+    search, seed = measure.search, int(measure.seed)
+    screen = Screen(np.asarray(index), seed=seed, above=above, miss=miss, settings=search)
     first: list[tuple[np.ndarray, PoolScores]] = []
     flat = 0
     turn = np.zeros(0, dtype=np.int64)
@@ -134,20 +148,21 @@ def screened(
             look = False
 
     over_pool = partial(run.parts, plan, pool, index)
-    clean = over_pool(mine(team.rank == 0), None, progress, Curvature(run.backend))
-    searched = over_pool(mine(False), None, progress)
+    searched = over_pool(mine(team.rank == 0), None, progress, LDRAndCurvature(search, seed))
+    clean = over_pool(mine(False), None, progress, Curvature(run.backend))
     # Both borrow the network. The one that begins second is closed first, so that the first gives
     # it back as it came.
-    with closing(clean), closing(searched):
+    with closing(searched), closing(clean):
         for what, rows in screen.turns():
             turn = np.sort(rows)  # in the order in which they lie on a disk
             measured = clean if what == "curvature" else searched
             parts = team.gathered(lambda: next(measured))  # noqa: B023 (called in this turn)
-            column = screen.curvature if what == "curvature" else screen.ldr
             for rank, part in enumerate(parts):
                 here = turn[rank :: team.size]
-                column[here] = part.values
-                if len(first) < 2 * team.size:  # the clean turn, then the audit's
+                screen.curvature[here] = part.curvature
+                if what == "ldr":
+                    screen.ldr[here] = part.values
+                if len(first) < 2 * team.size:  # the audit's turn, then that of all others
                     first.append((here, part.scores))
             if what == "ldr":
                 flat += sum(part.failed for part in parts)
@@ -155,9 +170,8 @@ def screened(
     scored = int(screen.scored.sum())
     if screen.reason and team.rank == 0:
         warn_caller(
-            "LDR was computed of all samples: the curvature of the clean posterior does not tell "
-            f"where it is large with eps={measure.search.eps:g} ({screen.reason}). With a smaller "
-            "eps a screen leaves samples out"
+            "LDR was computed of all samples: the curvature of the clean posterior tells too "
+            f"little about where it is large with eps={search.eps:g} ({screen.reason})"
         )
     told = ""
     if screen.threshold is not None:
