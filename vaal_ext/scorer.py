@@ -256,7 +256,8 @@ class LDRScorer:
                 found = screened(run, plan, pool, index, progress, *screen, Alone())
         told = "; ".join(filter(None, (plan.report, found.report)))
         self._plan = replace(plan, report=told)
-        _warn_of_flat(found.flat, found.scored)
+        zeros = int((found.scores.ldr == 0).sum())
+        _warn_of_zeros(zeros, found.flat, found.scored, search)
         return found.scores
 
     def score_shards(
@@ -293,7 +294,7 @@ class LDRScorer:
         count, flat, self._plan = score_shards(
             self._run, pool, sample_index, path, shard_size, progress
         )
-        _warn_of_flat(flat, count)
+        _warn_of_zeros(flat, flat, count, self._measure.search)
         return count
 
 
@@ -393,9 +394,16 @@ def _scored(run: PoolRun, pool: Any, sample_index: Any, progress: bool) -> Part:
     return part
 
 
-def _warn_of_flat(flat: int, count: int) -> None:
+def _warn_of_zeros(zeros: int, flat: int, count: int, search: SearchSettings) -> None:
+    """Warns of samples whose gradient was 0, and of a perturbation that is lost in rounding."""
     if flat:
+        lost = ", or the step xi was so small that x + xi*u rounds to x"
         warn_caller(
             f"LDR is 0 for {flat} of {count} samples because a gradient was exactly 0 there: the "
-            "network is flat around them, or a step xi was so small that x + xi*u rounds to x"
+            "network is flat around them" + (lost if search.method == "finite-difference" else "")
+        )
+    elif 0 < count == zeros:
+        warn_caller(
+            f"LDR is 0 for all {count} samples, although no gradient is: eps={search.eps:g} may be "
+            "so small that x + r rounds to x"
         )

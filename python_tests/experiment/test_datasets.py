@@ -120,7 +120,10 @@ def test_npz_bytes_are_pixels(tmp_path):
         ({"x": np.full((50, 3), "a")}, "x must be numbers"),
         ({"x": np.zeros((50, 0))}, "must not be empty"),
         ({"x": np.full((50, 3), np.nan)}, "x must be finite"),
-        ({"x": np.full((50, 3), 1e300)}, "x must be finite in float32"),
+        (
+            {"x": np.full((50, 3), 1e300)},
+            "x must be finite in float32, and sample 0 is not \\(50 such\\)",
+        ),
         ({"y": np.zeros(49, dtype=int)}, "got 50 and 49"),
         ({"y": np.zeros((50, 1), dtype=int)}, "y must be integers"),
         ({"y": np.zeros(50)}, "y must be integers"),

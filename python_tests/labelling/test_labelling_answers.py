@@ -166,7 +166,7 @@ def test_names_that_need_quoting(place):
         "number\timage\tlabel\n1\ta.jpg\tdark\n",
         "label,image\ndark,a.jpg\n\n,,\n",
         'image,label,note\n"a.jpg","dark","of two\nlines"\n',
-        "image,label\na.jpg,dark,more\n",
+        "image,label\na.jpg,dark,\n",
     ],
 )
 def test_tables_as_programs_save_them(text, tmp_path):
@@ -181,6 +181,8 @@ def test_tables_as_programs_save_them(text, tmp_path):
         (b"", "with the columns image and label"),
         (b"picture,label\na,b\n", "its first line is 'picture,label'"),
         (b"image,label\n\xe9.jpg,dark\n", "is not UTF-8 text"),
+        (b"image,label,label\na.jpg,dark,light\n", "has 2 columns 'label': leave one"),
+        (b"image,label\na.jpg,dark,light\n", "line 2: more cells than the 2 columns"),
         (b'{"a": 1}', "exports as JSON or JSON-MIN: it is no list of tasks"),
         (b'[{"picture": "a.jpg", "label": "dark"}]', "exports as JSON or JSON-MIN: no 'image'"),
         (b"[" * 100_000, "is not what Label Studio exports as JSON"),

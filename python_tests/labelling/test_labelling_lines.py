@@ -92,6 +92,21 @@ def next_line(command: str) -> str:
     return f"next: vaal-ext {command} --project project"
 
 
+def test_no_path_is_taken_for_an_option(place, capsys):
+    assert begin("-pets") == 0
+    *_, project, sheet = next_command(capsys.readouterr().out)
+    assert (project, sheet) == ("./-pets", "./-pets/query_1.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_no_answer_can_hold_is_refused_before_there_is_a_project(place, capsys):
+    image = next(path for path in Path("images").rglob("*") if path.is_file())
+    os.link(image, os.fsdecode(b"images/bad\xff" + image.suffix.encode()))
+    assert begin() == 2
+    assert r"the name 'bad\udcff.jpg' is not UTF-8" in capsys.readouterr().err
+    assert not Path("project").exists()
+
+
 @pytest.mark.parametrize("name", ["my pets", "it's; $HOME", '"quoted" & more', "été*"])
 def test_commands_are_quoted_for_a_shell(name, place, capsys):
     assert main(["query", "--project", name]) == 2

@@ -164,3 +164,14 @@ def test_pools_of_a_dataset_and_of_autos():
 def test_bad_encoders(encode, error, match):
     with pytest.raises(error, match=match):
         score(layers(7, 4), texts(), encode=encode)
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_an_encoder_that_works_in_place_changes_no_pool(look):
+    first, rest = nn.ReLU(inplace=True), layers(6, 12, 4)
+    pool = normal(70, 6)
+    before = pool.clone()
+    scores = score(rest, pool, encode=first, look=look)
+    assert torch.equal(pool, before)
+    expected = score(rest, pool, encode=nn.ReLU(), look=look)
+    np.testing.assert_array_equal(scores.ldr, expected.ldr)

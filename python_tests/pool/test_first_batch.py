@@ -218,6 +218,11 @@ def test_scores_and_random_states_are_what_they_are_without_looks():
     assert model.training
 
 
+def test_copies_of_one_sample_have_no_ranks_to_differ_in():
+    x = normal(1).expand(100, -1).clone()
+    assert not warned(lambda: LDRScorer(network(), eps=0.5).score(x, progress=False))
+
+
 def test_a_look_that_fails_stops_nothing():
     inner, x = network(), normal(200)
 

@@ -1,6 +1,7 @@
 """The pool read in batches, each sample with its position."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
@@ -19,6 +20,26 @@ class Together(Dataset):
 
     def __getitems__(self, positions):
         return [self.x[i] for i in positions]
+
+
+class TooFew(Together):
+    def __getitems__(self, positions):
+        return super().__getitems__(positions)[1:]
+
+
+class RunsDry(Dataset):
+    """Reads from a stream that ends before the pool does."""
+
+    def __init__(self, together):
+        self.stream = iter(X[:7])
+        if together:
+            self.__getitems__ = lambda positions: [next(self.stream) for _ in positions]
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return next(self.stream)
 
 
 def halves(items):
@@ -75,6 +96,15 @@ class Stream(IterableDataset):
         return iter(X)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_pool_does_not_end_with_a_stream_in_it(workers, together):
+    if workers and together:
+        pytest.skip("a lambda is not pickled")
+    with pytest.raises(RuntimeError, match="raised StopIteration for"):
+        list(pool_batches(RunsDry(together), 2, workers))
+
+
 @pytest.mark.parametrize(
     ("pool", "error", "message"),
     [
@@ -90,6 +120,10 @@ class Stream(IterableDataset):
         (DataLoader(TensorDataset(X), batch_size=None), ValueError, "batch_size=None"),
         (OwnWay(TensorDataset(X)), ValueError, "OwnWay iterates in its own way"),
         (DataLoader(X, batch_size=5, collate_fn=torch.cat), ValueError, "5 samples"),
+        (np.ma.masked_array(X.numpy(), mask=False), TypeError, "a masked array"),
+        ((X, Y), TypeError, "a tuple of 2: give its samples x alone"),
+        (pandas.DataFrame(X.numpy()), TypeError, r"a DataFrame: .* pool.to_numpy\('float32'\)"),
+        (TooFew(X), ValueError, "__getitems__ gave 3 samples for 4 positions"),
     ],
 )
 def test_other_pools_are_refused(pool, error, message):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from same_scores import assert_same
 from small_network import network, normal
 
 from vaal_ext import LDRScorer, ldr_scores
@@ -56,6 +57,7 @@ STEPS = {"method": "finite-difference", "xi": 0.5}
         ({"num_workers": -1}, ValueError, "num_workers must be at least 0"),
         ({"amp": "fp8"}, ValueError, "amp must be None, 'bf16', 'fp16' or 'auto', got 'fp8'"),
         ({"on_nonfinite": "ignore"}, ValueError, "on_nonfinite must be 'raise' or 'skip'"),
+        ({"look": "no"}, TypeError, "look must be True or False, got 'no'"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(change, error, message):
@@ -92,7 +94,7 @@ def test_wrong_inputs_are_refused_before_any_work(x, index, error, message):
     ("pool", "normalize", "error", "message"),
     [
         (torch.zeros(2, 3, dtype=torch.uint8), None, TypeError, "uint8: .*normalize="),
-        (torch.zeros(2, 3), (0, 1), TypeError, "normalize is for .* uint8 .* torch.float32"),
+        (torch.zeros(2, 3), (0, 1), TypeError, "normalize .* is for .* uint8 .* torch.float32"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ([0] * 4, 1), ValueError, r"\[2, 3, 4, 4\]"),
         (torch.zeros(2, dtype=torch.uint8), (0, 1), ValueError, "dimension 1 of the samples"),
     ],
@@ -162,3 +164,35 @@ def test_a_scorer_shows_its_settings_in_a_line():
     assert "0x" not in shown
     exact = repr(LDRScorer(torch.sin, eps=1.0, method="fisher"))
     assert exact.startswith("LDRScorer(sin, eps=1.0, method='fisher', num_iters=5, ")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_a_pool_of_another_dtype_is_told_with_the_way(kind):
+    with pytest.raises(
+        TypeError, match=f"are float32 and the pool's samples {kind}".split("torch.")[0]
+    ):
+        LDRScorer(network(dtype=torch.float32), eps=1.0).score(normal(9).to(kind), progress=False)
+
+
+@pytest.mark.parametrize("method", ["direct", "finite-difference"])
+def test_an_autocast_region_of_the_caller_has_no_say(method):
+    model, x = network(dtype=torch.float32), normal(40).float()
+    scorer = LDRScorer(model, eps=0.5, method=method, xi=None if method == "direct" else 0.1)
+    plain = scorer.score(x, progress=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(scorer.score(x, progress=False), plain)
+
+
+def test_what_a_0_may_mean_is_said():
+    model, x = network(dtype=torch.float32), normal(40).float()
+    with pytest.warns(RuntimeWarning, match="all 40 samples, although no gradient is: eps=1e-25"):
+        LDRScorer(model, eps=1e-25, look=False).score(x, progress=False)
+    with pytest.warns(RuntimeWarning, match="network is flat around them$"):
+        LDRScorer(Flat(), eps=1.0, look=False).score(x, progress=False)
+    with pytest.warns(RuntimeWarning, match="or the step xi was so small"):
+        LDRScorer(Flat(), eps=1.0, look=False, **STEPS).score(x, progress=False)
+
+
+class Flat(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.one_hot(x[:, 0].long() % 3, 3) + 0 * x[:, :3]

@@ -140,10 +140,15 @@ def _from_csv(text: str, path: Path) -> list[Answer]:
             f"{path} must be a CSV with the columns image and label, or Label Studio's export "
             f"as JSON, JSON-MIN or CSV; its first line is {header.strip()[:80]!r}"
         )
+    for name in ("label", "image", TASK_KEY):
+        if columns.count(name) > 1:
+            raise ValueError(f"{path} has {columns.count(name)} columns {name!r}: leave one")
     reader.fieldnames = columns
     answers: list[Answer] = []
     try:
         for row in reader:
+            if any(row.pop(None, ())):
+                raise csv.Error(f"more cells than the {len(columns)} columns of the first line")
             image = row.get(TASK_KEY) or row.get("image", "")
             label = row["label"].strip()
             if not image.strip() and not label:

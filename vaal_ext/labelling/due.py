@@ -59,8 +59,15 @@ def due(project: Project, images: ImageFiles) -> tuple[str | Path, ...]:
 
 def next_step(project: Project, images: ImageFiles) -> str:
     """A line with that command as a shell takes it, whatever characters the paths have."""
-    name, *arguments = map(str, due(project, images))
-    return f"next: {shlex.join(['vaal-ext', name, '--project', str(project.path), *arguments])}"
+    name, *arguments = due(project, images)
+    words = ["vaal-ext", str(name), "--project", project.path, *arguments]
+    return f"next: {shlex.join(map(_word, words))}"
+
+
+def _word(argument: str | Path) -> str:
+    """An argument that no command takes for an option: a path may begin with a dash."""
+    text = str(argument)
+    return f"./{text}" if isinstance(argument, Path) and text.startswith("-") else text
 
 
 def lacking(labels: Mapping[str, str]) -> str:

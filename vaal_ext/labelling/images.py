@@ -19,7 +19,8 @@ class ImageFiles(ImageFolderPool):
     """All images below a folder, as float32 [3, H, W] in [0, 1]; ``names`` are sorted as text.
 
     Args:
-        root, on_unreadable: see :class:`.datasets.folder.ImageFolderPool`; errors too.
+        root, on_unreadable: see :class:`.datasets.folder.ImageFolderPool`; errors too, and a
+            ValueError for a name that is not UTF-8.
         size: scale every image so that its shorter side has this many pixels, and cut a square of
             size x size from its middle; None takes images as they are, all of one size.
     """
@@ -38,6 +39,14 @@ class ImageFiles(ImageFolderPool):
         return cls(root, config.image_size, on_unreadable=config.run.on_unreadable)
 
     def _in_order(self, found: FoundImages) -> list[str]:
+        for name in found.names:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"{self.root}: the name {name!r} is not UTF-8, so no file of answers can hold "
+                    "it: rename the image"
+                ) from None
         return found.names
 
     def _read(self, path: Path) -> Tensor:

@@ -40,7 +40,7 @@ class InnerPoint:
                 no tensor. ValueError: shapes that do not fit.
         """
         with torch.no_grad():
-            encoded = encode(x)
+            encoded = encode(x.clone())  # it may begin with an in-place layer
         point, *arguments = encoded if isinstance(encoded, tuple) and encoded else (encoded,)
         if not isinstance(point, Tensor) or not point.is_floating_point():
             came = getattr(point, "dtype", type(point).__name__)

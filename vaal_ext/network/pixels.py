@@ -41,7 +41,10 @@ class PixelScale:
     def check(self, x: Tensor) -> None:
         """TypeError unless x is uint8; ValueError unless it is [B, Ch, ...] with these channels."""
         if x.dtype != torch.uint8:
-            raise TypeError(f"normalize is for pools of uint8 images, this one is {x.dtype}")
+            raise TypeError(
+                "normalize (on the command line --mean and --std) is for pools of uint8 images, "
+                f"this one is {x.dtype}"
+            )
         known = max(len(self._mean), len(self._std))
         if x.ndim < 2 or known not in (1, x.shape[1]):
             raise ValueError(

@@ -84,7 +84,14 @@ class BatchRun:
             check_input(x)
 
     def __call__(self, x: Tensor, index: Tensor) -> BatchScores:
-        """x [B, ...] on any device, B >= 1; index int64 [B] likewise: it keys their starts."""
+        """x [B, ...] on any device, B >= 1; index int64 [B] likewise: it keys their starts.
+
+        An autocast region around the call has no say: `mode` is the number format.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return self._scores(x, index)
+
+    def _scores(self, x: Tensor, index: Tensor) -> BatchScores:
         x = x.detach().to(self.device)  # bytes as bytes
         if self.pixels is not None:
             x = self.pixels.input(x)

@@ -34,14 +34,28 @@ def pool_size(pool: Any) -> int:
     """The number of samples of a tensor, an array, a map-style Dataset or a DataLoader's dataset.
 
     Raises:
-        TypeError: none of these (an IterableDataset is none: its samples have no index).
+        TypeError: none of these (an IterableDataset is none: its samples have no index), a masked
+            array, or a tuple of arrays.
         ValueError: a tensor or array without a batch dimension.
     """
     data: Any = pool.dataset if isinstance(pool, DataLoader) else pool
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(
+            "the pool is a masked array, whose mask would count for nothing: give the samples that "
+            "are there, as pool.data[~np.ma.getmaskarray(pool).reshape(len(pool), -1).any(1)]"
+        )
     if isinstance(data, Tensor | np.ndarray):
         if data.ndim == 0:
             raise ValueError("the pool must have samples along its first dimension, got a scalar")
         return len(data)
+    if isinstance(data, tuple) and any(isinstance(part, Tensor | np.ndarray) for part in data):
+        raise TypeError(
+            f"the pool is a tuple of {len(data)}: give its samples x alone, or a TensorDataset"
+        )
+    if hasattr(data, "to_numpy"):
+        raise TypeError(
+            f"the pool is a {type(data).__name__}: give its numbers, as pool.to_numpy('float32')"
+        )
     if isinstance(data, IterableDataset | dict) or not (
         hasattr(data, "__getitem__") and hasattr(data, "__len__")
     ):

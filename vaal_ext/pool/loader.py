@@ -56,7 +56,10 @@ def loader_like(
 
 
 class _Indexed(Dataset[tuple[int, Any]]):
-    """A dataset whose items carry their position."""
+    """A dataset whose items carry their position.
+
+    A StopIteration out of the dataset would end the loader's iteration as if the pool were over.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -65,11 +68,28 @@ class _Indexed(Dataset[tuple[int, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, position: int) -> tuple[int, Any]:
-        return int(position), self.dataset[position]
+        try:
+            return int(position), self.dataset[position]
+        except StopIteration as error:
+            raise RuntimeError(
+                f"the dataset raised StopIteration for sample {position} of its {len(self)}"
+            ) from error
 
     def __getitems__(self, positions: list[int]) -> list[tuple[int, Any]]:
         together = getattr(self.dataset, "__getitems__", None)
-        items = together(positions) if together else [self.dataset[i] for i in positions]
+        if together is None:
+            return [self[i] for i in positions]
+        try:
+            items = together(positions)
+        except StopIteration as error:
+            raise RuntimeError(
+                f"the dataset raised StopIteration for the samples {positions} of its {len(self)}"
+            ) from error
+        if len(items) != len(positions):
+            raise ValueError(
+                f"the dataset's __getitems__ gave {len(items)} samples for {len(positions)} "
+                "positions"
+            )
         return [(int(i), item) for i, item in zip(positions, items, strict=True)]
 
 

@@ -49,6 +49,8 @@ _RANK_CORRELATION = 0.7
 #   digits, 100 labels             eps 0.1: 1.00 (0.98), 0.5: 0.97 (0.76), 1: 0.77 (0.39)
 #   an untrained MLP of 20 inputs  eps 0.01: 0.93 (0.86), 0.5: 0.91 (0.79), 2: 0.66 (0.44)
 _STEPS_CORRELATION = 0.95
+# LDR that spread by less than this share of their largest are as good as equal.
+_ALL_ALIKE = 1e-3
 # Samples whose LDR is not 0, without which a correlation says little.
 _ENOUGH = 48
 
@@ -89,7 +91,7 @@ def look_at_network(
     correlation = _unless_it_fails(lambda: _between_searches(run, (measure, other), samples, lent))
     enough = _STEPS_CORRELATION if measure.search.method == "direct" else _RANK_CORRELATION
     if correlation is not None and correlation < enough:
-        _warn_of_noise(measure, other, correlation)
+        _warn_of_noise(measure, other, correlation, enough)
 
 
 @contextmanager
@@ -190,19 +192,23 @@ def _between_searches(
         ldr, flat = (torch.cat([f.column(name) for f in found]) for name in ("value", "failed"))
         scores.append(ldr.masked_fill(flat == 1, torch.nan).cpu().numpy())
     known = np.isfinite(scores[0]) & np.isfinite(scores[1])
-    return rank_correlation(scores[0][known], scores[1][known]) if known.sum() >= _ENOUGH else None
+    one, two = (ldr[known] for ldr in scores)
+    # Samples that are copies of each other differ by rounding alone: there is nothing to rank.
+    if len(one) < _ENOUGH or np.ptp(one) <= _ALL_ALIKE * one.max():
+        return None
+    return rank_correlation(one, two)
 
 
-def _warn_of_noise(measure: LDR, other: LDR, correlation: float) -> None:
+def _warn_of_noise(measure: LDR, other: LDR, correlation: float, enough: float) -> None:
     # One digit, so that the rounds of a loop say the same and Python shows it once.
-    found = f"(Spearman's correlation {max(correlation, 0.0):.1f})"
+    found = f"(Spearman's correlation {max(correlation, 0.0):.1f}, wanted: {enough:g} or more)"
     search = measure.search
     if search.method == "direct":
         warn_caller(
             "LDR ranks samples of the pool otherwise once its search goes two steps further "
             f"{found}: at this eps, or with so broad a posterior, one step does not find the worst "
-            f"perturbation. Take num_iters={other.search.num_iters} (twice the time), or a smaller "
-            "eps"
+            f"perturbation. Take num_iters={other.search.num_iters} (for each step a forward and "
+            "a backward more), or a smaller eps"
         )
         return
     advice = [

@@ -106,6 +106,8 @@ class PoolRun:
         if self.memory_limit is not None:
             require_int("memory_limit", self.memory_limit, 1)
         require_int("num_workers", self.num_workers, 0)
+        if not isinstance(self.look, bool):
+            raise TypeError(f"look must be True or False, got {self.look!r}")
         if self.on_nonfinite not in ("raise", "skip"):
             raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {self.on_nonfinite!r}")
         names = (None, "bf16", "fp16", "auto")[: 3 if isinstance(self.measure, Posterior) else 4]
@@ -271,6 +273,9 @@ class PoolRun:
                 except torch.OutOfMemoryError:
                     if len(part) == 1:
                         raise
+                except RuntimeError as error:
+                    self._explain(inputs.dtype, error)
+                    raise
                 else:
                     if len(waiting) > behind:
                         yield _on_host(*waiting.popleft())
@@ -284,6 +289,20 @@ class PoolRun:
                 )
         for result in waiting:
             yield _on_host(*result)
+
+    def _explain(self, dtype: torch.dtype, error: RuntimeError) -> None:
+        """TypeError where the network failed on samples of another dtype than its own."""
+        network = self.model if self.encode is None else self.encode
+        parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
+        own = {p.dtype for p in parameters if p.is_floating_point()}
+        if dtype.is_floating_point and own and dtype not in own:
+            known = ", ".join(sorted(str(d).removeprefix("torch.") for d in own))
+            came = str(dtype).removeprefix("torch.")
+            raise TypeError(
+                f"the network's parameters are {known} and the pool's samples {came}: convert the "
+                f"pool, as pool.to(torch.{known.split(', ')[0]}) or array.astype (the network "
+                f"failed with: {error})"
+            ) from error
 
     def _checked(self, columns: Columns, index: np.ndarray) -> Columns:
         """The columns, with what stands for logits that are not finite.

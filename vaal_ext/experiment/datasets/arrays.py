@@ -105,8 +105,13 @@ def samples(arrays: dict[str, np.ndarray], key: str, path: Path) -> Tensor:
         scaled = x.astype(np.float32)
     if x.dtype == np.uint8:
         scaled /= np.float32(255.0)
-    if not np.isfinite(scaled).all():
-        raise ValueError(f"{path}: {key} must be finite in float32, it is not")
+    finite = np.isfinite(scaled).reshape(len(scaled), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{path}: {key} must be finite in float32, and sample {np.argmin(finite)} is not "
+            f"({np.count_nonzero(~finite)} such); score reads an .npy (npy:PATH) and leaves these "
+            "out with --on-nonfinite skip"
+        )
     return torch.from_numpy(scaled)
 
 
