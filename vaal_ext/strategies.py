@@ -38,6 +38,7 @@ __all__ = [
     "Vaal",
     "make_strategy",
     "parse_strategy",
+    "strategy_named",
 ]
 
 
@@ -267,6 +268,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
+def strategy_named(name: str) -> type[Strategy]:
+    """The class of the strategy of that name. ValueError if there is none."""
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
+    return STRATEGIES[name]
+
+
 def make_strategy(name: str, **settings: Any) -> Strategy:
     """The strategy of that name. ``settings`` are the fields of its class.
 
@@ -274,15 +282,14 @@ def make_strategy(name: str, **settings: Any) -> Strategy:
         ValueError: an unknown name, or a setting that this strategy does not have.
         TypeError, ValueError: a setting of a wrong type or out of its range.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
-    known = [field.name for field in fields(STRATEGIES[name])]
+    kind = strategy_named(name)
+    known = [field.name for field in fields(kind)]
     for setting in settings:
         if setting not in known:
             raise ValueError(
                 f"strategy {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}"
             )
-    return STRATEGIES[name](**settings)
+    return kind(**settings)
 
 
 def parse_strategy(name: str) -> tuple[str, bool]:

@@ -266,7 +266,9 @@ def test_preset_paper_reaches_the_regulariser(tmp_path, monkeypatch):
     from vaal_ext.experiment import loop
 
     seen = []
-    monkeypatch.setattr(loop, "run", lambda config, *_, **__: seen.append(config.resolved()))
+    monkeypatch.setattr(
+        loop, "run", lambda config, *_, **__: seen.append(config.resolved().settings)
+    )
     command = ["run", "--dataset", "moons", "--preset", "paper", "--out", str(tmp_path / "run")]
     assert main([*command, "--strategy", "vaal+vat", "--vat-eps", "0.5"]) == 0
     assert main([*command, "--strategy", "vaal"]) == 0

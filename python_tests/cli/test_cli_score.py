@@ -127,7 +127,7 @@ def test_home_is_found_in_paths_of_data(place: Path, monkeypatch: pytest.MonkeyP
     assert load_pool("npy:~/pool.npy").shape == (4, 3)
     np.savez("labelled.npz", x=np.zeros((20, 3), np.float32), y=np.arange(20) % 2)
     assert load_dataset("npz:~/labelled.npz").num_classes == 2
-    resolved = RunConfig(dataset="npz:~/labelled.npz", strategy="random").resolved()
+    resolved = RunConfig(dataset="npz:~/labelled.npz", strategy="random").resolved().settings
     assert resolved.dataset == f"npz:{place.resolve() / 'labelled.npz'}"
     project = ProjectConfig.from_settings({"images": "~", "classes": ["cat", "dog"]})
     assert project.images == str(place.resolve())

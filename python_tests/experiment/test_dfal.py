@@ -97,13 +97,13 @@ def test_killed_at_every_moment_of_the_last_round(tmp_path, monkeypatch):
 
 
 def test_twins_belong_to_dfal():
-    assert RunConfig("digits", "dfal+vat").resolved().twins is True
+    assert RunConfig("digits", "dfal+vat").resolved().strategy.twins is True
     # None, as in the folders of runs that were begun when there was no such setting.
-    assert RunConfig("digits", "vaal").resolved().twins is None
+    assert RunConfig("digits", "vaal").resolved().settings.twins is None
     with pytest.raises(ValueError, match="twins is for the strategy dfal, got 'vaal'"):
         RunConfig("digits", "vaal", twins=True).resolved()
     with pytest.raises(TypeError, match="twins must be True or False, got 1"):
-        RunConfig("digits", "dfal", twins=1).resolved().make_strategy()
+        RunConfig("digits", "dfal", twins=1).resolved()
 
 
 def test_from_the_command_line_to_the_report(tmp_path, capsys):

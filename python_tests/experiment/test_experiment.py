@@ -244,7 +244,7 @@ def test_a_run_takes_the_devices_that_scoring_takes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("cpu", "cuda", "cuda:1"):
         assert device_named(name) == torch.device(name)
-        assert replace(SMALL, device=name).resolved().device == name
+        assert replace(SMALL, device=name).resolved().settings.device == name
     for name in ("cuda:2", "meta", "tpu"):
         with pytest.raises(ValueError, match=name) as of_scoring:
             device_named(name)

@@ -17,7 +17,6 @@ import torch
 from killed_runs import SMALL, Killed, assert_same, kill_at, without_seconds
 
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.loop import RunConfig, run
 
 pytestmark = pytest.mark.usefixtures("small_models")
@@ -235,7 +234,8 @@ def test_another_networks_state_is_refused(whole, tmp_path):
 
 def test_config_json_is_what_was_asked(whole):
     saved = json.loads((whole / "config.json").read_text())["config"]
-    assert ResolvedConfig(**saved) == SMALL.resolved()
+    assert RunConfig(**saved) == SMALL.resolved().settings
+    assert RunConfig(**saved).resolved() == SMALL.resolved()
 
 
 def test_a_run_with_settings_that_its_strategy_does_not_read_goes_on(tmp_path):

@@ -91,14 +91,14 @@ def test_a_warm_start_trains_on_from_the_last_weights(tmp_path):
     model = small_model(data, seed=0)
     model.load_state_dict(weights_of(tmp_path / "one"))
     labelled = torch.load(tmp_path / "two" / "state.pt", weights_only=True)["labelled"]
-    config = config.resolved()
+    how = config.resolved().training
     train(
         model,
         data.train_x[labelled],
         data.train_y[labelled],
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
+        steps=how.steps,
+        learning_rate=how.learning_rate,
+        batch_size=how.batch_size,
         seed=stream_seed(0, Stream.LOADER, 2),
     )
     expected, after = model.state_dict(), weights_of(tmp_path / "two")

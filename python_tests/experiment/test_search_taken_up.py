@@ -51,10 +51,10 @@ def without_seconds(folder: Path) -> list[str]:
 
 
 def test_direct_unless_told_otherwise() -> None:
-    config = RunConfig(**SHORT, strategy="vaal+vat").resolved()
+    config = RunConfig(**SHORT, strategy="vaal+vat").resolved().settings
     assert (config.method, config.xi, config.num_iters) == ("direct", None, 0)
     assert (config.vat_method, config.vat_xi, config.vat_num_iters) == ("direct", None, 0)
-    config = RunConfig(**SHORT, strategy="vaal", **STEPS).resolved()
+    config = RunConfig(**SHORT, strategy="vaal", **STEPS).resolved().settings
     assert (config.xi, config.num_iters) == (0.002, 5)
 
 
@@ -106,9 +106,9 @@ def test_a_project_of_then_keeps_its_search() -> None:
     del of_then["vat_method"]
     taken_up = ProjectConfig.from_settings(of_then)
     assert (taken_up.run.method, taken_up.run.num_iters) == ("finite-difference", 5)
-    assert taken_up.run.make_vat().method == "finite-difference"
+    assert taken_up.run.resolved().regulariser.method == "finite-difference"
     begun = ProjectConfig.from_settings(new)
-    assert (begun.run.method, begun.run.make_vat().method) == ("direct", "direct")
+    assert (begun.run.method, begun.run.resolved().regulariser.method) == ("direct", "direct")
 
 
 def test_weights_of_a_project_of_then_are_still_good() -> None:

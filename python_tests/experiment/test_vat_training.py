@@ -217,27 +217,29 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
     plain, regularised = (
         replace(SMALL, strategy=name + suffix).resolved() for suffix in ("", "+vat")
     )
-    assert plain.make_strategy() == regularised.make_strategy()
-    assert plain.make_vat() is None
+    assert plain.strategy == regularised.strategy
+    assert plain.regulariser is None
     names = ("weight", "method", "xi", "eps", "num_iters", "decay")
-    assert {getattr(plain, f"vat_{name}") for name in names} == {None}
+    assert {getattr(plain.settings, f"vat_{name}") for name in names} == {None}
     row = SETTINGS["moons"]
     made = VatSettings(row.vat_weight, row.vat_eps, "direct", 0, None, row.vat_decay)
-    assert regularised.make_vat() == made
+    assert regularised.regulariser == made
     search = ("finite-difference", row.vat_num_iters, row.vat_xi)
     stepped = replace(SMALL, strategy=name + "+vat", vat_method="finite-difference").resolved()
-    assert stepped.make_vat() == VatSettings(row.vat_weight, row.vat_eps, *search, row.vat_decay)
-    own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().make_vat()
+    assert stepped.regulariser == VatSettings(row.vat_weight, row.vat_eps, *search, row.vat_decay)
+    own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().regulariser
     assert (own.eps, own.decay) == (0.7, 0.3)
 
 
 def test_a_row_may_have_a_number_of_steps_for_the_regulariser(monkeypatch):
     plain, regularised = RunConfig("moons", "vaal"), RunConfig("moons", "vaal+vat")
     steps = SETTINGS["moons"].steps
-    assert (plain.resolved().steps, regularised.resolved().steps) == (steps, steps)
+    for config in (plain, regularised):
+        assert config.resolved().training.steps == steps
     monkeypatch.setitem(SETTINGS, "moons", replace(SETTINGS["moons"], vat_steps=7))
-    assert (plain.resolved().steps, regularised.resolved().steps) == (steps, 7)
-    assert replace(regularised, steps=3).resolved().steps == 3
+    assert plain.resolved().training.steps == steps
+    assert regularised.resolved().training.steps == 7
+    assert replace(regularised, steps=3).resolved().training.steps == 3
 
 
 @pytest.mark.parametrize(

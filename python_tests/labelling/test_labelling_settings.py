@@ -183,7 +183,7 @@ def test_a_class_that_is_gone_is_named(place, capsys):
 def test_few_labels_take_fewer_steps_unless_the_project_says_how_many():
     given = {"images": "images", "classes": ["a", "b"]}
     config = ProjectConfig.from_settings(given)
-    most = config.run.resolved().steps
+    most = config.run.resolved().training.steps
     steps = [learner.steps_for(config, labels) for labels in (1, 20, 100, 10_000)]
     assert steps == sorted(steps)
     assert steps[0] < steps[1] < most / 2
@@ -196,7 +196,7 @@ def test_few_labels_take_fewer_steps_unless_the_project_says_how_many():
         said = ProjectConfig.from_settings(given | {"steps": steps})
         assert learner.steps_for(said, 20) == steps
     regularised = ProjectConfig.from_settings(given | {"strategy": "vaal+vat"})
-    assert learner.steps_for(regularised, 20) == regularised.run.resolved().steps == most
+    assert learner.steps_for(regularised, 20) == regularised.run.resolved().training.steps == most
 
 
 def test_a_training_takes_those_steps(place, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_radius_is_the_images_unless_the_project_says_one():
     config = ProjectConfig.from_settings(given)
     assert config.search_lengths(images) == {"eps": eps}
     assert ProjectConfig.from_settings(config.settings()) == config  # it stays open
-    assert config.run.resolved().eps > 0  # what a run on such a folder would take
+    assert config.run.resolved().settings.eps > 0  # what a run on such a folder would take
     steps = {"method": "finite-difference"}
     for strategy, more, wanted in (
         ("vaal+vat", {"eps": 0.3}, {"eps": 0.3}),

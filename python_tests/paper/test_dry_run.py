@@ -58,7 +58,7 @@ def test_nothing_is_run_or_written(tmp_path, capsys):
 
 def test_what_is_finished_tells_how_long_the_rest_takes(tmp_path, capsys):
     items = planned(tmp_path)
-    run(items[0].config, items[0].folder, progress=False)
+    run(items[0].config.settings, items[0].folder, progress=False)
     took(items[0], 1000, 60, 120)
     before = files(tmp_path)
     assert main(["reproduce", "digits", "--out", str(tmp_path), *OPTIONS, "--dry-run"]) == 0
@@ -74,7 +74,7 @@ def test_the_estimate(tmp_path):
     first, rising = (next(i for i in items if i.label == name) for name in SMALL["variants"])
     assert time_left(items) == ""
     for item in (first, rising):
-        run(item.config, item.folder, progress=False)
+        run(item.config.settings, item.folder, progress=False)
     took(first, 10, 600, 600)
     took(rising, 10, 1200)  # cut off: round 2 is to be done
     # random: 3 rounds of 600 s; rising: 1 + 3 rounds of 1200 s: 6600 s.
@@ -89,7 +89,7 @@ def test_the_estimate(tmp_path):
 
 def test_recorded_seconds_are_those_that_were_proved(tmp_path, monkeypatch):
     item = planned(tmp_path)[0]
-    run(item.config, item.folder, progress=False)
+    run(item.config.settings, item.folder, progress=False)
     took(item, 10, 60, 120)
     assert recorded_seconds(item) == [10, 60, 120]
     found = item.load()

@@ -3,43 +3,80 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.network.device import device_named
 from vaal_ext.perturbation.search import USUAL_STEPS
-from vaal_ext.pool.fingerprint import differences
 from vaal_ext.pool.radius import lengths_for, radius_of_all
-from vaal_ext.strategies import STRATEGIES, Strategy, make_strategy, parse_strategy
+from vaal_ext.strategies import STRATEGIES, Strategy, parse_strategy, strategy_named
 from vaal_ext.vat import VatSettings
 
 __all__ = [
+    "SEARCHES",
+    "Budget",
     "ResolvedConfig",
     "RunConfig",
-    "as_begun",
-    "config_differences",
-    "with_defaults",
+    "TrainingSettings",
     "with_lengths",
 ]
-
-# With "vat_" in front, the fields of VatSettings.
-_VAT = ("vat_weight", "vat_method", "vat_xi", "vat_eps", "vat_num_iters", "vat_decay")
 
 # Of the query, and read by the strategy vaal alone.
 _OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
 
 # How r is found, by the query and by the regulariser: what a later version has other defaults of.
-_SEARCHES = tuple(
+SEARCHES = tuple(
     {name: prefix + name for name in ("method", "xi", "num_iters")} for prefix in ("", "vat_")
 )
 
-# Where the data lies and how it is read is no part of a run: their content is compared instead.
-_NOT_COMPARED = ("data_root", "on_unreadable")
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many labels are asked for, and when; see :class:`RunConfig`."""
+
+    rounds: int
+    initial: int
+    query_size: int
+    pool_size: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "initial", "query_size"):
+            require_int(name, getattr(self, name), 1)
+        if self.pool_size is not None:
+            require_int("pool_size", self.pool_size, 1)
+            if self.query_size > self.pool_size:
+                raise ValueError(
+                    f"query_size must be at most pool_size, got {self.query_size} and "
+                    f"{self.pool_size}"
+                )
+
+    def labels(self, number: int) -> int:
+        """How many labels there are when round `number` trains."""
+        return self.initial + number * self.query_size
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the network is trained in every round; see :class:`RunConfig`."""
+
+    learning_rate: float
+    steps: int
+    batch_size: int
+    warm_start: bool
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            require_int(name, getattr(self, name), 1)
+        require_positive("learning_rate", self.learning_rate)
+        if not isinstance(self.warm_start, bool):
+            raise TypeError(f"warm_start must be True or False, got {self.warm_start!r}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +150,7 @@ class RunConfig:
                 raise TypeError(f"{name} must be a string, got {getattr(self, name)!r}")
         query, regularised = parse_strategy(self.strategy)
         table = run_settings(self.dataset, regularised)
-        for search in _SEARCHES[: 1 + regularised]:
+        for search in SEARCHES[: 1 + regularised]:
             method = getattr(self, search["method"])
             table[search["method"]] = "direct" if method is None else method
             if method != "finite-difference":
@@ -125,42 +162,33 @@ class RunConfig:
             table["twins"] = True
         elif self.twins is not None:
             raise ValueError(f"twins is for the strategy dfal, got {self.strategy!r}")
-        if not regularised:
-            for name in _VAT:
-                if name in given:
-                    raise ValueError(
-                        f"{name} is for strategies that end in +vat, got {self.strategy!r}"
-                    )
-        device = str(device_named(self.device))
-        full = ResolvedConfig(**asdict(self) | table | given | {"device": device})
-        if full.on_unreadable not in ("raise", "skip"):
-            raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {full.on_unreadable!r}")
-        if full.data_root is not None:
-            full = replace(full, data_root=str(Path(full.data_root).resolve()))
-        kind, colon, path = full.dataset.partition(":")
-        if colon:  # absolute, so that `report` finds it from anywhere
-            full = replace(full, dataset=f"{kind}:{Path(os.path.expanduser(path)).resolve()}")
-        if not isinstance(full.warm_start, bool):
-            raise TypeError(f"warm_start must be True or False, got {full.warm_start!r}")
-        if not isinstance(full.class_prior, str | None):
-            if not isinstance(full.class_prior, Iterable):
-                raise TypeError(
-                    f"class_prior must be a string, weights or None, got {full.class_prior!r}"
-                )
-            full = replace(full, class_prior=[float(weight) for weight in full.class_prior])
-        require_int("seed", full.seed, 0, 2**63 - 1)
-        for name in ("rounds", "initial", "query_size", "steps", "batch_size"):
-            require_int(name, getattr(full, name), 1)
-        if full.pool_size is not None:
-            require_int("pool_size", full.pool_size, 1)
-            if full.query_size > full.pool_size:
+        for name in given:
+            if name.startswith("vat_") and not regularised:
                 raise ValueError(
-                    f"query_size must be at most pool_size, got {full.query_size} and "
-                    f"{full.pool_size}"
+                    f"{name} is for strategies that end in +vat, got {self.strategy!r}"
                 )
-        require_positive("learning_rate", full.learning_rate)
-        full.make_vat()
-        return full
+        full = asdict(self) | table | given | {"device": str(device_named(self.device))}
+        if self.on_unreadable not in ("raise", "skip"):
+            raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {self.on_unreadable!r}")
+        if self.data_root is not None:
+            full["data_root"] = str(Path(self.data_root).resolve())
+        kind, colon, path = self.dataset.partition(":")
+        if colon:  # absolute, so that `report` finds it from anywhere
+            full["dataset"] = f"{kind}:{Path(os.path.expanduser(path)).resolve()}"
+        if not isinstance(self.class_prior, str | None):
+            if not isinstance(self.class_prior, Iterable):
+                raise TypeError(
+                    f"class_prior must be a string, weights or None, got {self.class_prior!r}"
+                )
+            full["class_prior"] = [float(weight) for weight in self.class_prior]
+        require_int("seed", full["seed"], 0, 2**63 - 1)
+        return ResolvedConfig(
+            settings=RunConfig(**full),
+            budget=_part(Budget, full),
+            training=_part(TrainingSettings, full),
+            regulariser=_regulariser(full) if regularised else None,
+            strategy=_part(strategy_named(query), full),
+        )
 
     def refuse_unread(self) -> None:
         """ValueError where a setting of ``vaal`` is given with a strategy that does not read it.
@@ -175,82 +203,50 @@ class RunConfig:
         tables = usual.resolved(), replace(usual, method="finite-difference").resolved()
         for setting in _OF_VAAL:
             value = getattr(self, setting)
+            usual_values = (getattr(table.settings, setting) for table in tables)
             if not any(
                 isinstance(value, type(known)) and value == known
-                for known in (defaults[setting], *(getattr(table, setting) for table in tables))
+                for known in (defaults[setting], *usual_values)
             ):
                 raise ValueError(
                     f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"
                 )
 
-    def make_strategy(self) -> Strategy:
-        """The strategy with those of these settings that it has. ValueError if one is bad."""
-        name, _ = parse_strategy(self.strategy)
-        known = STRATEGIES.get(name)
-        names = {field.name for field in fields(known)} if known else set()
-        settings = {name: value for name, value in asdict(self).items() if name in names}
-        return make_strategy(name, **settings)
 
-    def make_vat(self) -> VatSettings | None:
-        """The regulariser's settings, of a resolved run; None for a strategy without ``+vat``.
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A run with nothing left open: what :meth:`RunConfig.resolved` gives.
 
-        Raises:
-            TypeError, ValueError: a setting of a wrong type or out of its range.
-        """
-        if not parse_strategy(self.strategy)[1]:
-            return None
-        try:
-            settings = {name.removeprefix("vat_"): getattr(self, name) for name in _VAT}
-            return VatSettings(**settings, backend=self.backend)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"of the regulariser: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedConfig(RunConfig):
-    """What :meth:`RunConfig.resolved` gives: nothing in it is left to the table of the data set."""
-
-    initial: int
-    query_size: int
-    eps: float
-    method: str
-    num_iters: int
-    percentile: float | str
-    learning_rate: float
-    steps: int
-    batch_size: int
-    device: str
-
-
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as ``config.json`` has them, and those that a run of an earlier version does not
-    have, which had their default then: of the search finite differences."""
-    filled = {field.name: field.default for field in fields(RunConfig)} | dict(config)
-    if filled["method"] is None:
-        filled["method"] = "finite-difference"
-    if filled["vat_weight"] is not None:
-        if filled["vat_decay"] is None:
-            filled["vat_decay"] = 0.0  # of before there was a decay
-        if filled["vat_method"] is None:
-            filled["vat_method"] = "finite-difference"
-    return filled
-
-
-def as_begun(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
-    """`config` with what it leaves open of the searches and of eps as a run that was begun has it.
-
-    `begun` are its settings as ``config.json`` has them. A default that came with a later version
-    does not change a run of before.
+    Attributes:
+        settings: all of its settings, one beside the other, as ``config.json`` holds them. Those
+            that the run does not read are as they were given, or as the data set's table has them.
+        budget, training, regulariser, strategy: the parts of the run, made from these settings. The
+            regulariser is None where the strategy has no ``+vat``.
     """
-    old = with_defaults(begun)
-    if config.eps is None:
-        config = replace(config, eps=old["eps"])
-    for search in _SEARCHES:
-        method = getattr(config, search["method"])
-        if method in (None, old[search["method"]]):
-            names = [name for name in search.values() if getattr(config, name) is None]
-            config = replace(config, **{name: old[name] for name in names})
-    return config
+
+    settings: RunConfig
+    budget: Budget
+    training: TrainingSettings
+    regulariser: VatSettings | None
+    strategy: Strategy
+
+
+def _part(kind: Callable[..., _Part], settings: Mapping[str, Any]) -> _Part:
+    """The dataclass `kind`, each field from the setting of its name; its default if there is none.
+
+    Raises:
+        TypeError, ValueError: a setting of a wrong type or out of its range.
+    """
+    names = (field.name for field in fields(cast(Any, kind)))
+    return kind(**{name: settings[name] for name in names if name in settings})
+
+
+def _regulariser(settings: Mapping[str, Any]) -> VatSettings:
+    own = {name.removeprefix("vat_"): settings[name] for name in settings if name.startswith("vat_")}
+    try:
+        return VatSettings(**own, backend=settings["backend"])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"of the regulariser: {error}") from error
 
 
 def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
@@ -274,13 +270,3 @@ def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
             ) from error
     _, xi = lengths_for(None, eps, config.xi)
     return replace(config, eps=eps, xi=xi if config.method == "finite-difference" else config.xi)
-
-
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting."""
-    return differences(_compared(old), _compared(new))
-
-
-def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
-    filled = with_defaults(config)
-    return {name: filled[name] for name in sorted(filled) if name not in _NOT_COMPARED}

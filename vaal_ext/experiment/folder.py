@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import config_differences
+from vaal_ext.experiment.begun import config_differences
 from vaal_ext.experiment.state import Round, State, read_state, write_state
 from vaal_ext.files.atomic import remove_leftovers
 from vaal_ext.files.checksums import is_edited, read_recorded, recorded, write_recorded

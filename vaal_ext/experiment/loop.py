@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vaal_ext.backend import load_backend
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import ResolvedConfig, RunConfig, as_begun, with_lengths
+from vaal_ext.experiment.begun import as_begun
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig, with_lengths
 from vaal_ext.experiment.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment.folder import RunFolder, begun_with
 from vaal_ext.experiment.resume import taken_up
@@ -33,6 +34,7 @@ from vaal_ext.experiment.status import (
 )
 from vaal_ext.experiment.tensorboard import RoundLog
 from vaal_ext.experiment.training import evaluate, model_for, train
+from vaal_ext.network.device import device_named
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.strategies import QueryContext
 from vaal_ext.vat import VatTerm
@@ -68,59 +70,58 @@ def run(
         ImportError: a TensorBoard log is asked for, and tensorboard is not installed.
         OSError: a file cannot be read or written; the folder keeps its finished rounds.
     """
-    given, config = config, config.resolved()
-    if not (Path(out) / "config.json").exists():
-        given.refuse_unread()
-    else:
-        try:
-            begun = begun_with(Path(out))
-        except ValueError:  # damaged: the folder mends or refuses it when it is opened
-            pass
-        else:
-            given = as_begun(given, begun)
-            config = given.resolved()
-    config.make_strategy()  # which refuses bad settings before any data are read
-    load_backend(config.backend)
-    split_seed = stream_seed(config.seed, Stream.SPLIT)
+    begun = (Path(out) / "config.json").exists()
+    if begun:
+        with suppress(ValueError):  # damaged: the folder mends or refuses it when it is opened
+            config = as_begun(config, begun_with(Path(out)))
+    settings = config.resolved().settings  # which refuses bad ones before any data are read
+    if not begun:
+        config.refuse_unread()
+    load_backend(settings.backend)
     data = load_dataset(
-        config.dataset,
-        config.data_root,
-        split_seed,
+        settings.dataset,
+        settings.data_root,
+        stream_seed(settings.seed, Stream.SPLIT),
         progress=progress,
-        on_unreadable=config.on_unreadable,
+        on_unreadable=settings.on_unreadable,
     )
-    measured = with_lengths(given, data)
-    config = measured.resolved()
-    check_fits(config, data)
+    measured = with_lengths(config, data)
+    resolved = measured.resolved()
+    check_fits(resolved, data)
     sha256 = provenance.fingerprint(data)
-    experiment = Experiment(config, data, bars=progress)
-    with RunFolder.of(Path(out), asdict(config), sha256) as folder, _deterministic_cudnn():
+    experiment = Experiment(resolved, data, bars=progress)
+    rounds = resolved.budget.rounds
+    with (
+        RunFolder.of(Path(out), asdict(resolved.settings), sha256) as folder,
+        _deterministic_cudnn(),
+    ):
         state = taken_up(folder, experiment)
         finished = () if state is None else state.rounds
         seconds = [row.train_seconds + row.score_seconds + row.select_seconds for row in finished]
-        left = time_left(seconds, config.rounds)
+        left = time_left(seconds, rounds)
         if progress:
-            radius = f", eps {config.eps:g} (a fiftieth of the samples' length)"
-            what = beginning(config, len(finished), left)
-            say(f"{out}: {what}{radius if measured.eps != given.eps else ''}")
+            what = beginning(resolved, len(finished), left)
+            if measured.eps != config.eps:
+                what += f", eps {measured.eps:g} (a fiftieth of the samples' length)"
+            say(f"{out}: {what}")
         log = nullcontext() if tensorboard is None else _round_log(tensorboard, folder, state)
-        total, done = config.rounds + 1, len(finished)
+        total, done = rounds + 1, len(finished)
         with (
             log as rounds_logged,
-            standing_bar(now(done, left, config), total=total, done=done, show=progress) as bar,
+            standing_bar(now(done, left, rounds), total=total, done=done, show=progress) as bar,
         ):
-            while state is None or len(state.rounds) <= config.rounds:
+            while state is None or len(state.rounds) <= rounds:
                 started = time.perf_counter()
                 state, scores = experiment.next_round(state)
                 folder.commit(state, scores)
                 if rounds_logged is not None:
                     rounds_logged.add(state.rounds[-1], scores)
                 seconds.append(time.perf_counter() - started)
-                left = time_left(seconds, config.rounds)
+                left = time_left(seconds, rounds)
                 bar.update()
-                bar.set_description_str(now(len(state.rounds), left, config))
+                bar.set_description_str(now(len(state.rounds), left, rounds))
                 if progress:
-                    say(round_line(state.rounds[-1], config.rounds, left))
+                    say(round_line(state.rounds[-1], rounds, left))
 
 
 def _round_log(
@@ -157,10 +158,8 @@ class Experiment:
         """`config` fits `data`, which is what it names."""
         self.config = config
         self.data = data
-        self.strategy = config.make_strategy()
         self.bars = bars
-        self.device = torch.device(config.device)
-        self.vat = config.make_vat()
+        self.device = device_named(config.settings.device)
         self.val = data.val_x.to(self.device), data.val_y.to(self.device)
         self.test = data.test_x.to(self.device), data.test_y.to(self.device)
 
@@ -168,17 +167,19 @@ class Experiment:
         """The state after one more round, and the scores that its query used, if any."""
         if before is None:
             labels = self.data.train_y.numpy()
-            labelled = initial_indices(labels, self.config.initial, self._seed(Stream.INITIAL, 0))
+            seed = self._seed(Stream.INITIAL, 0)
+            labelled = initial_indices(labels, self.config.budget.initial, seed)
             return self.learn(None, labelled, None, 0.0, 0.0), None
         started = time.perf_counter()
+        strategy = self.config.strategy
         pool, context = self._pool(before)
         model = self._model(before.rounds[-1].round)
         _load_weights(model, before.weights)
-        scores = self.strategy.score(model, pool, context)
+        scores = strategy.score(model, pool, context)
         scored = time.perf_counter()
-        pool_index = self.strategy.pick(scores, self.config.query_size, context)
+        pool_index = strategy.pick(scores, self.config.budget.query_size, context)
         selected = time.perf_counter()
-        made = self.strategy.make_twins(model, pool[torch.from_numpy(pool_index)], context)
+        made = strategy.make_twins(model, pool[torch.from_numpy(pool_index)], context)
         twinned = time.perf_counter()
         queried = context.sample_index[pool_index]
         twins = before.twins
@@ -203,7 +204,7 @@ class Experiment:
         trained on besides; `on_step` is called after every step with the network and the number of
         steps taken.
         """
-        model = self._model(number)
+        model, how = self._model(number), self.config.training
         if weights is not None:
             _load_weights(model, weights)
         index = torch.from_numpy(labelled)
@@ -214,9 +215,9 @@ class Experiment:
             model,
             x.to(self.device),
             self.data.train_y[index].to(self.device),
-            steps=self.config.steps,
-            learning_rate=self.config.learning_rate,
-            batch_size=self.config.batch_size,
+            steps=how.steps,
+            learning_rate=how.learning_rate,
+            batch_size=how.batch_size,
             seed=self._seed(Stream.LOADER, number),
             progress=self.bars,
             vat=self._vat_term(number),
@@ -228,12 +229,12 @@ class Experiment:
         """The unlabelled samples, or a part of them, in the order of the data set."""
         number = len(before.rounds)
         unlabelled = np.setdiff1d(np.arange(len(self.data.train_y)), before.labelled)
-        limit = self.config.pool_size
+        limit = self.config.budget.pool_size
         if limit is not None and limit < len(unlabelled):
             rng = np.random.default_rng(self._seed(Stream.SUBSAMPLE, number))
             unlabelled = np.sort(rng.choice(unlabelled, size=limit, replace=False))
         context = QueryContext(
-            n=self.config.query_size,
+            n=self.config.budget.query_size,
             sample_index=unlabelled,
             num_classes=self.data.num_classes,
             seed=self._seed(Stream.QUERY, number),
@@ -259,16 +260,16 @@ class Experiment:
         rounds = () if before is None else before.rounds
         number = len(rounds)
         started = time.perf_counter()
-        weights = before.weights if before is not None and self.config.warm_start else None
+        weights = before.weights if before is not None and self.config.training.warm_start else None
         model, train_loss = self.train(number, labelled, weights, twins=twins)
         train_seconds = time.perf_counter() - started
         test_accuracy, test_loss = evaluate(model, *self.test)
         val_accuracy, _ = evaluate(model, *self.val)
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
+            rate = self.config.training.learning_rate
             raise ValueError(
                 f"the training of round {number} diverged (loss {train_loss:g}, on the test set "
-                f"{test_loss:g}); the learning rate is {self.config.learning_rate:g}, take a "
-                "smaller one"
+                f"{test_loss:g}); the learning rate is {rate:g}, take a smaller one"
             )
         row = Round(
             round=number,
@@ -288,13 +289,13 @@ class Experiment:
 
     def _vat_term(self, number: int) -> VatTerm | None:
         """Over all samples of the data set, labelled or not, the D of Eq. 3; not over twins."""
-        if self.vat is None:
+        if self.config.regulariser is None:
             return None
         x = self.data.train_x.to(self.device)
-        return VatTerm(self.vat, x, self._seed(Stream.VAT, number))
+        return VatTerm(self.config.regulariser, x, self._seed(Stream.VAT, number))
 
     def _seed(self, stream: Stream, number: int) -> int:
-        return stream_seed(self.config.seed, stream, number)
+        return stream_seed(self.config.settings.seed, stream, number)
 
 
 def _with_twins(before: Twins | None, x: Tensor, of: Tensor) -> Twins:
@@ -312,17 +313,17 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def check_fits(config: ResolvedConfig, data: DataSplit) -> None:
     """ValueError unless the data suffice for the budget of a resolved run, and fit its prior."""
-    pool = len(data.train_y)
-    budget = config.initial + config.rounds * config.query_size
-    if budget > pool:
+    pool, budget = len(data.train_y), config.budget
+    total, prior = budget.labels(budget.rounds), config.settings.class_prior
+    if total > pool:
         raise ValueError(
-            f"{config.initial} initial labels and {queries(config.rounds)} of {config.query_size} "
-            f"are {budget} labels; the pool of {config.dataset} has {pool} samples"
+            f"{budget.initial} initial labels and {queries(budget.rounds)} of {budget.query_size} "
+            f"are {total} labels; the pool of {config.settings.dataset} has {pool} samples"
         )
-    if isinstance(config.class_prior, list) and len(config.class_prior) != data.num_classes:
+    if isinstance(prior, list) and len(prior) != data.num_classes:
         raise ValueError(
             f"class_prior must have one weight for each of the {data.num_classes} classes, got "
-            f"{len(config.class_prior)}"
+            f"{len(prior)}"
         )
 
 

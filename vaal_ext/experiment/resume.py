@@ -52,7 +52,7 @@ def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
 
 def _require_labels_suffice(experiment: Experiment) -> None:
     """ValueError where the last network cannot be trained again from the labels alone."""
-    if experiment.config.warm_start or experiment.config.twins:
+    if experiment.config.training.warm_start or experiment.config.settings.twins:
         raise ValueError("the network of the round before, or the twins, are lost")
 
 
@@ -75,10 +75,10 @@ def _measured(row: Round) -> Round:
 
 def _require_own(state: State, experiment: Experiment, path: Path) -> None:
     """ValueError unless the state is one of this run with these data."""
-    config, size = experiment.config, len(experiment.data.train_y)
-    budget = [config.initial + i * config.query_size for i in range(config.rounds + 1)]
+    budget, size = experiment.config.budget, len(experiment.data.train_y)
     labels = [row.labels for row in state.rounds]
-    if labels != budget[: len(labels)] or state.labelled.max() >= size:
+    planned = [budget.labels(number) for number in range(budget.rounds + 1)]
+    if labels != planned[: len(labels)] or state.labelled.max() >= size:
         raise ValueError(
             f"{path} is no state of this run: {labels[-1]} labels after {len(labels)} rounds, up "
             f"to sample {state.labelled.max()} of {size}. Put back a copy of it, or delete it, and "

@@ -88,21 +88,23 @@ def time_left(seconds: Sequence[float], rounds: int) -> str:
 
 def beginning(config: ResolvedConfig, done: int, left: str) -> str:
     """A line on what a run will do, `done` of its rounds being finished."""
-    if done > config.rounds:
-        return f"finished before, all {config.rounds} rounds"
+    budget, settings = config.budget, config.settings
+    if done > budget.rounds:
+        return f"finished before, all {budget.rounds} rounds"
     if done:
         return f"going on after round {done - 1}, {left}"
     return (
-        f"{config.strategy} on {config.dataset}, {queries(config.rounds)} of {config.query_size} "
-        f"samples after {_counted(config.initial, 'initial label')}, "
-        f"{_counted(config.steps, 'step')} a training"
+        f"{settings.strategy} on {settings.dataset}, {queries(budget.rounds)} of "
+        f"{budget.query_size} samples after {_counted(budget.initial, 'initial label')}, "
+        f"{_counted(config.training.steps, 'step')} a training"
     )
 
 
-def now(done: int, left: str, config: ResolvedConfig) -> str:
-    """The text of the bar: the current round, and the time left where that is known."""
-    number = min(done, config.rounds)  # after the last one the bar is there for a moment more
-    return f"round {number} of {config.rounds}" + (left and f", {left}")
+def now(done: int, left: str, last: int) -> str:
+    """The text of the bar of a run with `last` queries: the current round, and the time left where
+    that is known."""
+    number = min(done, last)  # after the last one the bar is there for a moment more
+    return f"round {number} of {last}" + (left and f", {left}")
 
 
 def round_line(row: Round, last: int, left: str) -> str:

@@ -90,10 +90,8 @@ class ProjectConfig:
         run = RunConfig(dataset=f"folder:{images}", rounds=1, **{"strategy": "vaal"} | of_run)
         if parse_strategy(run.strategy)[0] == "dfal":
             run = replace(run, twins=False)  # a project keeps labels, and twins have none
-        resolved: RunConfig = run.resolved()
         left_open = {name: getattr(run, name) for name in ("device", "steps", "eps", "xi")}
-        run = replace(resolved, **left_open)
-        resolved.make_strategy()  # which refuses bad settings
+        run = replace(run.resolved().settings, **left_open)
         if isinstance(run.class_prior, list) and len(run.class_prior) != len(classes):
             raise ValueError(
                 f"class_prior must have one weight for each of the {len(classes)} classes, got "

@@ -80,7 +80,7 @@ def steps_for(config: ProjectConfig, labels: int) -> int:
     With the regulariser (``+vat``) it is always that many: it learns from all images, labelled or
     not.
     """
-    most: int = config.run.resolved().steps
+    most = config.run.resolved().training.steps
     if config.run.steps is not None or parse_strategy(config.run.strategy)[1]:
         return most
     return min(most, _STEPS_FOR_NONE + _STEPS_A_LABEL * labels)
@@ -133,20 +133,20 @@ class Learner:
         others = self._test(root, progress) if root else self._samples(evaluation, progress)
         run = self.config.run.resolved()
         model = self._model(number)
-        vat, settings = None, run.make_vat()
-        if settings is not None:  # over all images, labelled or not: the D of Eq. 3
+        vat, seed = None, run.settings.seed
+        if run.regulariser is not None:  # over all images, labelled or not: the D of Eq. 3
             pool, _ = self.images.read(range(len(self.images)), progress=progress)
-            vat_seed = stream_seed(run.seed, Stream.VAT, number)
-            vat = VatTerm(settings, pool.to(self._device), vat_seed)
+            vat_seed = stream_seed(seed, Stream.VAT, number)
+            vat = VatTerm(run.regulariser, pool.to(self._device), vat_seed)
         started = time.perf_counter()
         loss = train(
             model,
             x,
             y,
             steps=steps_for(self.config, len(y)),
-            learning_rate=run.learning_rate,
-            batch_size=run.batch_size,
-            seed=stream_seed(run.seed, Stream.LOADER, number),
+            learning_rate=run.training.learning_rate,
+            batch_size=run.training.batch_size,
+            seed=stream_seed(seed, Stream.LOADER, number),
             progress=progress,
             vat=vat,
         )

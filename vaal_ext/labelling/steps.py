@@ -187,12 +187,12 @@ def _choose(
     for each image that could not be read."""
     config = project.config
     run = config.run.resolved()
-    limit = run.pool_size
+    limit, key = run.budget.pool_size, run.settings.seed
     if limit is not None and limit < len(pool):
-        rng = np.random.default_rng(stream_seed(run.seed, Stream.SUBSAMPLE, number))
+        rng = np.random.default_rng(stream_seed(key, Stream.SUBSAMPLE, number))
         pool = np.sort(rng.choice(pool, size=limit, replace=False))
-    n = min(run.query_size, len(pool))
-    seed = stream_seed(run.seed, Stream.QUERY, number)
+    n = min(run.budget.query_size, len(pool))
+    seed = stream_seed(key, Stream.QUERY, number)
     trainings = project.trainings()
     # What a test folder says must not steer what is queried.
     known = bool(trainings) and trainings[-1].accuracy != "" and config.test is None
@@ -214,7 +214,7 @@ def _choose(
     how = f"by {config.run.strategy}, the network of training {trainings[-1].training}"
     how += "".join(f", {name} {length:g}" for name, length in lengths.items())
     model = Learner(config, images, network).load(project.weights(trainings[-1].training))
-    strategy = replace(run, **lengths).make_strategy()
+    strategy = replace(config.run, **lengths).resolved().strategy
     part = Subset(images, pool.tolist())
     loader = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)
     scores = strategy.score(model, loader, context)

@@ -33,14 +33,15 @@ def dry_run(
             for label in variants:
                 mine = [i for i in items if (i.dataset, i.label) == (dataset, label)]
                 config = mine[0].config
+                budget, steps = config.budget, config.training.steps
                 yield (
-                    f"  {dataset}, {label!r}: {_counts(mine)}; {queries(config.rounds)} of "
-                    f"{config.query_size}, {counted(config.steps, 'step')} a training"
+                    f"  {dataset}, {label!r}: {_counts(mine)}; {queries(budget.rounds)} of "
+                    f"{budget.query_size}, {counted(steps, 'step')} a training"
                 )
     planned = list_runs(list(chosen.values()), overrides, out)
-    for dataset in dict.fromkeys(item.config.dataset for item in planned):
+    for dataset in dict.fromkeys(item.config.settings.dataset for item in planned):
         try:
-            check_data([item for item in planned if item.config.dataset == dataset])
+            check_data([item for item in planned if item.config.settings.dataset == dataset])
         except (OSError, ValueError, ImportError) as error:
             yield f"data of {dataset}: {error}"
         else:
@@ -65,7 +66,7 @@ def _made_of(items: Sequence[PlannedRun]) -> MadeOf:
     seeds: dict[tuple[str, str], dict[int, int]] = {}
     configs = {}
     for item in items:
-        config = vars(item.config)
+        config = vars(item.config.settings)
         seeds.setdefault((item.dataset, item.label), {})[config["seed"]] = config["rounds"]
         configs[item.dataset, item.label] = config
     made: MadeOf = {}

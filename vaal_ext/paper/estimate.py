@@ -31,7 +31,7 @@ def time_left(planned: Sequence[PlannedRun], pace: float = 1.0) -> str:
     for item in planned:
         seconds = recorded_seconds(item)
         took.setdefault(item.dataset, {}).setdefault(item.label, []).extend(seconds[1:])
-        rounds = item.config.rounds + 1 - len(seconds)
+        rounds = item.config.budget.rounds + 1 - len(seconds)
         if rounds:
             left.append((item.dataset, item.label, rounds))
     known, unknown = 0.0, False

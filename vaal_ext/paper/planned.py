@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vaal_ext.checks import require_int
-from vaal_ext.experiment.config import ResolvedConfig, RunConfig, config_differences
+from vaal_ext.experiment.begun import config_differences
+from vaal_ext.experiment.config import ResolvedConfig, RunConfig
 from vaal_ext.experiment.datasets.load import content_key, load_dataset
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.experiment.loop import check_fits
@@ -71,7 +72,8 @@ class PlannedRun:
         if not (self.folder / "rounds.csv").is_file():
             return None
         found = load_run(self.folder)
-        wanted = json.loads(json.dumps(asdict(self.config)))  # as config.json would have it
+        # As config.json would have it.
+        wanted = json.loads(json.dumps(asdict(self.config.settings)))
         differences = config_differences(found.config, wanted)
         if differences:
             raise ValueError(f"{self.folder} holds a different run: {'; '.join(differences)}")
@@ -104,7 +106,7 @@ def list_runs(exhibits: Sequence[Exhibit], overrides: Overrides, out: Path) -> l
     for exhibit in exhibits:
         for item in runs_of(exhibit, overrides, out):
             planned.setdefault(item.folder, item)
-    return sorted(planned.values(), key=lambda item: item.config.seed)
+    return sorted(planned.values(), key=lambda item: item.config.settings.seed)
 
 
 def check_data(planned: Sequence[PlannedRun]) -> None:
@@ -116,8 +118,8 @@ def check_data(planned: Sequence[PlannedRun]) -> None:
     """
     checked: set[tuple[str, str]] = set()
     loaded: tuple[str, int | None] | None = None
-    for item in sorted(planned, key=lambda item: (item.config.dataset, item.config.seed)):
-        config, found = item.config, item.load()
+    for item in sorted(planned, key=_dataset_and_seed):
+        config, found = item.config.settings, item.load()
         if (item.dataset, item.label) in checked and found is None:
             continue
         if loaded != content_key(config.dataset, config.seed):
@@ -127,8 +129,7 @@ def check_data(planned: Sequence[PlannedRun]) -> None:
             sha256 = None
         if (item.dataset, item.label) not in checked:
             checked.add((item.dataset, item.label))
-            config.make_strategy()
-            check_fits(config, data)
+            check_fits(item.config, data)
         if found is not None:
             sha256 = sha256 or fingerprint(data)
             if found.data_sha256 != sha256:
@@ -136,6 +137,10 @@ def check_data(planned: Sequence[PlannedRun]) -> None:
                     f"{item.folder} holds a run that was made from other data than those of "
                     f"{config.dataset} here"
                 )
+
+
+def _dataset_and_seed(item: PlannedRun) -> tuple[str, int]:
+    return item.config.settings.dataset, item.config.settings.seed
 
 
 def runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[PlannedRun]:
@@ -166,15 +171,16 @@ def runs_of(exhibit: Exhibit, overrides: Overrides, out: Path) -> Iterator[Plann
             plain = RunConfig(
                 dataset=overrides.data or dataset, strategy=variant["strategy"], **own, rounds=10
             ).resolved()
-            config = replace(plain, rounds=rounds, **given, **variant).resolved()
-            name = _folder_name(config, plain)
+            config = replace(plain.settings, rounds=rounds, **given, **variant).resolved()
+            name = _folder_name(config.settings, plain.settings)
             where = dataset
             if overrides.data is not None:
                 kind, _, path = overrides.data.partition(":")
                 where += f"={kind}-{Path(path).name}"
             for seed in range(exhibit.first_seed, exhibit.first_seed + seeds):
                 folder = out / "runs" / where / name / f"seed_{seed}"
-                yield PlannedRun(dataset, label, replace(config, seed=seed), folder)
+                seeded = replace(config.settings, seed=seed).resolved()
+                yield PlannedRun(dataset, label, seeded, folder)
 
 
 def _unknown_variant(label: str, exhibit: Exhibit) -> str:
@@ -185,7 +191,7 @@ def _unknown_variant(label: str, exhibit: Exhibit) -> str:
     return f"variants of {exhibit.title!r} are {known}; got {label!r}{hint}"
 
 
-def _folder_name(config: ResolvedConfig, plain: ResolvedConfig) -> str:
+def _folder_name(config: RunConfig, plain: RunConfig) -> str:
     """The strategy and the settings in which `config` is not the `plain` run of its data set."""
     usual = asdict(plain)
     different = [

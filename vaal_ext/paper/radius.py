@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vaal_ext.experiment.config import ResolvedConfig
 from vaal_ext.experiment.state import read_state
 from vaal_ext.experiment.training import model_for
 from vaal_ext.pool.radius import rms_length
@@ -38,11 +37,11 @@ def error_ranking(run: Run) -> tuple[float, np.ndarray]:
     """
     from sklearn.metrics import roc_auc_score
 
-    config = ResolvedConfig(**run.config)
+    device = run.config["device"]
     data = run.load_data()
-    model = model_for(data, seed=0).to(config.device)
+    model = model_for(data, seed=0).to(device)
     model.load_state_dict(read_state(run.folder / "state.pt").weights)
-    x, y = data.val_x[:_SAMPLES].to(config.device), data.val_y[:_SAMPLES].numpy()
+    x, y = data.val_x[:_SAMPLES].to(device), data.val_y[:_SAMPLES].numpy()
     length = rms_length(x)
     areas = []
     for fraction in FRACTIONS:

@@ -54,7 +54,7 @@ def run_missing(planned: Sequence[PlannedRun], *, progress: bool = True) -> None
                         say(heading)
                     try:
                         with pace.measured(item):
-                            run(item.config, item.folder, progress=progress)
+                            run(item.config.settings, item.folder, progress=progress)
                     except FolderInUseError:
                         elsewhere.append(item)
                         continue

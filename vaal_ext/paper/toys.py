@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaal_ext.experiment.config import ResolvedConfig
+from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.loop import Experiment
 from vaal_ext.experiment.state import read_state
 from vaal_ext.experiment.training import evaluate
@@ -20,7 +20,7 @@ _MARGIN = 0.3  # of the picture around the points, in their units
 
 
 def _experiment(run: Run) -> Experiment:
-    return Experiment(ResolvedConfig(**run.config), run.load_data(), bars=False)
+    return Experiment(RunConfig(**run.config).resolved(), run.load_data(), bars=False)
 
 
 def _indices(run: Run, number: int, pool_size: int) -> np.ndarray:

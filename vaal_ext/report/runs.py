@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vaal_ext.experiment import provenance
-from vaal_ext.experiment.config import with_defaults
+from vaal_ext.experiment.begun import with_defaults
 from vaal_ext.experiment.datasets.load import DataSplit, content_key, load_dataset
 from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.files.checksums import read_recorded
