@@ -16,7 +16,8 @@ from killed_runs import SMALL, assert_same, without_seconds
 from made_runs import make_run
 
 from vaal_ext.cli.app import main
-from vaal_ext.experiment.loop import Experiment, run
+from vaal_ext.experiment.each_round import Experiment
+from vaal_ext.experiment.loop import run
 from vaal_ext.experiment.state import read_state
 from vaal_ext.files.checksums import read_recorded, write_recorded
 from vaal_ext.report.runs import load_run

@@ -12,7 +12,7 @@ from csv_files import rows
 from killed_runs import Killed, assert_same, kill_at
 
 from vaal_ext.cli.app import main
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round
 from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.experiment.seeds import Stream, stream_seed
@@ -33,13 +33,13 @@ SMALL = RunConfig(
 
 def watched_training(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What every training of the loop is given."""
-    given, real = [], loop.train
+    given, real = [], each_round.train
 
     def train(model, x, y, **options):
         given.append((x.clone(), y.clone()))
         return real(model, x, y, **options)
 
-    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(each_round, "train", train)
     return given
 
 

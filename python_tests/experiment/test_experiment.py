@@ -19,7 +19,8 @@ from torch import nn
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.datasets.load import DataSplit, load_dataset
 from vaal_ext.experiment.defaults import SETTINGS
-from vaal_ext.experiment.loop import RunConfig, initial_indices, run
+from vaal_ext.experiment.each_round import initial_indices
+from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.experiment.state import Round
 from vaal_ext.experiment.training import evaluate

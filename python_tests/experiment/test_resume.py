@@ -58,11 +58,11 @@ def test_killed_again_and_again(tmp_path, whole, monkeypatch):
 _SCRIPT = """
 import os, signal, sys, torch
 sys.path.insert(0, "python_tests/helpers")
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round
 from vaal_ext.experiment.loop import RunConfig, run
 from killed_runs import small_model
 
-loop.model_for = small_model
+each_round.model_for = small_model
 torch.set_num_threads(int(sys.argv[3]))
 name, moment, after = sys.argv[4], int(sys.argv[5]), sys.argv[6] == "after"
 real, calls = getattr(os, name), 0

@@ -15,7 +15,7 @@ from command_line import run_arguments
 from killed_runs import Killed, assert_same, kill_at, small_model
 
 from vaal_ext.cli.app import main
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round, loop
 from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.experiment.seeds import Stream, stream_seed
 from vaal_ext.experiment.training import train
@@ -187,7 +187,7 @@ def three_classes(tmp_path, monkeypatch):
             torch.manual_seed(seed)
             return torch.nn.Linear(2, dataset.num_classes)
 
-    monkeypatch.setattr(loop, "model_for", model_for)
+    monkeypatch.setattr(each_round, "model_for", model_for)
     dataset = write_three_classes(tmp_path / "data.npz")
     return replace(SMALL, dataset=dataset, pool_size=None, initial=3, query_size=3)
 

@@ -11,7 +11,7 @@ import pytest
 from killed_runs import SMALL, Killed, small_networks
 from terminal import Terminal
 
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round, loop
 from vaal_ext.experiment.loop import run
 from vaal_ext.experiment.status import duration, queries, say, standing_bar, time_left
 from vaal_ext.pool import first_batch
@@ -49,13 +49,13 @@ def test_a_log_is_told_before_the_first_round_and_after_each(monkeypatch, tmp_pa
     # What the network gets is told once a process, by whichever test comes first: not here.
     monkeypatch.setattr(first_batch, "_tell_input", lambda *_: None)
     before = []
-    real = loop.Experiment.next_round
+    real = each_round.Experiment.next_round
 
     def watched(self, state):
         before.append(capfd.readouterr().out)
         return real(self, state)
 
-    monkeypatch.setattr(loop.Experiment, "next_round", watched)
+    monkeypatch.setattr(each_round.Experiment, "next_round", watched)
     run(SMALL, tmp_path / "run")
     assert before[0] == (
         f"{tmp_path / 'run'}: vaal on moons, 2 queries of 5 samples after 6 initial labels, "

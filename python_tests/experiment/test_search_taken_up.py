@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import vaal_ext
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.loop import run
 from vaal_ext.files.checksums import write_recorded
@@ -32,7 +32,7 @@ def interrupted_after_one_query(
     config: RunConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = []
-    whole = loop.Experiment.next_round
+    whole = each_round.Experiment.next_round
 
     def next_round(self, before):
         rounds.append(before)
@@ -41,7 +41,7 @@ def interrupted_after_one_query(
         return whole(self, before)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Experiment, "next_round", next_round)
+        patch.setattr(each_round.Experiment, "next_round", next_round)
         with pytest.raises(KeyboardInterrupt):
             run(config, folder, progress=False)
 

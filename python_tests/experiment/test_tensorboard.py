@@ -12,7 +12,7 @@ import pytest
 from killed_runs import SMALL, Killed, kill_at, small_model
 
 from vaal_ext.cli.app import main
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round
 from vaal_ext.experiment.loop import run
 from vaal_ext.pool.scores import PoolScores
 
@@ -21,7 +21,7 @@ accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_ac
 
 @pytest.fixture(autouse=True)
 def small_models(monkeypatch):
-    monkeypatch.setattr(loop, "model_for", small_model)
+    monkeypatch.setattr(each_round, "model_for", small_model)
 
 
 def events(folder: Path):

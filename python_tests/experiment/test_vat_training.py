@@ -13,7 +13,7 @@ from torch import nn
 
 from vaal_ext import ldr_scores
 from vaal_ext.cuda.graphs import Replayed
-from vaal_ext.experiment import loop, training
+from vaal_ext.experiment import each_round, training
 from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.defaults import SETTINGS
 from vaal_ext.experiment.loop import RunConfig, run
@@ -179,8 +179,8 @@ def test_random_with_and_without_begin_from_the_same_labels_and_weights(tmp_path
         begun.append(({k: v.clone() for k, v in model.state_dict().items()}, x, y, settings))
         return train(model, x, y, **settings)
 
-    monkeypatch.setattr(loop, "train", watched)
-    monkeypatch.setattr(loop, "model_for", lambda data, seed: network(0.5, seed))
+    monkeypatch.setattr(each_round, "train", watched)
+    monkeypatch.setattr(each_round, "model_for", lambda data, seed: network(0.5, seed))
     for strategy in ("random", "random+vat"):
         run(replace(SMALL, strategy=strategy), tmp_path / strategy, progress=False)
     plain, other = tmp_path / "random", tmp_path / "random+vat"
@@ -207,7 +207,7 @@ def test_the_regulariser_has_a_seed_of_its_own_in_every_round(tmp_path, monkeypa
         seeds.append(vat.seed)
         return train(*arguments, vat=vat, **settings)
 
-    monkeypatch.setattr(loop, "train", watched)
+    monkeypatch.setattr(each_round, "train", watched)
     run(replace(SMALL, strategy="entropy+vat"), tmp_path / "run", progress=False)
     assert seeds == [stream_seed(0, Stream.VAT, number) for number in (0, 1)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from csv_files import rows
 
-from vaal_ext.experiment import loop
+from vaal_ext.experiment import each_round
 from vaal_ext.experiment.config import RunConfig
 from vaal_ext.experiment.seeds import seeded
 from vaal_ext.models import MLP
@@ -35,7 +35,7 @@ def small_model(dataset, *, seed):
 def small_networks():
     """For the toy sets, inside the block: with their real network many runs would take minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_for", small_model)
+        patch.setattr(each_round, "model_for", small_model)
         yield
 
 
@@ -79,7 +79,7 @@ def kill_at(monkeypatch, moment: int, strategy: type[Strategy] = Vaal) -> list[s
 
     watch(strategy, "score")
     watch(strategy, "pick")
-    watch(loop, "train")
-    watch(loop, "evaluate")
+    watch(each_round, "train")
+    watch(each_round, "evaluate")
     watch(os, "replace")
     return names

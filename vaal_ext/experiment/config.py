@@ -242,9 +242,10 @@ def _part(kind: Callable[..., _Part], settings: Mapping[str, Any]) -> _Part:
 
 
 def _regulariser(settings: Mapping[str, Any]) -> VatSettings:
-    own = {name.removeprefix("vat_"): settings[name] for name in settings if name.startswith("vat_")}
+    own = {"backend": settings["backend"]}
+    own |= {name[4:]: value for name, value in settings.items() if name.startswith("vat_")}
     try:
-        return VatSettings(**own, backend=settings["backend"])
+        return VatSettings(**own)
     except (TypeError, ValueError) as error:
         raise type(error)(f"of the regulariser: {error}") from error
 

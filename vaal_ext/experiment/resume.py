@@ -5,15 +5,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaal_ext.experiment.each_round import Experiment
 from vaal_ext.experiment.folder import RunFolder
 from vaal_ext.experiment.state import Round, State
-
-if TYPE_CHECKING:
-    from vaal_ext.experiment.loop import Experiment
 
 __all__ = ["taken_up"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vaal_ext.experiment.config import RunConfig
-from vaal_ext.experiment.loop import Experiment
+from vaal_ext.experiment.each_round import Experiment
 from vaal_ext.experiment.state import read_state
 from vaal_ext.experiment.training import evaluate
 from vaal_ext.paper.figures import Panel
