@@ -124,32 +124,25 @@ def score(
     again += ", by torchrun as before" if launched() else ""
     # Of torchrun's processes one speaks for all.
     with keeping(partial(work.kept, out), again) if rank() == 0 else nullcontext():
-        print(
-            work.score(
-                model,
-                weights,
+        line = work.score(
+            work.Network(model, weights, device),
+            work.Source(
                 data,
-                out,
-                data_root=data_root,
-                split=split,
-                xi=xi,
-                eps=radius,
-                num_iters=num_iters,
-                method=method,
-                sign=sign,
-                seed=seed,
-                batch_size=batch_size_of(batch_size),
-                workers=workers,
+                data_root,
+                split,
+                on_unreadable,
                 mean=numbers("mean", mean),
                 std=numbers("std", std),
-                device=device,
-                amp=amp,
-                compile_model=compile_model,
-                backend=backend,
-                on_nonfinite=on_nonfinite,
-                on_unreadable=on_unreadable,
-                above=above,
-                shard_size=shard_size,
-                progress=True,
-            )
+            ),
+            work.Target(out, above, shard_size),
+            work.Search(method, num_iters, xi, radius),
+            sign=sign,
+            seed=seed,
+            batch_size=batch_size_of(batch_size),
+            num_workers=workers,
+            amp=amp,
+            compile_model=compile_model,
+            backend=backend,
+            on_nonfinite=on_nonfinite,
         )
+        print(line)

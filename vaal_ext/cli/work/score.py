@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,145 +30,155 @@ from vaal_ext.progress import announced
 from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import require_percentile
 
-__all__ = ["kept", "score"]
+__all__ = ["Network", "Search", "Source", "Target", "kept", "score"]
 
 
-def score(
-    model: str,
-    weights: Path,
-    data: str,
-    out: Path,
-    *,
-    data_root: Path | None,
-    split: str,
-    xi: float | None,
-    eps: float | Literal["auto"] | None,
-    num_iters: int | None,
-    method: str | None,
-    sign: str,
-    seed: int,
-    batch_size: int | Literal["auto"],
-    workers: int,
-    mean: list[float] | None,
-    std: list[float] | None,
-    device: str | None,
-    amp: str | None,
-    compile_model: bool,
-    backend: str,
-    on_nonfinite: str,
-    on_unreadable: str,
-    above: float | None,
-    shard_size: int | None,
-    progress: bool,
-) -> str:
+@dataclass(frozen=True)
+class Network:
+    """The network as the options name it: "package.module:factory", its weights, its device."""
+
+    factory: str
+    weights: Path
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The pool as the options name it, and how its images become the network's input."""
+
+    data: str
+    root: Path | None
+    split: str
+    on_unreadable: str
+    mean: list[float] | None
+    std: list[float] | None
+
+    def normalize(self, sample: Tensor) -> tuple[Any, Any] | None:
+        """See :class:`~vaal_ext.scorer.LDRScorer`; None where the samples are not scaled."""
+        if sample.dtype != torch.uint8 and self.mean is None and self.std is None:
+            return None
+        return 0.0 if self.mean is None else self.mean, 1.0 if self.std is None else self.std
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the scores go: an .npz file, or else a folder of shards; and which are wanted."""
+
+    out: Path
+    above: float | None
+    shard_size: int | None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether it is a folder of shards."""
+        return self.out.suffix != ".npz"
+
+    def require_fit(self) -> None:
+        """ValueError where the options do not go together, OSError where no file can be made."""
+        if not self.sharded:
+            require_writable(self.out)
+            if self.shard_size is not None:
+                raise ValueError(f"shard-size is for a folder of shards, and {self.out} is a file")
+        if self.above is not None:
+            require_percentile("above", self.above)
+            if self.sharded:
+                raise ValueError(
+                    "above is for an .npz file: which samples rank above a percentile is a matter "
+                    f"of the whole pool, and {self.out} would be a folder of shards, each scored "
+                    "by itself. Leave --above out, or name a file that ends in .npz"
+                )
+
+
+@dataclass(frozen=True)
+class Search:
+    """The options of the search, see :class:`~vaal_ext.scorer.LDRScorer`; None: left open."""
+
+    method: str | None
+    num_iters: int | None
+    xi: float | None
+    eps: float | Literal["auto"] | None
+
+
+def score(network: Network, source: Source, target: Target, search: Search, **how: Any) -> str:
     """Score every sample of a pool and write the scores; a line that says how it went.
 
-    To an .npz file, or else to a folder of shards. Under torchrun the processes do it together: the
-    file by way of a process group, the folder without. Everything that can be wrong with the
-    arguments is found before the work starts, the folder of `out` included. With `progress` stderr
-    is told then what will be done. Images that cannot be read, and are left out with
+    Under torchrun the processes do it together: a file by way of a process group, a folder of
+    shards without. Everything that can be wrong with the options is found before the work starts,
+    and stderr is told then what will be done. Images that cannot be read, and are left out with
     ``on_unreadable="skip"``, have a line each at the end.
 
-    `method`, `num_iters`, `eps` and `xi` that are None are those of the folder if it is begun. Else
-    the method is "direct"; the lengths are those of a named data set's settings, or measured on the
-    pool, as with `eps` "auto", and a tenth of eps.
+    What `search` leaves open is taken from the folder if it is begun. Else the method is "direct",
+    eps and xi are those of a named data set's settings, and on other data (or with `eps` "auto")
+    eps is measured on the pool and xi a tenth of it.
 
-    With `above` the pool is screened: see :meth:`vaal_ext.LDRScorer.score`.
+    Args:
+        how: further keywords of :class:`~vaal_ext.scorer.LDRScorer`.
 
     Raises:
         TypeError, ValueError, OSError: what is wrong, in a line.
     """
-    sharded = out.suffix != ".npz"
-    if not sharded:
-        require_writable(out)
-        if shard_size is not None:
-            raise ValueError(f"shard-size is for a folder of shards, and {out} is a file")
-    if above is not None:
-        require_percentile("above", above)
-        if sharded:
-            raise ValueError(
-                "above is for an .npz file: which samples rank above a percentile is a matter of "
-                f"the whole pool, and {out} would be a folder of shards, each scored by itself. "
-                "Leave --above out, or name a file that ends in .npz"
-            )
-    pool = load_pool(data, data_root, split, on_unreadable=on_unreadable)
-    place = _device(device)
-    network, done = load_model(model, weights)
-    network = network.to(place)
-    sample = first_samples(pool, 1).to(place)
+    target.require_fit()
+    out, sharded = target.out, target.sharded
+    pool = load_pool(source.data, source.root, source.split, on_unreadable=source.on_unreadable)
+    device = _device(network.device)
+    module, loaded = load_model(network.factory, network.weights)
+    module = module.to(device)
+    sample = first_samples(pool, 1).to(device)
     if len(sample) == 0:
-        raise ValueError(f"none of the {len(pool)} images of {data} can be read")
-    normalize = None
-    if sample.dtype == torch.uint8 or mean is not None or std is not None:
-        normalize = (0.0 if mean is None else mean, 1.0 if std is None else std)
+        raise ValueError(f"none of the {len(pool)} images of {source.data} can be read")
+    normalize = source.normalize(sample)
     manifest = begun_manifest(out) if sharded else None
     begun = {} if manifest is None else manifest.identity
-    method, num_iters = _search(method, num_iters, xi, begun)
-    eps, xi, measured = _lengths(data, pool, normalize, method, xi, eps, begun)
-    scorer = LDRScorer(
-        network,
-        xi=xi,
-        eps=eps,
-        num_iters=num_iters,
-        method=method,
-        sign=sign,
-        seed=seed,
-        backend=backend,
-        device=place,
-        amp=amp,
-        batch_size=batch_size,
-        num_workers=workers,
-        normalize=normalize,
-        compile_model=compile_model,
-        on_nonfinite=on_nonfinite,
-    )
+    search, measured = _filled(search, source.data, pool, normalize, begun)
+    scorer = LDRScorer(module, **asdict(search), device=device, normalize=normalize, **how)
     if normalize is not None:
         pixels = PixelScale(normalize)
         pixels.check(sample)
         sample = pixels.input(sample)
-    _try(network, sample, model)
-    progress = progress and rank() == 0
-    radius = f"eps {eps:g}" + (" (a fiftieth of the samples' length)" if measured else "")
-    what = f"scoring {pool_size(pool)} samples of {data} to {out}, {radius}"
-    what += ("" if xi is None else f", xi {xi:g}") + (f"; {weights}: {done}" if done else "")
-    what += "" if above is None else f"; LDR where it can rank above {above:g} %"
+    _try(module, sample, network.factory)
+    what = f"scoring {pool_size(pool)} samples of {source.data} to {out}, eps {search.eps:g}"
+    what += " (a fiftieth of the samples' length)" if measured else ""
+    what += "" if search.xi is None else f", xi {search.xi:g}"
+    what += f"; {network.weights}: {loaded}" if loaded else ""
+    what += "" if target.above is None else f"; LDR where it can rank above {target.above:g} %"
     if manifest is not None:
         left = len(manifest.folder.missing())
         what += f"; {left} shards are still to be done" if left else "; all shards are there"
-    trials = "; some trials of what is auto come first" if "auto" in (batch_size, amp) else ""
-    compiled = "; the first batch waits for torch.compile" if compile_model else ""
+    tried = "auto" in (how.get("batch_size"), how.get("amp"))
+    what += "; some trials of what is auto come first" if tried else ""
+    what += "; the first batch waits for torch.compile" if how.get("compile_model") else ""
+    progress = rank() == 0
     started = time.perf_counter()
-    with announced(what + trials + compiled):
+    with announced(what):
         if sharded:
-            count = scorer.score_shards(pool, out, shard_size=shard_size, progress=progress)
-            left = len(read_manifest(out).folder.missing())
-            note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+            count = scorer.score_shards(pool, out, shard_size=target.shard_size, progress=progress)
         else:
             with launched_group():
-                scores = scorer.score(pool, above=above, progress=progress)
-            count, note = scores.num_samples, ""
+                scores = scorer.score(pool, above=target.above, progress=progress)
     seconds = time.perf_counter() - started
-    # Of several processes at shards whoever did the last, which need not be the first process.
-    lists = not left and (count > 0 or rank() == 0) if sharded else rank() == 0
-    unreadable = []
-    if on_unreadable == "skip" and lists:
-        unreadable = _unreadable(pool, each_shard(out) if sharded else [scores])
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
+        count, unreadable = scores.num_samples, _unreadable(pool, source, [scores])
         scores.save(out)
         left_out = int(np.isnan(scores.ldr).sum()) - len(unreadable)
         note = f"; {left_out} could not be scored" if left_out > 0 else ""
+    else:
+        left = len(read_manifest(out).folder.missing())
+        note = f"; {left} shards of the pool are still to be done" if left else "; complete"
+        # Of several processes whoever did the last shard tells, which need not be the first one.
+        tells = not left and (count > 0 or rank() == 0)
+        unreadable = _unreadable(pool, source, each_shard(out)) if tells else []
     if unreadable:
         note += f"; {len(unreadable)} images could not be read:"
         note += "".join(f"\n{line}" for line in unreadable)
     if sharded and count == 0:
         return f"{out}: nothing was left to score here" + note
-    step = method if xi is None else f"{method}, xi {xi:g}"
-    steps = "" if num_iters is None else f", {num_iters} iterations"
+    step = "" if search.xi is None else f", xi {search.xi:g}"
+    steps = "" if search.num_iters is None else f", {search.num_iters} iterations"
     return (
-        f"{out}: {count} samples scored in {seconds:.1f} s "
-        f"({count / seconds:.0f} samples/s on {place}, {step}, eps {eps:g}{steps})"
+        f"{out}: {count} samples scored in {seconds:.1f} s ({count / seconds:.0f} samples/s "
+        f"on {device}, {search.method}{step}, eps {search.eps:g}{steps})"
         + (f"; {scorer.chosen.report}" if scorer.chosen and scorer.chosen.report else "")
         + note
     )
@@ -188,44 +199,36 @@ def kept(out: Path) -> str:
     return f"{done} of {done + left} shards are kept in {out}"
 
 
-def _unreadable(pool: Any, parts: Iterable[PoolScores]) -> list[str]:
-    """A line for each image of a pool that could not be read; `parts` are its scores in order."""
+def _unreadable(pool: Any, source: Source, parts: Iterable[PoolScores]) -> list[str]:
+    """A line for each image of a pool that was left out; `parts` are its scores in order."""
+    if source.on_unreadable != "skip" or not isinstance(pool, ImageFolderPool):
+        return []
     lines: list[str] = []
     start = 0
-    for scores in parts if isinstance(pool, ImageFolderPool) else ():
+    for scores in parts:
         lines += pool.unreadable(start + np.flatnonzero(scores.pseudo_label < 0))
         start += scores.num_samples
     return lines
 
 
-def _search(
-    method: str | None, num_iters: int | None, xi: float | None, begun: Mapping[str, Any]
-) -> tuple[str, int | None]:
-    """Method and number of steps: as given, else those of the scores that are to go on."""
-    if method is None and xi is not None and not begun:
+def _filled(
+    given: Search, data: str, pool: Any, normalize: Any, begun: Mapping[str, Any]
+) -> tuple[Search, bool]:
+    """The search with nothing left open (but xi, where the method has no such step), and whether
+    eps was measured on the pool.
+
+    `begun` is the identity of the scores that are to go on, or empty.
+    """
+    xi, eps, num_iters = given.xi, given.eps, given.num_iters
+    if given.method is None and xi is not None and not begun:
         raise ValueError(
             "xi is the step of the paper's search: give --method finite-difference with it, or "
             "leave --xi out"
         )
     known = begun.get("method", "direct")
-    if num_iters is None and method in (None, known):
+    method = given.method or known
+    if num_iters is None and method == known:
         num_iters = begun.get("num_iters")
-    return method or known, num_iters
-
-
-def _lengths(
-    data: str,
-    pool: Any,
-    normalize: Any,
-    method: str,
-    xi: float | None,
-    eps: float | Literal["auto"] | None,
-    begun: Mapping[str, Any],
-) -> tuple[float, float | None, bool]:
-    """eps, xi (None where the method has no such step), and whether eps was measured on the pool.
-
-    `begun` is the identity of the scores that are to go on, or empty.
-    """
     own = data.startswith(("npz:", "npy:", "folder:"))
     measured = "eps" not in begun and (eps == "auto" or (eps is None and own))
     radius = None if eps == "auto" else eps
@@ -241,7 +244,9 @@ def _lengths(
         radius, step = lengths_for(pool, radius, xi, normalize=normalize)
     except ValueError as error:
         raise ValueError(f"{data}: eps cannot be measured, {error}. Give --eps NUMBER") from error
-    return radius, step if method == "finite-difference" else xi, measured
+    if method == "finite-difference":
+        xi = step
+    return Search(method, num_iters, xi, radius), measured
 
 
 def _device(name: str | None) -> torch.device:
