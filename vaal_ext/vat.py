@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -146,33 +146,21 @@ class VatSettings:
 
     Attributes:
         weight: λ, finite and above 0.
-        eps, method, num_iters, xi: see :func:`vat_loss`.
+        search: how r is found.
         decay: the share of a training, at its end, in which the learning rate falls linearly to 0,
             in [0, 1]; 0 keeps it constant. The term is another in every step, by its samples and
             directions, so at a constant rate the last weights are noisy.
-        backend: see :func:`vat_loss`.
     """
 
     weight: float
-    eps: float
-    method: str = "direct"
-    num_iters: int | None = None
-    xi: float | None = None
+    search: SearchSettings
     decay: float = 0.0
-    backend: str = "fused"
 
     def __post_init__(self) -> None:
         require_positive("weight", self.weight)
         require_number("decay", self.decay)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {self.decay}")
-        SearchSettings(
-            eps=self.eps,
-            method=self.method,
-            num_iters=self.num_iters,
-            xi=self.xi,
-            backend=self.backend,
-        )
 
 
 class VatTerm:
@@ -201,21 +189,16 @@ class VatTerm:
         device: a replayed CUDA graph counts on where the host would not.
         """
         numbers_drawn = self._drawn + torch.arange(len(batch), device=batch.device)
-        settings = self.settings
         with _dropout_off(model):
             loss = vat_loss(
                 model,
                 self.x[batch],
-                eps=settings.eps,
-                method=settings.method,
-                num_iters=settings.num_iters,
-                xi=settings.xi,
+                **asdict(self.settings.search),
                 seed=self.seed,
                 sample_index=numbers_drawn,
-                backend=settings.backend,
             )
         self._drawn += len(batch)
-        return settings.weight * loss
+        return self.settings.weight * loss
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from vaal_ext.cuda.graphs import CudaRecorder, Replayed
 from vaal_ext.experiment import training
 from vaal_ext.experiment.seeds import seeded
 from vaal_ext.experiment.training import evaluate, train
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.vat import VatSettings, VatTerm
 
 pytestmark = [
@@ -54,7 +55,7 @@ def trained(cuda_graph, vat=None):
     return loss, model.state_dict()
 
 
-VAT = VatSettings(weight=1.0, eps=0.5, num_iters=2)
+VAT = VatSettings(weight=1.0, search=SearchSettings(eps=0.5, num_iters=2))
 
 
 @pytest.mark.parametrize("vat", [None, VAT, replace(VAT, decay=0.5)])

@@ -106,9 +106,9 @@ def test_a_project_of_then_keeps_its_search() -> None:
     del of_then["vat_method"]
     taken_up = ProjectConfig.from_settings(of_then)
     assert (taken_up.run.method, taken_up.run.num_iters) == ("finite-difference", 5)
-    assert taken_up.run.resolved().regulariser.method == "finite-difference"
-    begun = ProjectConfig.from_settings(new)
-    assert (begun.run.method, begun.run.resolved().regulariser.method) == ("direct", "direct")
+    assert taken_up.run.resolved().regulariser.search.method == "finite-difference"
+    begun = ProjectConfig.from_settings(new).run
+    assert (begun.method, begun.resolved().regulariser.search.method) == ("direct", "direct")
 
 
 def test_weights_of_a_project_of_then_are_still_good() -> None:

@@ -20,9 +20,10 @@ from vaal_ext.experiment.loop import RunConfig, run
 from vaal_ext.experiment.seeds import Stream, seeded, stream_seed
 from vaal_ext.experiment.training import train
 from vaal_ext.models import MLP
+from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.vat import VatSettings, VatTerm, vat_loss
 
-VAT = VatSettings(weight=1.0, eps=0.3)
+VAT = VatSettings(weight=1.0, search=SearchSettings(eps=0.3))
 STEPS = {"vat_method": "finite-difference"}
 SMALL = RunConfig(
     "moons", "random", rounds=1, initial=6, query_size=5, steps=5, device="cpu",
@@ -55,7 +56,7 @@ def assert_same_weights(one, other):
 
 def test_the_term_draws_new_directions_every_time(moons):
     model, batch = network(), torch.tensor([5, 0, 7])
-    settings = {"eps": VAT.eps, "seed": 9}
+    settings = {"eps": VAT.search.eps, "seed": 9}
     term = VatTerm(replace(VAT, weight=0.5), moons.train_x, 9)
     for drawn in (0, 3, 6):
         index = torch.arange(drawn, drawn + 3)
@@ -90,7 +91,7 @@ def test_training_minimises_equation_3(moons):
         loss = loss + 2.0 * vat_loss(
             by_hand,
             moons.train_x[other],
-            eps=VAT.eps,
+            eps=VAT.search.eps,
             seed=11,
             sample_index=torch.arange(8 * step, 8 * step + 8),
         )
@@ -138,7 +139,7 @@ def test_a_vanishing_weight_is_plain_training(moons):
 
 def test_it_is_reproducible_and_smooths(moons):
     def roughness(model):
-        return ldr_scores(model, moons.train_x, eps=VAT.eps).mean().item()
+        return ldr_scores(model, moons.train_x, eps=VAT.search.eps).mean().item()
 
     runs = [
         trained(moons, VatTerm(VAT, moons.train_x, 11), dropout=0.1, steps=200) for _ in range(2)
@@ -222,13 +223,15 @@ def test_the_suffix_leaves_the_query_strategy_as_it_is(name):
     names = ("weight", "method", "xi", "eps", "num_iters", "decay")
     assert {getattr(plain.settings, f"vat_{name}") for name in names} == {None}
     row = SETTINGS["moons"]
-    made = VatSettings(row.vat_weight, row.vat_eps, "direct", 0, None, row.vat_decay)
+    made = VatSettings(row.vat_weight, SearchSettings(eps=row.vat_eps), row.vat_decay)
     assert regularised.regulariser == made
-    search = ("finite-difference", row.vat_num_iters, row.vat_xi)
+    lengths = {"eps": row.vat_eps, "xi": row.vat_xi}
+    steps = {"method": "finite-difference", "num_iters": row.vat_num_iters}
+    made = VatSettings(row.vat_weight, SearchSettings(**lengths, **steps), row.vat_decay)
     stepped = replace(SMALL, strategy=name + "+vat", vat_method="finite-difference").resolved()
-    assert stepped.regulariser == VatSettings(row.vat_weight, row.vat_eps, *search, row.vat_decay)
+    assert stepped.regulariser == made
     own = replace(SMALL, strategy=name + "+vat", vat_eps=0.7, vat_decay=0.3).resolved().regulariser
-    assert (own.eps, own.decay) == (0.7, 0.3)
+    assert (own.search.eps, own.decay) == (0.7, 0.3)
 
 
 def test_a_row_may_have_a_number_of_steps_for_the_regulariser(monkeypatch):

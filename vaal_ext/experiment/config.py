@@ -12,12 +12,13 @@ from vaal_ext.checks import plain_number, require_int, require_positive
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.defaults import run_settings
 from vaal_ext.network.device import device_named
-from vaal_ext.perturbation.search import USUAL_STEPS
+from vaal_ext.perturbation.search import USUAL_STEPS, SearchSettings
 from vaal_ext.pool.radius import lengths_for, radius_of_all
-from vaal_ext.strategies import STRATEGIES, Strategy, parse_strategy, strategy_named
+from vaal_ext.strategies import STRATEGIES, Strategy, Vaal, parse_strategy, strategy_named
 from vaal_ext.vat import VatSettings
 
 __all__ = [
+    "OF_VAAL",
     "SEARCHES",
     "Budget",
     "ResolvedConfig",
@@ -25,9 +26,6 @@ __all__ = [
     "TrainingSettings",
     "with_lengths",
 ]
-
-# Of the query, and read by the strategy vaal alone.
-_OF_VAAL = ("xi", "eps", "num_iters", "percentile", "order", "class_prior", "method", "sign")
 
 # How r is found, by the query and by the regulariser: what a later version has other defaults of.
 SEARCHES = tuple(
@@ -98,9 +96,10 @@ class RunConfig:
             The method is "direct" where it is None, and xi is for "finite-difference" alone. On
             data of one's own eps and xi are measured, see :func:`with_lengths`.
         twins: of the strategy ``dfal``, where it is True by default; None for the others.
-        vat_weight, vat_eps, vat_method, vat_num_iters, vat_xi, vat_decay: of the regulariser, see
-            :class:`~vaal_ext.vat.VatSettings`; None where the strategy has no ``+vat``, and the
-            method "direct" where it has.
+        vat_weight, vat_decay: of the regulariser, see :class:`~vaal_ext.vat.VatSettings`; None
+            where the strategy has no ``+vat``.
+        vat_eps, vat_method, vat_num_iters, vat_xi: of the regulariser's search, likewise. Its
+            method is "direct" where it is None.
         learning_rate, steps, batch_size: of the training.
         warm_start: every round trains on from the weights of the round before (with a fresh
             optimiser), not from fresh weights.
@@ -199,9 +198,9 @@ class RunConfig:
         if name not in STRATEGIES or name == "vaal":
             return
         defaults: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
-        usual = replace(self, **{setting: defaults[setting] for setting in _OF_VAAL})
+        usual = replace(self, **{setting: defaults[setting] for setting in OF_VAAL})
         tables = usual.resolved(), replace(usual, method="finite-difference").resolved()
-        for setting in _OF_VAAL:
+        for setting in OF_VAAL:
             value = getattr(self, setting)
             usual_values = (getattr(table.settings, setting) for table in tables)
             if not any(
@@ -211,6 +210,14 @@ class RunConfig:
                 raise ValueError(
                     f"{setting} is for the strategy vaal, got {value!r} with {self.strategy!r}"
                 )
+
+
+# The settings of the query that only the strategy vaal reads.
+OF_VAAL = tuple(
+    field.name
+    for field in fields(RunConfig)
+    if field.name in {of.name for of in fields(Vaal)} - {"backend"}
+)
 
 
 @dataclass(frozen=True)
@@ -242,10 +249,10 @@ def _part(kind: Callable[..., _Part], settings: Mapping[str, Any]) -> _Part:
 
 
 def _regulariser(settings: Mapping[str, Any]) -> VatSettings:
-    own = {"backend": settings["backend"]}
-    own |= {name[4:]: value for name, value in settings.items() if name.startswith("vat_")}
+    own = {name[4:]: value for name, value in settings.items() if name.startswith("vat_")}
+    weight, decay = own.pop("weight"), own.pop("decay")
     try:
-        return VatSettings(**own)
+        return VatSettings(weight, SearchSettings(**own, backend=settings["backend"]), decay)
     except (TypeError, ValueError) as error:
         raise type(error)(f"of the regulariser: {error}") from error
 

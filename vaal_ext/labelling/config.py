@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vaal_ext.checks import require_int, require_number
-from vaal_ext.experiment.config import RunConfig
+from vaal_ext.experiment.config import OF_VAAL, RunConfig
 from vaal_ext.pool.radius import lengths_for
 from vaal_ext.strategies import parse_strategy
 
@@ -25,10 +25,7 @@ SKIP = "skip"  # the answer of a person who cannot tell
 # project ends when the people do.
 _NOT_OF_A_PROJECT = ("dataset", "data_root", "initial", "rounds", "warm_start", "twins")
 _RUN = tuple(field.name for field in fields(RunConfig) if field.name not in _NOT_OF_A_PROJECT)
-_OF_THE_QUERY_ALONE = (
-    "query_size", "pool_size", "xi", "eps", "num_iters", "percentile", "order", "class_prior",
-    "device", "method", "sign", "on_unreadable",
-)  # fmt: skip
+_OF_THE_QUERY_ALONE = (*OF_VAAL, "query_size", "pool_size", "device", "on_unreadable")
 
 
 @dataclass(frozen=True)

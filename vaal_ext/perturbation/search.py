@@ -23,23 +23,13 @@ USUAL_STEPS = {"direct": 0, "finite-difference": 5, "fisher": 5}
 class SearchSettings:
     """The settings of the search of r (Eq. 1, section III-A of the paper), checked when made.
 
-    Attributes:
-        eps: length of the perturbation (the radius of Eq. 1), in units of the network's input.
-        method: "direct" goes from x along Jᵀw, J the Jacobian of the logits and w the change of
-            them that changes the posterior most (:func:`vaal_ext.ops.fisher_direction`). The power
-            iteration from a random start takes the gradient of the divergence at x + xi·u
-            ("finite-difference", the paper's) or the exact product of u with the Hessian JᵀFJ at x
-            ("fisher").
-        num_iters: gradient steps (the paper's Ip) from the random start, >= 1; with
-            method="direct" steps after the first, >= 0. None: 5, and 0 with method="direct".
-        xi: length of the finite-difference step, in the units of eps; None with the other methods,
-            which make none.
-        divergence: "symmetric" or "forward", see :func:`vaal_ext.ops.symmetric_kl`.
-        smoothing: share of the uniform distribution mixed into both posteriors, in [0, 1); 0 but
-            with method="finite-difference".
-        backend: "fused" (vaal_ext.ops) or "reference" (vaal_ext.reference).
-        sign: "paper" takes the roughness at x + r, "max" the larger of those at x + r and x - r,
-            between which the Hessian does not choose.
+    :func:`vaal_ext.ldr_scores` says what each of them means. It, :class:`vaal_ext.LDRScorer` and
+    :func:`vaal_ext.vat_loss` spell them out as keywords with these defaults, for whoever calls them
+    to read; what they may be is asked here alone.
+
+    Raises:
+        TypeError, ValueError: a setting of a wrong type or out of its range, or two of them that do
+            not go together.
     """
 
     eps: float
