@@ -14,7 +14,7 @@ _HOME = {
     "LDRScorer": "scorer",
     "PoolScores": "pool.scores",
     "ldr_scores": "perturbation.ldr",
-    "posterior_scores": "scorer",
+    "posterior_scores": "pool.baselines",
     "read_shards": "pool.shards",
     "select": "selection",
     "small_radius": "pool.radius",
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from vaal_ext import ops as ops
     from vaal_ext import reference as reference
     from vaal_ext.perturbation.ldr import ldr_scores as ldr_scores
+    from vaal_ext.pool.baselines import posterior_scores as posterior_scores
     from vaal_ext.pool.radius import small_radius as small_radius
     from vaal_ext.pool.scores import PoolScores as PoolScores
     from vaal_ext.pool.shards import read_shards as read_shards
     from vaal_ext.scorer import LDRScorer as LDRScorer
-    from vaal_ext.scorer import posterior_scores as posterior_scores
     from vaal_ext.selection import select as select
     from vaal_ext.vat import vat_loss as vat_loss
 

@@ -1,4 +1,4 @@
-"""A network's scores of a whole pool: LDR, DeepFool's norm, or the posterior alone."""
+"""A network's LDR scores of a whole pool. (The scores that need no LDR are made in ``pool``.)"""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vaal_ext.checks import require_int, warn_caller
+from vaal_ext.checks import warn_caller
 from vaal_ext.network.inner_point import Encode
 from vaal_ext.network.logits import LogitsFn
 from vaal_ext.network.state import Model
-from vaal_ext.perturbation.deepfool import DeepFool
 from vaal_ext.perturbation.ldr import LDR
-from vaal_ext.perturbation.measure import Posterior
 from vaal_ext.perturbation.search import SearchSettings
+from vaal_ext.pool.baselines import deepfool_scores, posterior_scores
 from vaal_ext.pool.batches import has_parts, pool_size
 from vaal_ext.pool.plan import Plan
 from vaal_ext.pool.processes import group_size, score_together
-from vaal_ext.pool.run import Part, Piece, PoolRun
+from vaal_ext.pool.run import Piece, PoolRun
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.screen import screen_pays
 from vaal_ext.pool.screened import Alone, Screened, require_screen, screened
@@ -152,9 +151,8 @@ class LDRScorer:
         self._plan: Plan | None = None
 
     def __repr__(self) -> str:
-        model = self._run.model
+        model, settings = self._run.model, self._measure.settings.items()
         name = getattr(model, "__name__", type(model).__name__)
-        settings = self._measure.settings.items()
         shown = [f"{key}={value!r}" for key, value in settings if value is not None]
         return f"LDRScorer({', '.join([name, *shown])})"
 
@@ -199,9 +197,6 @@ class LDRScorer:
         on `above`, to rounding. Seed and pool fix the audit, whatever the batch size and however
         many processes. (A sample whose logits are finite at x and not at x + r may have a part in
         posterior_mean here.)
-
-        Names of the samples (see :class:`vaal_ext.PoolScores`) take another 4 bytes for every
-        letter of the longest, for each sample: NumPy gives every text of an array the same room.
 
         When a batch does not fit into the GPU's memory it is halved, with a warning, and the rest
         of the pool goes on in pieces of that size.
@@ -254,8 +249,7 @@ class LDRScorer:
                 found = Screened(part.scores, part.failed, part.scores.num_samples)
             else:
                 found = screened(run, plan, pool, index, progress, *screen, Alone())
-        told = "; ".join(filter(None, (plan.report, found.report)))
-        self._plan = replace(plan, report=told)
+        self._plan = replace(plan, report="; ".join(filter(None, (plan.report, found.report))))
         zeros = int((found.scores.ldr == 0).sum())
         _warn_of_zeros(zeros, found.flat, found.scored, search)
         return found.scores
@@ -296,102 +290,6 @@ class LDRScorer:
         )
         _warn_of_zeros(flat, flat, count, self._measure.search)
         return count
-
-
-def posterior_scores(
-    model: Model,
-    pool: Any,
-    *,
-    logits_fn: LogitsFn | None = None,
-    device: torch.device | str | None = None,
-    amp: str | None = None,
-    batch_size: int | Literal["auto"] = 256,
-    num_workers: int = 0,
-    normalize: tuple[Any, Any] | None = None,
-    on_nonfinite: str = "raise",
-    backend: str = "fused",
-    sample_index: Tensor | None = None,
-    progress: bool = True,
-    look: bool = True,
-) -> PoolScores:
-    """One forward pass over the pool: what :class:`vaal_ext.LDRScorer` gives, with ldr all NaN.
-
-    For strategies that need the posterior only (entropy, margin). Arguments and errors are as for
-    :class:`vaal_ext.LDRScorer`, but amp="auto" is refused: it compares LDR.
-    """
-    run = PoolRun(
-        model,
-        Posterior(),
-        logits_fn=logits_fn,
-        device=device,
-        amp=amp,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        normalize=normalize,
-        on_nonfinite=on_nonfinite,
-        backend=backend,
-        look=look,
-    )
-    return _scored(run, pool, sample_index, progress).scores
-
-
-def deepfool_scores(
-    model: Model,
-    pool: Any,
-    *,
-    overshoot: float = 0.02,
-    max_iter: int = 50,
-    num_candidates: int | None = None,
-    logits_fn: LogitsFn | None = None,
-    device: torch.device | str | None = None,
-    amp: str | None = None,
-    batch_size: int = 256,
-    num_workers: int = 0,
-    normalize: tuple[Any, Any] | None = None,
-    on_nonfinite: str = "raise",
-    backend: str = "fused",
-    sample_index: Tensor | None = None,
-    progress: bool = True,
-    look: bool = True,
-) -> PoolScores:
-    """The norm of every pool sample's perturbation, in batches: `.perturbation_norm`, ldr all NaN.
-
-    inf marks samples that reached no other class, of which a warning tells the number. The
-    perturbations themselves are not kept. Arguments and errors as for :func:`deepfool` and
-    :class:`vaal_ext.LDRScorer`; amp and batch_size have no "auto".
-    """
-    measure = DeepFool(overshoot, max_iter, num_candidates, backend)
-    require_int("batch_size", batch_size, 1)
-    if amp not in (None, "bf16", "fp16"):
-        raise ValueError(f"amp must be None, 'bf16' or 'fp16', got {amp!r}")
-    run = PoolRun(
-        model,
-        measure,
-        logits_fn=logits_fn,
-        device=device,
-        amp=amp,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        normalize=normalize,
-        on_nonfinite=on_nonfinite,
-        backend=backend,
-        look=look,
-    )
-    part = _scored(run, pool, sample_index, progress)
-    if part.failed:
-        warn_caller(
-            f"DeepFool reached no other class from {part.failed} of {part.scores.num_samples} "
-            f"samples in {max_iter} iterations: their norm is inf"
-        )
-    return part.scores
-
-
-def _scored(run: PoolRun, pool: Any, sample_index: Any, progress: bool) -> Part:
-    """The whole pool in one piece."""
-    index = run.index(pool, sample_index)
-    whole, size = [Piece(range(len(index)), look=True)], len(index)
-    (part,) = run.parts(run.plan(pool, index), pool, index, whole, size, progress)
-    return part
 
 
 def _warn_of_zeros(zeros: int, flat: int, count: int, search: SearchSettings) -> None:

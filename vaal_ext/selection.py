@@ -7,7 +7,7 @@ sequences or torch CPU tensors, give numpy arrays, and draw nothing unless ``ord
 from __future__ import annotations
 
 import numbers
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Order = Literal["ascending", "descending", "random"]
-ORDERS = ("ascending", "descending", "random")
+ORDERS = get_args(Order)
 
 # Remainders closer than this are ties: n * prior carries the rounding of decimals such as 0.3.
 _QUOTA_DIGITS = 9
@@ -47,7 +47,7 @@ def percentile_rank(scores: Any, positions: Any = None) -> np.ndarray:
         ValueError: scores not of one dimension.
         IndexError: a position that is none of the pool's.
     """
-    values = _scores_array(scores)
+    values = _array("scores", scores)
     in_order = np.sort(values[~np.isnan(values)])
     if positions is not None:
         values = values[positions]
@@ -116,7 +116,7 @@ def class_quotas(n: int, prior: Any) -> np.ndarray:
         ValueError: n below 0, or a prior that is none.
     """
     require_int("n", n, 0)
-    weights = _real_array("prior", prior)
+    weights = _array("prior", prior)
     if weights.size == 0 or not np.all(np.isfinite(weights)) or np.any(weights < 0):
         raise ValueError(f"prior must hold finite weights >= 0, one per class, got {weights}")
     largest = weights.max()
@@ -176,8 +176,8 @@ def select(
             scores that are -inf.
     """
     require_int("n", n, 1)
-    values = _scores_array(scores)
-    labels = _integer_array("pseudo_labels", pseudo_labels)
+    values = _array("scores", scores)
+    labels = _array("pseudo_labels", pseudo_labels, whole=True)
     if labels.shape != values.shape:
         raise ValueError(
             f"scores and pseudo_labels must have one length, got {values.size} and {labels.size}"
@@ -241,14 +241,14 @@ def _prior_weights(
         if class_prior == "predicted":
             if posterior_mean is None:
                 raise ValueError("class_prior='predicted' needs posterior_mean, got None")
-            prior = _real_array("posterior_mean", posterior_mean)
+            prior = _array("posterior_mean", posterior_mean)
         elif class_prior != "uniform":
             raise ValueError(
                 "class_prior must be 'uniform', 'predicted', one weight per class or None, "
                 f"got {class_prior!r}"
             )
     elif class_prior is not None:
-        prior = _real_array("class_prior", class_prior)
+        prior = _array("class_prior", class_prior)
     if num_classes is not None:
         require_int("num_classes", num_classes, 1)
         if prior is not None and prior.size != num_classes:
@@ -279,7 +279,8 @@ def require_percentile(name: str, percentile: Any) -> float:
     return value
 
 
-def _array(name: str, values: Any) -> np.ndarray:
+def _array(name: str, values: Any, *, whole: bool = False) -> np.ndarray:
+    """Real numbers as float64 [N], or with `whole` integers as int64 [N]."""
     if isinstance(values, torch.Tensor):
         if values.device.type != "cpu":
             raise TypeError(f"{name} must be an array or a CPU tensor, got one on {values.device}")
@@ -288,22 +289,7 @@ def _array(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
-    return array
-
-
-def _real_array(name: str, values: Any) -> np.ndarray:
-    array = _array(name, values)
-    if array.size and array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array.astype(np.float64)
-
-
-def _scores_array(values: Any) -> np.ndarray:
-    return _real_array("scores", values)
-
-
-def _integer_array(name: str, values: Any) -> np.ndarray:
-    array = _array(name, values)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
-    return array.astype(np.int64)
+    if array.size and array.dtype.kind not in ("iu" if whole else "iuf"):
+        wanted = "integers" if whole else "real numbers"
+        raise TypeError(f"{name} must hold {wanted}, got dtype {array.dtype}")
+    return array.astype(np.int64 if whole else np.float64)

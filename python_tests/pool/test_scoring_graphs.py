@@ -21,6 +21,7 @@ from vaal_ext.ops import _library
 from vaal_ext.perturbation import gradient
 from vaal_ext.perturbation.ldr import LDR
 from vaal_ext.perturbation.search import SearchSettings
+from vaal_ext.pool import results
 from vaal_ext.pool import run as scoring
 from vaal_ext.scorer import LDRScorer
 
@@ -52,14 +53,14 @@ def as_on_cuda(monkeypatch):
     """Has the scorer record with the FakeRecorder given and take results one batch late."""
 
     def use(recorder, required=True):
-        monkeypatch.setattr(scoring, "_RESULTS_BEHIND", {"cpu": 1})
+        monkeypatch.setattr(results, "_RESULTS_BEHIND", {"cpu": 1})
         monkeypatch.setattr(
             scoring,
             "replayed",
             lambda function, *_: Replayed(function, recorder, required=required),
         )
         # A copy that starts at once, whatever is written to its source before it is asked for.
-        monkeypatch.setattr(scoring, "to_host", lambda x: x.clone().cpu)
+        monkeypatch.setattr(results, "to_host", lambda x: x.clone().cpu)
         return recorder
 
     return use

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaal_ext.backend import load_backend, require_backend
-from vaal_ext.checks import index_array, require_int, warn_caller
-from vaal_ext.cuda.graphs import BatchFn, replayed, require_cuda_graph
-from vaal_ext.cuda.transfers import device_batches, to_device, to_host
+from vaal_ext.checks import index_array, require_int
+from vaal_ext.cuda.graphs import replayed, require_cuda_graph
+from vaal_ext.cuda.transfers import device_batches
 from vaal_ext.network.device import device_named
 from vaal_ext.network.inner_point import Encode
 from vaal_ext.network.logits import LogitsFn, forward_of
@@ -30,15 +29,11 @@ from vaal_ext.pool.batches import batches_at, pool_batches, pool_part, pool_size
 from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.plan import Plan, choose_plan
+from vaal_ext.pool.results import Columns, results
 from vaal_ext.pool.scores import PoolScores, ScoreTable
 from vaal_ext.progress import progress_bar, work_begins
 
 __all__ = ["Part", "Piece", "PoolRun"]
-
-# How many batches' results may still be on their way to the host while the next batch is queued.
-_RESULTS_BEHIND = {"cuda": 1}
-
-Columns = dict[str, np.ndarray]
 
 
 class Piece(NamedTuple):
@@ -202,7 +197,7 @@ class PoolRun:
                     batches = self._looks.at(looked_at, batches, part_index, whole, lent, progress)
                 table = ScoreTable(part_index, run.measure.column, names)
                 batches = device_batches(batches, device)
-                for position, columns, mean in self._results(run, compute, batches, part_index):
+                for position, columns, mean in results(run, compute, batches, part_index):
                     table.enter(position, self._checked(columns, part_index[position]), mean)
                     bar.update(len(position))
                 table.leave_out(missing)
@@ -244,66 +239,6 @@ class PoolRun:
             raise ValueError(f"the model lies on {home}: move it before scoring on {self._device}")
         return self._device
 
-    def _results(
-        self,
-        run: BatchRun,
-        compute: BatchFn,
-        batches: Iterator[tuple[Tensor, Tensor]],
-        index: np.ndarray,
-    ) -> Iterator[tuple[np.ndarray, Columns, Tensor]]:
-        """Yields positions, columns on the host, and the sum of the posteriors [C].
-
-        While a batch is queued on the device the results of the one before come to the host.
-        """
-        behind = _RESULTS_BEHIND.get(run.device.type, 0)
-        waiting: deque[tuple[np.ndarray, Callable[[], Tensor], Tensor]] = deque()
-        fits = len(index)  # samples at a time: fewer, once a batch has not fitted into memory
-        for x, position in batches:
-            run.check(x)
-            start = 0
-            while start < len(x):
-                part = position[start : start + fits].numpy()
-                try:
-                    keys = to_device(torch.from_numpy(index[part]), run.device)
-                    inputs = x[start : start + fits].detach().to(run.device)
-                    table, logits = compute(inputs, keys)
-                    waiting.append((part, to_host(table), _posterior_sum(table, logits)))
-                    del table, logits
-                    start += len(part)
-                except torch.OutOfMemoryError:
-                    if len(part) == 1:
-                        raise
-                except RuntimeError as error:
-                    self._explain(inputs.dtype, error)
-                    raise
-                else:
-                    if len(waiting) > behind:
-                        yield _on_host(*waiting.popleft())
-                    continue
-                # Out of the except block, where the traceback still held the tensors of the try.
-                if run.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                fits = max(1, len(part) // 2)
-                warn_caller(
-                    f"out of memory with {len(part)} samples at a time: going on with {fits}"
-                )
-        for result in waiting:
-            yield _on_host(*result)
-
-    def _explain(self, dtype: torch.dtype, error: RuntimeError) -> None:
-        """TypeError where the network failed on samples of another dtype than its own."""
-        network = self.model if self.encode is None else self.encode
-        parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
-        own = {p.dtype for p in parameters if p.is_floating_point()}
-        if dtype.is_floating_point and own and dtype not in own:
-            known = ", ".join(sorted(str(d).removeprefix("torch.") for d in own))
-            came = str(dtype).removeprefix("torch.")
-            raise TypeError(
-                f"the network's parameters are {known} and the pool's samples {came}: convert the "
-                f"pool, as pool.to(torch.{known.split(', ')[0]}) or array.astype (the network "
-                f"failed with: {error})"
-            ) from error
-
     def _checked(self, columns: Columns, index: np.ndarray) -> Columns:
         """The columns, with what stands for logits that are not finite.
 
@@ -322,17 +257,3 @@ class PoolRun:
             for name in COLUMNS:
                 columns[name] = np.where(lost, blank.get(name, np.nan), columns[name])
         return columns
-
-
-def _posterior_sum(table: Tensor, logits: Tensor) -> Tensor:
-    """float64 [C], over the samples whose logits were finite."""
-    finite = table[:, COLUMNS.index("finite")]
-    with torch.no_grad():
-        posterior = torch.softmax(logits, dim=1, dtype=torch.float64)
-        return posterior.masked_fill(finite[:, None] == 0, 0.0).sum(0)
-
-
-def _on_host(
-    position: np.ndarray, table: Callable[[], Tensor], posterior: Tensor
-) -> tuple[np.ndarray, Columns, Tensor]:
-    return position, dict(zip(COLUMNS, table().numpy().T, strict=True)), posterior
