@@ -11,13 +11,15 @@ from vaal_ext.pool.fingerprint import differences
 
 __all__ = ["as_begun", "config_differences", "with_defaults"]
 
-# Where the data lies and how it is read is no part of a run: their content is compared instead.
+# Where the data lie and how they are read may change between two sittings at a run: a fingerprint
+# of the data themselves is compared instead.
 _NOT_COMPARED = ("data_root", "on_unreadable")
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as ``config.json`` has them, and those that a run of an earlier version does not
-    have, which had their default then: of the search finite differences."""
+    """The settings of a ``config.json``, with those that its version did not have yet at the values
+    that it used: finite differences for both searches, no decay, and today's defaults for the rest.
+    """
     filled = {field.name: field.default for field in fields(RunConfig)} | dict(config)
     if filled["method"] is None:
         filled["method"] = "finite-difference"
@@ -30,10 +32,11 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_begun(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
-    """`config` with what it leaves open of the searches and of eps as a run that was begun has it.
+    """`config`, where it leaves eps or a setting of a search open, with that of a run begun before.
 
-    `begun` are its settings as ``config.json`` has them. A default that came with a later version
-    does not change a run of before.
+    So a run goes on as it was begun, although the defaults of this version may be others. `begun`
+    are the run's settings as its ``config.json`` has them. Where `config` names another method than
+    the run has, the rest of that search stays open.
     """
     old = with_defaults(begun)
     if config.eps is None:
@@ -47,7 +50,7 @@ def as_begun(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two runs' settings (as ``config.json`` has them) differ, a text for each setting."""
+    """The settings, as ``config.json`` has them, in which two runs differ; a text for each."""
     return differences(_compared(old), _compared(new))
 
 

@@ -1,4 +1,4 @@
-"""What a run is told, and how the gaps are filled."""
+"""The settings of a run: as the user gives them, and with the rest filled in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ __all__ = [
     "with_lengths",
 ]
 
-# How r is found, by the query and by the regulariser: what a later version has other defaults of.
+# The names of the settings that say how r is found: the query's, and the regulariser's. Versions
+# differ in their defaults.
 SEARCHES = tuple(
     {name: prefix + name for name in ("method", "xi", "num_iters")} for prefix in ("", "vat_")
 )
@@ -79,23 +80,27 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. What is None is taken from the table of the data set, ``settings.SETTINGS``.
+    """The settings of a run, as the user gives them and as ``config.json`` has them.
+
+    Where a setting is None, :meth:`resolved` takes it from the data set's row in
+    ``defaults.SETTINGS``, unless its description says otherwise.
 
     Attributes:
         dataset, data_root, on_unreadable: see :func:`.datasets.load.load_dataset`.
-        strategy: one of ``strategies.STRATEGIES``, by itself or with ``+vat`` behind it, which
-            trains with the regulariser of Eq. 3.
-        seed: of everything that is drawn, >= 0.
+        strategy: one of ``strategies.STRATEGIES``; with ``+vat`` behind it the network is trained
+            with the regulariser of Eq. 3.
+        seed: of all random numbers, >= 0.
         rounds: number of queries.
         initial: number of labels before the first query.
-        query_size: number of labels each query adds. The pool must have ``initial`` and ``rounds``
-            times this many samples; it may be used up to the last one.
+        query_size: number of labels each query adds. The pool must have at least ``initial`` +
+            ``rounds`` · ``query_size`` samples.
         pool_size: score and query only this many unlabelled samples, drawn anew in every round;
             None: all of them.
         eps, method, num_iters, xi, percentile, order, class_prior, sign: of the strategy ``vaal``.
-            The method is "direct" where it is None, and xi is for "finite-difference" alone. On
-            data of one's own eps and xi are measured, see :func:`with_lengths`.
-        twins: of the strategy ``dfal``, where it is True by default; None for the others.
+            The method is "direct" where it is None, and xi is for "finite-difference" alone. For
+            the data sets ``npz:`` and ``folder:`` eps and xi are measured, see
+            :func:`with_lengths`.
+        twins: of the strategy ``dfal``, True where it is None; it must be None for the others.
         vat_weight, vat_decay: of the regulariser, see :class:`~vaal_ext.vat.VatSettings`; None
             where the strategy has no ``+vat``.
         vat_eps, vat_method, vat_num_iters, vat_xi: of the regulariser's search, likewise. Its
@@ -139,7 +144,7 @@ class RunConfig:
     on_unreadable: str = "raise"
 
     def resolved(self) -> ResolvedConfig:
-        """The same run with nothing left open, checked as far as that goes without the data.
+        """The same run with every setting filled in and checked, as far as that needs no data.
 
         Raises:
             TypeError, ValueError: what was expected and what came.
@@ -190,9 +195,10 @@ class RunConfig:
         )
 
     def refuse_unread(self) -> None:
-        """ValueError where a setting of ``vaal`` is given with a strategy that does not read it.
+        """ValueError where a setting of ``vaal`` is given and the strategy is another one.
 
-        What the data set's table has may be given: a ``config.json`` holds every setting.
+        The value that the data set's table has is not refused: ``config.json`` holds it for every
+        strategy, and a run may be begun with the settings of another.
         """
         name, _ = parse_strategy(self.strategy)
         if name not in STRATEGIES or name == "vaal":
@@ -222,11 +228,11 @@ OF_VAAL = tuple(
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A run with nothing left open: what :meth:`RunConfig.resolved` gives.
+    """A run with every setting filled in: what :meth:`RunConfig.resolved` gives.
 
     Attributes:
-        settings: all of its settings, one beside the other, as ``config.json`` holds them. Those
-            that the run does not read are as they were given, or as the data set's table has them.
+        settings: all of them, as ``config.json`` holds them. Those that the run does not read are
+            as they were given, or as the data set's table has them.
         budget, training, regulariser, strategy: the parts of the run, made from these settings. The
             regulariser is None where the strategy has no ``+vat``.
     """
@@ -258,12 +264,15 @@ def _regulariser(settings: Mapping[str, Any]) -> VatSettings:
 
 
 def with_lengths(config: RunConfig, data: DataSplit) -> RunConfig:
-    """`config` with the lengths that a query by ``vaal`` has on data of one's own, where it leaves
-    them open: eps is :func:`vaal_ext.small_radius` of the data, and xi a tenth of eps.
+    """`config` with eps and xi measured on the data, where they are open and the query needs them.
 
-    All samples are measured, not the pool alone: which of them are in the pool may hang on the
-    seed, and runs that differ in their seed have the same settings. Data sets with a name have
-    their lengths in the table. ValueError where there is nothing to measure.
+    That is for the strategy ``vaal`` on ``npz:`` and ``folder:``; the other data sets have both in
+    the table. eps is :func:`vaal_ext.small_radius` of the data, and xi a tenth of eps. The samples
+    that are held out are measured too: which ones they are may depend on the seed, and runs that
+    differ in their seed must have the same eps.
+
+    Raises:
+        ValueError: eps cannot be measured.
     """
     own = config.dataset.startswith(("npz:", "folder:"))
     if not own or parse_strategy(config.strategy)[0] != "vaal":

@@ -1,20 +1,23 @@
-"""The folder of a run: what lies in it, how a round is committed, how a run is taken up again.
+"""The folder of a run: its files, and in what order they are written and mended.
 
 ``config.json``    "config": every setting of the run; "data_sha256", "versions" and "commit"
 ``query_003.csv``  the samples that round 3 queried (round 0: the initial set), in the order picked;
-                   "index" counts the pool (without what a data set of one part holds out)
+                   "index" is the sample's position in the data set's pool, which has no sample
+                   that is held out for validation or test
 ``scores.npz``     :class:`~vaal_ext.pool.scores.PoolScores` of the pool of the last query
 ``state.pt``       the labels so far, the rounds so far and the network's weights (a state dict);
                    with ``dfal`` the adversarial twins so far
 ``rounds.csv``     one row for every finished round
 ``.checksums.json``  the SHA-256 of the other files, see :mod:`vaal_ext.files.checksums`;
                    ``scores.npz`` and ``state.pt`` bring checksums of their own
-``.lock``          held by the process that is at the run
+``.lock``          locked by the process that works at the run
 
-Every file is replaced by an atomic rename. The rename of ``state.pt`` commits a round: what was
-written before it is written again, the same, if the run is killed in between, and ``rounds.csv``,
-written after it, is rebuilt from it. So are the queries where they were damaged; the scores beside
-the indices are lost then, apart from those of the last query.
+Every file is replaced by an atomic rename, and the rename of ``state.pt`` commits a round. The
+scores and the query are written before it: if the run is killed in between, the round is done once
+more and writes the same files. ``rounds.csv`` is written after it, and rebuilt from it when the run
+is taken up. A damaged query is rebuilt from it too, but ``state.pt`` knows only which samples were
+queried: the scores in the table are lost, unless they are of the last query, whose are in
+``scores.npz``.
 """
 
 from __future__ import annotations
@@ -59,17 +62,16 @@ class RunFolder:
     """A run's folder, which this process alone is at; see the module's text for the files."""
 
     def __init__(self, path: Path) -> None:
-        """Whoever makes one holds the folder's lock, as :meth:`of` does."""
+        """Only a process that holds the folder's lock may make one; :meth:`of` takes the lock."""
         self.path = path
 
     @classmethod
     @contextmanager
     def of(cls, path: Path, config: Mapping[str, Any], data_sha256: str) -> Iterator[RunFolder]:
-        """The folder of this very run, new or taken up again, and no other process at it inside
-        the block; a killed process lets go.
+        """The folder of a run, new or begun before, locked for this process while the block runs.
 
         Raises:
-            FolderInUseError: another process is at it.
+            FolderInUseError: another process has locked it.
             ValueError: the folder belongs to a different run (says in what), or to none.
             OSError: it cannot be made or written.
         """
@@ -80,7 +82,7 @@ class RunFolder:
             yield folder
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
-        """Write what this run is, or check that it is what the folder holds."""
+        """Write ``config.json``, or check that the one in the folder is of the same run."""
         remove_leftovers(self.path)
         path = self.path / "config.json"
         about = {"versions": provenance.versions(), "commit": provenance.commit()}
@@ -93,9 +95,8 @@ class RunFolder:
         write_recorded(path, content)
 
     def load_state(self) -> State | None:
-        """The last committed state, or None before the first; brings the tables up to it.
-
-        Warns of a damaged query, which is written again.
+        """The last committed state, or None before the first. The tables that are missing or do
+        not fit it are rebuilt from it, with a warning where one was damaged.
 
         Raises:
             ValueError: ``state.pt`` is damaged.
@@ -110,7 +111,7 @@ class RunFolder:
         return state
 
     def load_tables(self) -> tuple[tuple[Round, ...], np.ndarray]:
-        """The finished rounds, and int64 [labels] what is labelled: by the tables alone.
+        """The finished rounds, and the labelled samples int64 [labels], without ``state.pt``.
 
         Raises:
             ValueError, OSError: a table is damaged, or not there.
@@ -179,8 +180,8 @@ class RunFolder:
         write_recorded(self.path / _query_file(number), content)
 
     def _mend_query(self, state: State, number: int) -> None:
-        """Write a query again that is not what the state says; with its scores if it is the last
-        that had any, and they are whole."""
+        """Write a query's table again if it does not have the samples that the state names; with
+        their scores if ``scores.npz`` has them."""
         queried = _queried(state, number)
         try:
             if self._read_query(number) == queried.tolist():
@@ -192,7 +193,7 @@ class RunFolder:
             with suppress(ValueError):
                 scores = self.load_scores()
         if scores is not None and not np.isin(queried, scores.index).all():
-            scores = None  # of the next query: a kill came before its commit
+            scores = None  # those of the next query, which a kill kept from being committed
         self._write_query(state, number, scores)
         without = "" if scores is not None else ", without scores"
         _warn_of_mended(

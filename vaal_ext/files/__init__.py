@@ -1,1 +1,1 @@
-"""Files that are whole or not there, read with suspicion, and claimed by one process."""
+"""Files on disk: written whole or not at all, checked when read, and locked by one process."""

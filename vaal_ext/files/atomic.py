@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are replaced in one step: a reader meets the old one or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
 def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block ends.
 
-    A reader sees the old file or the new one, never a part. When the block or the writing fails
-    (also by KeyboardInterrupt or a full disk) the temporary file is removed and `path` is as it
-    was. A symbolic link is written through, as `open` would.
+    When the block or the writing fails (also by KeyboardInterrupt or a full disk), the temporary
+    file is removed and `path` is as it was. Where `path` is a symbolic link, the file that it
+    points to is replaced, and the link stays.
 
     Args:
         path: the file to write. Its folder must exist.
@@ -37,9 +37,9 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
 
     Raises:
         ValueError: another mode.
-        OSError: one of the block, or what `open` would raise, before the block runs, or for a
-            `path` that is there and is no regular file (a rename would put a file in the place of
-            /dev/null); it names `path`, see :func:`naming`.
+        OSError: the file cannot be made, written or renamed, the block raised one, or `path` is
+            something other than a regular file (renaming onto /dev/null, say, would replace it).
+            The message names `path`, see :func:`naming`.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
@@ -50,7 +50,8 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
 def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
     """Replaces the file by what ``torch.save`` makes of `content`, whole or not at all.
 
-    It is made in memory first: of a full disk torch's own writer makes an error of its C++ code.
+    The bytes are made in memory first. Written straight to a full disk, torch.save would raise a
+    RuntimeError from its C++ code that does not say the disk is full.
 
     Raises:
         OSError: the file cannot be written; it names `path`, see :func:`naming`.
@@ -67,8 +68,8 @@ def _whole(target: Path, mode: str) -> Iterator[IO[Any]]:
         raise IsADirectoryError("it is a folder")
     if target.exists() and not target.is_file():
         raise OSError("it is not a regular file")
-    # A name of fixed length, so that a target with the longest legal name works too. Not
-    # tempfile: that makes files private to the user, and these are to have the usual rights.
+    # The temporary name has a fixed length: made from the target's, it could be longer than the
+    # file system allows. The module tempfile would let nobody but the user read the file.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     text: dict[str, Any] = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
     try:
@@ -84,10 +85,10 @@ def _whole(target: Path, mode: str) -> Iterator[IO[Any]]:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A full disk or a missing permission is reported with the file it kept from us.
+    """Makes an OSError of the block (a full disk, say) name the file that could not be written.
 
     Raises:
-        OSError: one of the block, of its own kind and number: "cannot write PATH: the reason".
+        OSError: of the class and errno of the block's, with the text "cannot write PATH: reason".
     """
     try:
         yield
@@ -107,9 +108,10 @@ def require_writable(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
-    """Removes the temporary files of writes that a kill interrupted, `older_than` seconds ago.
+    """Removes the temporary files that killed processes left in the folder.
 
-    A write that is going on would lose its file: the age is for who does not write alone.
+    Only files last changed at least `older_than` seconds ago are removed. Where other processes
+    write to the folder too, it must be longer than any write takes, or they would lose theirs.
     """
     for leftover in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
         with suppress(FileNotFoundError):

@@ -1,9 +1,14 @@
-"""What is read back is what was written: the SHA-256 of a folder's files, kept beside them.
+"""A record of the SHA-256 of a folder's files, by which damage and edits are noticed when they are
+read.
 
-``.checksums.json`` has under "files" for every recorded file the digest of its content, and of
-the content before ("absent" where there was no file), which a kill between the two renames leaves
-there; and under "sha256" the digest of all these. A file that it does not name, as in a folder of
-an earlier version, is read as it is. Only who holds the folder's lock writes.
+The record is ``.checksums.json``. Its "files" has a list for every recorded file: the digest of its
+content, and after it the digest of the content before, or "absent" where there was no file. The
+record is written first and the file second, so a process that is killed in between leaves the old
+content beside the new record; the second digest accepts it. "sha256" is a digest of all of "files",
+by which damage to the record itself is noticed.
+
+A file that the record does not name, as in a folder of an earlier version, is read unchecked. Only
+the process that holds the folder's lock may write.
 """
 
 from __future__ import annotations
@@ -20,14 +25,15 @@ __all__ = ["is_edited", "is_lost", "read_recorded", "recorded", "write_recorded"
 _RECORD = ".checksums.json"
 _ABSENT = "absent"
 
-# A file may be replaced between the reading of its record and its own.
+# How often a file is read that does not fit its record: a writer may have replaced both between
+# the reading of the one and of the other.
 _TRIES = 3
 
 
 def write_recorded(path: Path, content: bytes) -> None:
-    """Replaces the file by `content`, whole or not at all, and records its digest before.
+    """Records the digest of `content`, then replaces the file by it, whole or not at all.
 
-    Nothing is written where both are there already.
+    Nothing is written where the record and the file are so already.
 
     Raises:
         ValueError: the record is damaged. OSError: it cannot be written; it names the file.
@@ -50,14 +56,14 @@ def write_recorded(path: Path, content: bytes) -> None:
 
 
 def read_recorded(path: Path, mend: str = "put back a copy of it") -> str:
-    """The text of the file, UTF-8, which is what was recorded if anything was.
+    """The text of the file, UTF-8, checked against the record if that names the file.
 
     Args:
         path: the file.
-        mend: how to go on where it is damaged, for the message.
+        mend: what the message tells the user to do about a damaged file.
 
     Raises:
-        ValueError: it is not what was written, or no UTF-8; or the record is damaged.
+        ValueError: the file does not fit the record, is no UTF-8, or the record is damaged.
         OSError: it cannot be read.
     """
     for attempt in range(_TRIES):
@@ -77,20 +83,23 @@ def read_recorded(path: Path, mend: str = "put back a copy of it") -> str:
 
 
 def is_lost(path: Path) -> bool:
-    """Whether the file is not there although it was written: twice at least, since a kill before
-    the first time leaves a record alone."""
+    """Whether a file that was written has gone since.
+
+    False also for one that was written only once: a process that was killed before it wrote the
+    file for the first time leaves the same record.
+    """
     known = _read_record(path.parent).get(path.name)
     return known is not None and _ABSENT not in known and not path.exists()
 
 
 def is_edited(path: Path) -> bool:
-    """Whether the file is there and is not what was recorded of it; False where nothing was."""
+    """Whether the file is there and does not fit the record; False where that does not name it."""
     known, now = _read_record(path.parent).get(path.name), _digest_of(path)
     return known is not None and now is not None and now not in known
 
 
 def recorded(path: Path, content: bytes) -> bool:
-    """Whether `content` is what the file had when it was last written."""
+    """Whether `content` is, by the record, what was written to the file last."""
     known = _read_record(path.parent).get(path.name, [])
     return known[:1] == [hashlib.sha256(content).hexdigest()]
 

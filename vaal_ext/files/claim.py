@@ -1,4 +1,4 @@
-"""One process at a folder, and a folder that is ours."""
+"""Folders that one process works in at a time, and that hold nothing but what we put there."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ __all__ = ["FolderInUseError", "held", "is_locked", "locked", "make_own"]
 
 
 class FolderInUseError(ValueError):
-    """Another process is at this folder."""
+    """Another process works in this folder."""
 
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """No other process can hold `folder` inside the block; a killed process lets go.
+    """Locks `folder` for this process while the block runs. The system unlocks it when a process
+    ends, also when it is killed.
 
     Args:
         folder: it must exist; it gets a file ``.lock``.
-        what: what it holds, for the message: "run".
+        what: what the folder holds, as the message calls it: "run".
 
     Raises:
-        FolderInUseError: another process is at it.
+        FolderInUseError: another process has locked it.
     """
     with held(folder / ".lock", timeout=0) as mine:
         if not mine:
@@ -33,7 +34,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process is at `folder`, which need not exist."""
+    """Whether another process has locked `folder`, which need not exist."""
     if not folder.is_dir():
         return False
     with held(folder / ".lock", timeout=0) as mine:
@@ -42,7 +43,8 @@ def is_locked(folder: Path) -> bool:
 
 @contextmanager
 def held(path: Path, timeout: float) -> Iterator[bool]:
-    """Whether the lock could be had in `timeout` seconds (-1: however long it takes)."""
+    """Takes the lock at `path` while the block runs, and gives whether it was to be had within
+    `timeout` seconds (-1: it waits however long it takes)."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=timeout)
@@ -56,12 +58,13 @@ def held(path: Path, timeout: float) -> Iterator[bool]:
 
 
 def make_own(folder: Path, what: str, first: str) -> None:
-    """The folder is there, made if need be, and what lies in it is ours.
+    """Makes the folder if need be, and refuses one that holds files of something else.
 
     Args:
-        folder: the folder; its hidden files are not minded.
-        what: what it holds, or is to hold, for the message: "run".
-        first: the file that we write before any other: where it is, the folder is ours.
+        folder: the folder; hidden files in it do not count.
+        what: what it holds or is to hold, as the message calls it: "run".
+        first: the name of the file that is written before any other. A folder that has files, but
+            not this one, belongs to something else.
 
     Raises:
         NotADirectoryError: it is a file. ValueError: it holds something else.
@@ -70,7 +73,8 @@ def make_own(folder: Path, what: str, first: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    # In this order: who finds another file of ours finds the first.
+    # The files are listed before `first` is looked for. The other way round, a process that begins
+    # here at this moment could write `first` and a second file in between.
     others = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     if others and not (folder / first).exists():
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Files read back: proved whole by the checksums they bring, and never more than memory holds.
+"""Files read back with distrust: whole by their own checksums, and no larger than memory.
 
-Every reader gives a ValueError whose text is the reason alone, in one line; the caller puts the
-file's name before it and says how to go on. OSError is what `open` raises. Nothing is ever
-unpickled but tensors, numbers and text.
+For a bad file every reader raises a ValueError whose text is the reason alone, in one line; the
+caller puts the file's name before it and says how to go on. Where the file cannot be opened, the
+OSError of `open` passes. Nothing is ever unpickled but tensors, numbers and text.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_DIRECTORY = 0x10  # of DOS's attributes: torch reads such an entry as empty, zipfile does not
+# The attribute bit that marks an entry of a zip file as a folder. torch reads such an entry as
+# empty, zipfile reads what it holds.
+_DIRECTORY = 0x10
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
     """What ``torch.save`` wrote, on the CPU.
 
-    torch.load itself skips the checksums (CRC-32) that torch.save writes: they are looked at here.
-    A file of before torch 1.6, or one that was saved with ``set_crc32_options(False)``, has none.
+    torch.save writes checksums (CRC-32) that torch.load does not compare; here they are. Files
+    from before torch 1.6 and those saved with ``set_crc32_options(False)`` have none.
 
     Raises:
         ValueError: it is damaged, holds more than tensors, numbers and text, or more than memory.
@@ -51,11 +53,11 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
         file.seek(0)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        # A damaged file or one with other objects ends in many kinds of errors.
+        # A damaged file, or one with other objects, may raise any kind of error.
         except Exception as error:
             refused = re.search(r"GLOBAL (\S+)", str(error))
-        # Out of the except block: torch's own text, which shows how to unpickle the file
-        # nevertheless, is in no traceback.
+        # Raised outside the except block, so that no traceback shows torch's own error: that
+        # explains how to unpickle the file in spite of the danger.
         named = f" (here {refused[1]})" if refused else ""
         raise ValueError(
             "it was not written by torch.save, is damaged, or holds more than tensors, numbers and "
@@ -75,18 +77,19 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         archive = zipfile.ZipFile(file)
         arrays = {}
         for info in _entries(archive):
-            with archive.open(info) as part:  # which compares the two places of its name
+            with archive.open(info) as part:  # refuses an entry whose two names differ
                 if info.filename.endswith(".npy"):
                     arrays[info.filename.removesuffix(".npy")] = _array(part, info.file_size)
         return arrays
 
 
 def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array of an .npy, of any shape and dtype, mapped: read when it is used. The format has
-    no checksum.
+    """The array of an .npy file, of any shape and dtype, mapped: what of the file is used is read
+    when it is used. (The format has no checksum.)
 
     Raises:
-        ValueError: its header is no .npy's, or does not fit its length; it holds pickled objects.
+        ValueError: the file has no header of an .npy, or one that does not fit its length, or it
+            holds pickled objects.
     """
     with open(path, "rb") as file, _refused_in_a_line():
         shape, order, dtype = _header(file, os.fstat(file.fileno()).st_size)
@@ -104,7 +107,7 @@ def parse_json(text: str) -> Any:
 
 
 def require_memory(size: int) -> None:
-    """ValueError where `size` bytes are more than can be had without swapping (on Linux)."""
+    """ValueError where less than `size` bytes of memory are free. (Only Linux says how many.)"""
     free = math.inf
     with suppress(ValueError):  # where the system does not say
         free = available_memory(torch.device("cpu"))
@@ -125,7 +128,8 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 @contextmanager
 def _refused_in_a_line() -> Iterator[None]:
-    """Whatever a damaged file leads a library to raise is a ValueError of one line."""
+    """Turns any error of the block into a ValueError with one line of text: what a library raises
+    over a damaged file may be anything."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what a damaged file looks like inside
@@ -136,11 +140,15 @@ def _refused_in_a_line() -> Iterator[None]:
 
 
 def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """What a zip file holds. ValueError where its table of contents is damaged, as far as zipfile
-    does not see it itself; or where it unpacks to more than memory."""
+    """The entries of a zip file.
+
+    ValueError where the table of contents is damaged in a way that zipfile overlooks, or the
+    entries take more memory than there is.
+    """
     entries = archive.infolist()
     for info in entries:
-        hidden = b"PK\x01\x02" in info.extra + info.comment  # the entry that follows, swallowed
+        # With a damaged length, an entry's fields may swallow the entry that follows.
+        hidden = b"PK\x01\x02" in info.extra + info.comment
         if hidden or info.external_attr & _DIRECTORY:
             raise ValueError("its table of contents is damaged")
     require_memory(sum(info.file_size for info in entries))
@@ -148,7 +156,8 @@ def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _require_whole(archive: zipfile.ZipFile) -> None:
-    """ValueError unless every part has its checksum, where any part has one."""
+    """ValueError where an entry does not fit its checksum. A file whose checksums are all 0 was
+    saved without, and passes."""
     if any(info.CRC for info in _entries(archive)):
         damaged = archive.testzip()
         if damaged is not None:
@@ -161,21 +170,22 @@ def _array(part: IO[bytes], size: int) -> np.ndarray:
     for start in range(0, len(content), _CHUNK):
         piece = part.read(min(_CHUNK, len(content) - start))
         content[start : start + len(piece)] = piece
-    part.read(1)  # at its end zipfile compares the checksum
+    part.read(1)  # zipfile compares the checksum when it meets the end
     return np.ndarray(shape, dtype, content, order=order)
 
 
 def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-    """Shape, order and dtype of the .npy of `size` bytes in `file`, which then stands at the data.
+    """Shape, order and dtype of the .npy of `size` bytes in `file`, which is then read up to the
+    data.
 
-    Nothing is allocated by what the header says before it fits the size.
+    The header must fit the size, so that a damaged one cannot ask for memory without end.
     """
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the .npy format is not read")
     try:
         shape, fortran, dtype = _HEADERS[version](file)
-    except Exception as error:  # of the many kinds that parsing a damaged text as Python ends in
+    except Exception as error:  # NumPy parses the header as Python, which may raise anything
         raise ValueError("its header is damaged") from error
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are never loaded")

@@ -1,4 +1,5 @@
-"""What must be the same wherever, and whenever, parts of one pool are scored."""
+"""Fingerprints, by which several processes, or a later one, know that they score the same pool with
+the same network and settings."""
 
 from __future__ import annotations
 
@@ -18,28 +19,29 @@ from vaal_ext.pool.run import PoolRun
 
 __all__ = ["differences", "identity", "index_sha256", "tensors_sha256"]
 
-# What is looked at of a pool: so many places, evenly spread, and samples at each.
+# Of a pool these samples are hashed: _SAMPLES in a row at each of _PLACES evenly spread places.
 _PLACES, _SAMPLES = 16, 4
 
-# So many names at a time are in memory a second time.
+# How many names are hashed at a time: while they are, they take their memory twice.
 _NAMES = 4096
 
 
 def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
-    """Settings and fingerprints that scores of one pool share, in types of JSON.
+    """What all scores of one pool must have in common, as values that JSON can hold.
 
-    Of the pool these are its length, 64 samples spread over it, and the samples' identities and
-    names (None where it has none, and not there in a manifest of an older version); of the
-    network its parameters and buffers. What only rounds otherwise (batch size, device, compiled or
-    not) is not among them. Not seen are the code of the network, `logits_fn`, and a model that is
-    no nn.Module.
+    The pool is known by its length, the content of 64 samples spread over it, and the identities
+    and names of its samples ("names" is None where it has none; manifests of older versions lack
+    it). The network is known by its parameters and buffers, and the settings stand as they are.
+    Batch size, device and compilation are left out: they change scores by rounding alone. Neither
+    the code of the network nor `logits_fn` is seen, nor anything of a model that is no nn.Module.
 
     Raises:
         TypeError, ValueError: see :meth:`PoolRun.index`.
     """
     index = run.index(pool, sample_index)
     size = len(index)
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number whenever it is read
+    # A DataLoader draws a random number whenever it is read.
+    with torch.random.fork_rng(devices=[]):
         count = min(size, _SAMPLES)
         starts = np.unique(np.linspace(0, size - count, _PLACES).astype(int)).tolist()
         looked_at = [
@@ -62,7 +64,7 @@ def identity(run: PoolRun, pool: Any, sample_index: Any) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two sets of settings differ, a text for each: "eps is 0.5 there and 1.0 here"."""
+    """The settings that differ, a text for each: "eps is 0.5 there and 1.0 here"."""
     return [
         f"{name} is {_told(old.get(name))} there and {_told(new.get(name))} here"
         for name in {**old, **new}
@@ -71,10 +73,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def tensors_sha256(tensors: Iterable[Tensor], heading: Callable[[Tensor], str]) -> str:
-    """SHA-256, in hex, over the content of tensors of any shape and dtype, each after its heading,
-    a text that tells its kind.
+    """SHA-256, in hex, over the bytes of the tensors, before each the text that `heading` gives it.
 
-    The hashes in folders of shards and of runs were made with different headings, and stay.
+    Shards and runs have different headings. The hashes in their folders were made with them, so
+    that neither can be changed.
     """
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -113,12 +115,12 @@ def _network_sha256(modules: tuple[Any, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, and sequences and arrays of them, as JSON has them; anything else as it is."""
+    """A number, sequence or array as JSON can hold it; None and texts are returned as they are."""
     return value if value is None or isinstance(value, str) else np.asarray(value).tolist()
 
 
 def _told(value: Any) -> str:
-    """A value as a message has it; of a fingerprint the beginning, which tells two apart."""
+    """A value as a message shows it; a fingerprint is cut to its first 8 digits."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return f"'{value[:8]}...'"
     return repr(value)

@@ -1,16 +1,18 @@
 """The scores of a pool too large for one sitting: a folder of shards, filled by any processes.
 
-``manifest.json``   "identity": what every shard shares (:mod:`vaal_ext.pool.fingerprint`);
-                    "shard_size"; "execution": the batch size and number format settled at the start
+``manifest.json``   "identity": what all shards have in common, see :mod:`.fingerprint`;
+                    "shard_size"; "execution": the batch size and number format of all of them
 ``shard_00003.npz`` :class:`~vaal_ext.pool.scores.PoolScores` of samples 3·shard_size to
                     4·shard_size of the pool
 ``.checksums.json`` the manifest's SHA-256; shards bring checksums of their own
-``.lock``, ``.shard_00003.lock``  held while the manifest is made, and by who is at the shard
+``.lock``           locked by the process that makes the manifest
+``.shard_00003.lock``  locked by the process that scores that shard
 
-Every file is replaced by an atomic rename, so a shard is there whole or not at all, and whoever
-comes next does what is not there. Locks only save work: where machines share files but not locks,
-a shard may be scored twice, and the second, alike to rounding, takes the place of the first. (On a
-file system without flock a lock is a marker; what a lost machine left behind is removed by hand.)
+Every file is replaced by an atomic rename: a shard is there whole or not at all, and the next
+process scores those that are missing. The locks are there to save work. Where machines share files
+but not locks, two processes may score the same shard. Their scores agree to rounding, and the later
+file replaces the earlier. (On a file system without flock a lock is a file that is there or not.
+One that a crashed machine left behind must be removed by hand.)
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ __all__ = [
     "score_shards",
 ]
 
-# Samples: 3.7 MB a file (and 4 bytes a letter of the longest name, 33 MB for names of up to 63
-# letters), seconds of a CPU or a GPU at the least, and a multiple of usual batches.
+# In samples. A file has 3.7 MB, and where samples have names 4 bytes more a sample for each letter
+# of the longest (33 MB with 63 letters). Scoring a shard takes a CPU or GPU seconds at the least.
+# The usual batch sizes divide the number.
 SHARD_SIZE = 1 << 17
 
 _ONCE_MORE = "Score once more with the same settings"
@@ -49,11 +52,14 @@ _ONCE_MORE = "Score once more with the same settings"
 def score_shards(
     run: PoolRun, pool: Any, sample_index: Any, path: Path, shard_size: int | None, progress: bool
 ) -> tuple[int, int, Plan]:
-    """Scores what the folder `path` lacks: how many samples that were here, how many are flat, and
-    how they were run.
+    """Scores the shards that the folder `path` lacks.
 
-    Of all the processes at the folder the one that takes the first of the shards to be done looks
-    at the pool and the network. A `shard_size` of None is that of the folder.
+    Of all processes that do so at a time, the one that takes the first missing shard checks the
+    pool and the network. A `shard_size` of None is that of the folder.
+
+    Returns:
+        how many samples were scored here, on how many of them the gradient was 0, and how they were
+        run.
 
     Raises:
         ValueError: the folder holds other scores (it says in what they differ), or other files; and
@@ -88,10 +94,11 @@ def score_shards(
 
 
 def read_shards(path: str | Path) -> PoolScores:
-    """The scores in a folder of shards, all N samples; memory for them and for one shard.
+    """The scores in a folder of shards, of all N samples.
 
-    That is 28 bytes a sample, and where the samples have names 4 bytes more for every letter of the
-    longest of them. (The names are there twice for a moment, where a longer one comes.)
+    They take 28 bytes a sample in memory and, where samples have names, 4 more for each letter of
+    the longest name. While they are read there is one shard besides, and for a moment, where a
+    shard has longer names than those before, the names a second time.
 
     Raises:
         ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
@@ -108,7 +115,7 @@ def read_shards(path: str | Path) -> PoolScores:
 
 
 def each_shard(path: Path) -> Iterator[PoolScores]:
-    """The scores in a folder of shards, one shard after the other: memory for one.
+    """The scores in a folder of shards, one shard after the other, with one at a time in memory.
 
     Raises:
         ValueError: shards are missing or damaged. OSError: there is no such folder, or no manifest.
@@ -142,14 +149,14 @@ def _plan(
     index: np.ndarray | range,
     progress: bool,
 ) -> Plan:
-    """How the shards are scored: as the manifest says, which the first process makes.
+    """How the shards are scored. The first process decides it and writes it to the manifest.
 
     ValueError: the folder holds other scores, or other files.
     """
     make_own(folder.path, "scores", MANIFEST)
     if begun is None:
         if progress:
-            work_begins()  # the first process may be at its trials
+            work_begins()  # waiting for the lock may take as long as another process's trials
         with held(folder.path / ".lock", timeout=-1):
             begun = begun_manifest(folder.path)
             if begun is None:
@@ -158,7 +165,8 @@ def _plan(
                 return plan
     old = begun.identity | {"shard_size": begun.folder.shard_size}
     new = mine | {"shard_size": folder.shard_size}
-    if old.get("names") is None or new["names"] is None:  # so it is of an older version
+    # Older versions did not record names, and where one side has none they are not compared.
+    if old.get("names") is None or new["names"] is None:
         old, new = old | {"names": None}, new | {"names": None}
     told = differences(old, new)
     if told:
@@ -166,7 +174,7 @@ def _plan(
     if progress:
         work_begins()
     size = begun.batch_size
-    # A number given now goes before the one of then: it moves scores by rounding alone.
+    # A batch size given now takes the place of the manifest's: it changes scores by rounding alone.
     if run.batch_size != "auto":
         size = run.batch_size
     elif size is None:  # then a DataLoader made the batches
