@@ -150,6 +150,9 @@ class VatSettings:
         decay: the share of a training, at its end, in which the learning rate falls linearly to 0,
             in [0, 1]; 0 keeps it constant. The term is another in every step, by its samples and
             directions, so at a constant rate the last weights are noisy.
+
+    Raises:
+        TypeError, ValueError: a weight or decay of a wrong type or out of its range.
     """
 
     weight: float

@@ -73,7 +73,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def tensors_sha256(tensors: Iterable[Tensor], heading: Callable[[Tensor], str]) -> str:
-    """SHA-256, in hex, over the bytes of the tensors, before each the text that `heading` gives it.
+    """SHA-256, in hex, over the bytes of tensors of any shape and dtype, before each the text that
+    `heading` gives it.
 
     Shards and runs have different headings. The hashes in their folders were made with them, so
     that neither can be changed.

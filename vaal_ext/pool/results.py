@@ -28,7 +28,8 @@ def results(
     batches: Iterator[tuple[Tensor, Tensor]],
     index: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, Columns, Tensor]]:
-    """Yields positions, columns on the host, and the sum of the posteriors [C].
+    """Yields positions int64 [B], the columns of these samples on the host, each float [B], and the
+    sum of their posteriors, float64 [C] on the device.
 
     While a batch is queued on the device the results of the one before come to the host.
     """

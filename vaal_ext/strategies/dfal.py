@@ -46,6 +46,7 @@ class Dfal(Strategy):
         return {name: getattr(self, name) for name in names}
 
     def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
+        """See :meth:`vaal_ext.strategies.Strategy.score`."""
         return deepfool_scores(
             model,
             pool,
@@ -57,6 +58,7 @@ class Dfal(Strategy):
         )
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """See :meth:`vaal_ext.strategies.Strategy.pick`."""
         norm = given_scores(scores).perturbation_norm
         if norm is None:
             raise ValueError("scores must be DeepFool's, got some without perturbation_norm")
@@ -65,6 +67,7 @@ class Dfal(Strategy):
     def make_twins(
         self, model: torch.nn.Module, queried: Tensor, context: QueryContext
     ) -> tuple[Tensor, Tensor] | None:
+        """See :meth:`vaal_ext.strategies.Strategy.make_twins`."""
         if not self.twins:
             return None
         device = home_device(model) or queried.device

@@ -76,7 +76,8 @@ def given_scores(scores: PoolScores | None) -> PoolScores:
 
 
 def smallest(values: np.ndarray, n: int) -> np.ndarray:
-    """The n smallest values' positions, ties to the smaller position; NaN is left out."""
+    """int64 [n], the positions of the n smallest of values [N] of any dtype; ties go to the smaller
+    position, and NaN is left out. ValueError where fewer than n are left."""
     order = np.argsort(values, kind="stable")  # NaN sorts last
     available = int(np.count_nonzero(~np.isnan(values)))
     check_size(n, available)

@@ -33,9 +33,11 @@ class Random(Strategy):
     name: ClassVar[str] = "random"
 
     def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> None:
+        """Nothing is scored: None."""
         return None
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """See :meth:`vaal_ext.strategies.Strategy.pick`."""
         available = len(context.sample_index)
         check_size(n, available)
         return np.random.default_rng(context.seed).choice(available, size=n, replace=False)
@@ -69,6 +71,7 @@ class Entropy(_Posterior):
     name: ClassVar[str] = "entropy"
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """See :meth:`vaal_ext.strategies.Strategy.pick`."""
         return smallest(-given_scores(scores).entropy, n)
 
 
@@ -79,6 +82,7 @@ class Margin(_Posterior):
     name: ClassVar[str] = "margin"
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """See :meth:`vaal_ext.strategies.Strategy.pick`."""
         return smallest(given_scores(scores).margin, n)
 
 
@@ -115,6 +119,7 @@ class Vaal(Strategy, SearchSettings):
         return Query(percentile, self.class_prior, self.order, seed)
 
     def score(self, model: torch.nn.Module, pool: Any, context: QueryContext) -> PoolScores:
+        """See :meth:`vaal_ext.strategies.Strategy.score`."""
         n, size = context.n, len(context.sample_index)
         if n is not None and not 1 <= n <= size:
             n = None  # which pick refuses
@@ -130,6 +135,7 @@ class Vaal(Strategy, SearchSettings):
         return query.scores(scorer, pool, n, sample_index=index, progress=context.progress)
 
     def pick(self, scores: PoolScores | None, n: int, context: QueryContext) -> np.ndarray:
+        """See :meth:`vaal_ext.strategies.Strategy.pick`."""
         scores = given_scores(scores)
         query = self._query(n, scores.num_samples, context.val_accuracy, context.seed)
         return query.choose(scores, n, context.num_classes)
