@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from browser import chromium
 from command_line import make_place
 
 torch.set_num_threads(1)
@@ -24,3 +25,10 @@ def backend(request):
 def place(tmp_path, monkeypatch):
     """A folder to give commands in, with a network, weights and a pool."""
     return make_place(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; where there is none the test is skipped, which says how to get it."""
+    with chromium() as opened:
+        yield opened

@@ -11,6 +11,7 @@ import numpy as np
 from vaal_ext.experiment import provenance
 from vaal_ext.experiment.datasets.load import load_dataset
 from vaal_ext.experiment.seeds import Stream, stream_seed
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report.runs import Run
 
 CONFIG = {
@@ -55,6 +56,21 @@ def make_run(
         lines = [f"{20 * i + j},{guess}" for j in range(20 if i == 0 else 10)]
         (folder / f"query_{i:03d}.csv").write_text("\n".join(["index,pseudo_label", *lines]))
     return folder
+
+
+def add_scores(folder: Path, index: np.ndarray) -> None:
+    """The scores of the last query's pool; some LDR is 0, NaN or nearly 0."""
+    n = len(index)
+    ldr = np.exp(np.linspace(-12, 1, n)).astype(np.float32)
+    ldr[:3] = [0.0, np.nan, 1e-30]
+    PoolScores(
+        index=index.astype(np.int64),
+        ldr=ldr,
+        pseudo_label=np.arange(n) % 10,
+        entropy=np.ones(n, np.float32),
+        margin=np.ones(n, np.float32),
+        posterior_mean=np.full(10, 0.1),
+    ).save(folder / "scores.npz")
 
 
 @functools.cache

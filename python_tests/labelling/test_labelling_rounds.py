@@ -160,6 +160,7 @@ def draw_quickly(path, rows, title, note):
 
 def test_killed_before_and_after_every_file(place, monkeypatch):
     monkeypatch.setattr(handout, "draw_contact_sheet", draw_quickly)
+    monkeypatch.setattr("vaal_ext.report.page._thumbnail", lambda pixels, alt: alt)
     play("whole", 0, monkeypatch)
     for moment in itertools.count(1):
         project = f"killed_{moment}"
@@ -168,15 +169,16 @@ def test_killed_before_and_after_every_file(place, monkeypatch):
         before, after = contents(Path("whole")), contents(Path(project))
         assert before.keys() == after.keys()
         for name in before:
-            if not name.startswith(("trainings", "weights", ".checksums")):
+            # The page shows the times of the trainings too, and the project's name.
+            if not name.startswith(("trainings", "weights", ".checksums", "report")):
                 assert before[name] == after[name], name
         assert table(f"{project}/trainings.csv") == table("whole/trainings.csv")
         one, other = (torch.load(f"{p}/weights_2.pt") for p in (project, "whole"))
         assert all(torch.equal(one[key], other[key]) for key in one)
     # config, what is kept of it, its checksum; in each of two rounds: the table of queries,
-    # picture, tasks, interface, sheet; those not taken, answers; weights, factory, trainings; and
-    # the checksums of the three tables.
-    assert moment - 1 == 2 * (3 + 2 * (5 + 2 + 3 + 3))
+    # picture, tasks, interface, sheet, page; those not taken, answers; weights, factory, trainings,
+    # page; and the checksums of the three tables.
+    assert moment - 1 == 2 * (3 + 2 * (6 + 2 + 4 + 3))
 
 
 def test_partial_answers(place, capsys):

@@ -48,6 +48,7 @@ def wheel(tmp_path_factory):
 def test_it_holds_the_package_and_its_libraries(wheel):
     package = ROOT / "vaal_ext"
     wanted = [*package.rglob("*.py"), *package.glob("*.pyi"), package / "py.typed"]
+    wanted += [package / "report" / name for name in ("page.css", "page.js")]
     wanted += [package / "_ops_cpu.so", package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"]
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -230,6 +230,7 @@ def test_report_without_common_seeds(tmp_path: Path) -> None:
         "accuracy.csv",
         "area.csv",
         "learning_curves.png",
+        "report.html",
     }
 
 

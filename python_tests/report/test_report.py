@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run, run_of
+from made_runs import add_scores, make_run, run_of
 
-from vaal_ext.pool.scores import PoolScores
 from vaal_ext.report import write
+from vaal_ext.report.comparison import compare
 from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
 from vaal_ext.report.runs import group_runs, load_run
 from vaal_ext.report.write import write_report
@@ -22,20 +22,6 @@ HEADER = (
     b"labels,test_accuracy,test_loss,val_accuracy,train_loss,"
     b"train_seconds,score_seconds,select_seconds\n"
 )
-
-
-def add_scores(folder: Path, index: np.ndarray) -> None:
-    n = len(index)
-    ldr = np.exp(np.linspace(-12, 1, n)).astype(np.float32)
-    ldr[:3] = [0.0, np.nan, 1e-30]
-    PoolScores(
-        index=index.astype(np.int64),
-        ldr=ldr,
-        pseudo_label=np.arange(n) % 10,
-        entropy=np.ones(n, np.float32),
-        margin=np.ones(n, np.float32),
-        posterior_mean=np.full(10, 0.1),
-    ).save(folder / "scores.npz")
 
 
 def test_runs_on_different_data_are_not_averaged() -> None:
@@ -147,7 +133,13 @@ def test_report_of_images(tmp_path: Path) -> None:
     names = {path.name for path in out.iterdir()}
     pictures = {"learning_curves.png", "ldr_vaal.png", "queried_vaal.png", "queried_random.png"}
     pictures.add("win_matrix.png")
-    assert names == pictures | {"accuracy.csv", "area.csv", "statistics.csv", "statistics.md"}
+    assert names == pictures | {
+        "accuracy.csv",
+        "area.csv",
+        "statistics.csv",
+        "statistics.md",
+        "report.html",
+    }
     for name in pictures:
         assert name in text
         assert (out / name).read_bytes().startswith(PNG)
@@ -165,7 +157,7 @@ def test_the_matrix_of_wins_says_what_was_compared(tmp_path: Path, monkeypatch) 
         name: [run_of([0.5, 0.6, 0.7], [20, 30, 40], seed=seed) for seed in range(3)]
         for name in ("random", "vaal")
     }
-    list(write.write_comparison(groups, "digits", tmp_path))
+    list(write.write_comparison(compare(groups), "digits", tmp_path))
     assert titles == ["digits: which strategy is more accurate\n3 seeds, 20 to 40 labels"]
 
 

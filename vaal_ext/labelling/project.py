@@ -7,6 +7,7 @@
 ``weights_N.pt``   the state dict of the network of training N; none is ever deleted
 ``network.py``     a factory for that network: ``vaal-ext score --model network:network``
 ``query_N.*``      query N for those who label, see :mod:`vaal_ext.labelling.handout`
+``report.html``    how far the project is, for people to look at; see :mod:`vaal_ext.labelling.page`
 ``not_taken.csv``  the answers that ``vaal-ext label`` last refused, to be mended and given again
 ``.config.json``   the settings as the last command read them: by it the next one tells an edit
 ``.checksums.json`` the SHA-256 of the three tables and of ``.config.json``, see

@@ -21,6 +21,7 @@ from vaal_ext.labelling.due import due, is_current, is_fresh, labels_there, lack
 from vaal_ext.labelling.handout import hand_out
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.learner import Learner, fingerprint, parts
+from vaal_ext.labelling.page import write_project_page
 from vaal_ext.labelling.project import Project
 from vaal_ext.labelling.tables import Asked, Given
 from vaal_ext.labelling.wording import described, outcome_table, standing
@@ -81,6 +82,7 @@ def query(
             done = sum(row.image in answers for row in current)
             yield f"query {number} as before: {done} of its {len(current)} images have an answer"
         yield hand_out(project, current, images)
+        yield write_project_page(project, images)
         yield next_step(project, images)
 
 
@@ -171,6 +173,7 @@ def train(project: Project, network: nn.Module | None, *, progress: bool = True)
         row = trainings[-1]
         yield described(row, project)
         yield f"{project.weights(row.training)}: its weights, for vaal-ext score; they stay"
+        yield write_project_page(project, images)
         yield next_step(project, images)
 
 

@@ -10,13 +10,13 @@ from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.project import Project
 from vaal_ext.labelling.tables import Asked, Training
 
-__all__ = ["described", "outcome_table", "standing"]
+__all__ = ["FEWEST", "accuracy_interval", "described", "outcome_table", "standing"]
 
 _EXAMPLES = 3  # shown of each outcome
 
 # Below this no accuracy is told: even ten right answers out of ten leave 31 % of errors possible
 # (the 95 % interval of Clopper and Pearson).
-_FEWEST = 10
+FEWEST = 10
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -55,10 +55,10 @@ def described(row: Training, project: Project) -> str:
     if row.evaluated:
         right = round(float(row.accuracy) * row.evaluated)
         result = f"{right} of {row.evaluated} labels {where} are right"
-        if row.evaluated < _FEWEST:
-            result += f", too few to tell its accuracy ({_FEWEST} or more would)"
+        if row.evaluated < FEWEST:
+            result += f", too few to tell its accuracy ({FEWEST} or more would)"
         else:
-            low, high = _interval(right, row.evaluated)
+            low, high = accuracy_interval(row)
             result += (
                 f": accuracy {100 * float(row.accuracy):.1f}% (95% interval {100 * low:.1f} to "
                 f"{100 * high:.1f}%), loss {float(row.loss):.3f}"
@@ -66,9 +66,13 @@ def described(row: Training, project: Project) -> str:
     return f"training {row.training}: {row.labels} labels, {row.seconds:.1f} s; {result}"
 
 
-def _interval(right: int, total: int) -> tuple[float, float]:
-    """Clopper's and Pearson's 95 % interval of a share: it holds the true one at least so often."""
+def accuracy_interval(row: Training) -> tuple[float, float]:
+    """Clopper's and Pearson's 95 % interval of a training's accuracy, in 0..1; it was evaluated.
+
+    It holds the true one at least so often.
+    """
     from scipy import stats  # most commands need none of it
 
-    interval = stats.binomtest(right, total).proportion_ci(0.95, method="exact")
+    right = round(float(row.accuracy) * row.evaluated)
+    interval = stats.binomtest(right, row.evaluated).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)

@@ -24,8 +24,10 @@ from vaal_ext.paper.what_ldr_is import (
 )
 from vaal_ext.paper.wording import caption, first_runs, instead, notes, seeds_shown
 from vaal_ext.progress import progress_bar
+from vaal_ext.report.comparison import compare
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import learning_curves, write_csv, write_runs, write_tables
+from vaal_ext.report.run_page import write_run_page
 from vaal_ext.report.runs import Run
 from vaal_ext.report.write import write_comparison
 
@@ -253,7 +255,10 @@ def _statistics(dataset: str, groups: dict[str, list[Run]], out: Path) -> Iterat
     folder.mkdir(exist_ok=True)
     write_runs(groups, folder / "runs.csv")
     yield f"{folder / 'runs.csv'}: every round of every run"
-    yield from write_comparison(groups, dataset, folder)
+    comparison = compare(groups)
+    yield from write_comparison(comparison, dataset, folder)
+    curves = learning_curves(groups)
+    yield write_run_page(folder / "report.html", groups, curves, comparison, dataset)
 
 
 _OF_UNFINISHED_RUNS = ("curves", "table")

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from vaal_ext.report.curves import Curve
 
-__all__ = ["draw_learning_curves", "squeezed_from"]
+__all__ = ["MOST_BANDS", "draw_learning_curves", "squeezed_from"]
 
-_MOST_BANDS = 5  # the bands of more curves would hide each other
+MOST_BANDS = 5  # the bands of more curves would hide each other
 # The bootstrap draws the lowest of three seeds three times with p = 1/27, which is more than 2.5 %.
 _RANGE_UP_TO = 3
 _LEAST_RANGE = 0.1  # within ten points of accuracy nothing is squeezed
@@ -61,7 +61,7 @@ def draw_learning_curves(
     runs the curves are.
     """
     seeds = sorted({int(curve.runs.max()) for curve in curves})
-    banded = len(curves) <= _MOST_BANDS and seeds[-1] > 1
+    banded = len(curves) <= MOST_BANDS and seeds[-1] > 1
     lows = [curve.low if banded else curve.mean for curve in curves]
     highs = [curve.high if banded else curve.mean for curve in curves]
     # fmin: where one run alone has come that far there is no band.

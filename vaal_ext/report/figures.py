@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
+from vaal_ext.report.histogram import LEAST, ldr_bins
 from vaal_ext.report.wording import counted
 
 __all__ = [
+    "LDR_COLOURS",
     "Thumbnail",
     "draw_contact_sheet",
     "draw_ldr_histogram",
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 _GREY = "#707070"
+# Samples below the threshold, candidates left, and queried.
+LDR_COLOURS = ("#B8C7D6", "#56B4E9", "#D55E00")
 
 
 @dataclass(frozen=True)
@@ -77,42 +81,26 @@ def draw_ldr_histogram(
     which the screen left out, there is the number alone. LDR spans many orders of magnitude, so
     its axis is logarithmic; samples below 1e-12 (zero included) stand in the leftmost bin.
     """
-    from vaal_ext.selection import percentile_rank
-
-    candidate = percentile_rank(ldr) > percentile
-    threshold = float(ldr[candidate].min()) if candidate.any() else float(ldr.max())
-    known = np.isfinite(ldr)
-    left_out = np.count_nonzero(~known)
-    ldr, candidate, queried = ldr[known], candidate[known], queried[known]
-    shown, edge = np.maximum(ldr.astype(np.float64), 1e-12), max(threshold, 1e-12)
-    # The bins start from the threshold both ways, so that none holds samples of both sides.
-    bins = np.clip(3 * len(shown) ** (1 / 3), 20, 80)
-    width = max(np.log(shown.max() / shown.min()) / bins, 0.01)
-    first, last = np.log(np.array([shown.min(), shown.max()]) / edge) / width
-    edges = edge * np.exp(width * np.arange(np.floor(first - 1e-9), np.floor(last) + 2))
+    bins = ldr_bins(ldr, queried, percentile)
     figure = new_figure(7.2, 4.2)
     axes = figure.subplots()
     below = "below the threshold"
-    if left_out:
-        below += f", besides {left_out:,} left out by the screen"
-    parts = (
-        (~candidate & ~queried, "#B8C7D6", below),
-        (candidate & ~queried, "#56B4E9", "candidates left"),
-        (queried, "#D55E00", "queried"),
-    )
+    if bins.left_out:
+        below += f", besides {bins.left_out:,} left out by the screen"
+    labels = (below, "candidates left", "queried")
     axes.hist(
-        [shown[mask] for mask, _, _ in parts],
-        bins=edges,
+        bins.groups,
+        bins=bins.edges.tolist(),
         stacked=True,
-        color=[colour for _, colour, _ in parts],
-        label=[f"{label} ({np.count_nonzero(mask):,})" for mask, _, label in parts],
+        color=LDR_COLOURS,
+        label=[f"{label} ({len(x):,})" for label, x in zip(labels, bins.groups, strict=True)],
     )
     axes.axvline(
-        edge,
+        max(bins.threshold, LEAST),
         color="black",
         linestyle="--",
         linewidth=1.2,
-        label=f"percentile {percentile:g}: LDR {threshold:.3g}",
+        label=f"percentile {percentile:g}: LDR {bins.threshold:.3g}",
     )
     axes.set_xscale("log")
     axes.set_xlabel("Local Distributional Roughness [nats]")

@@ -7,7 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class Run:
         test_loss, train_loss: float64 [R], in nats.
         train_seconds, query_seconds: float64 [R], what training took, and scoring and selecting
             (nothing in round 0).
+        made_with: the versions of the software that began it, and its commit, by name; none where
+            the folder does not tell.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Run:
     train_loss: np.ndarray
     train_seconds: np.ndarray
     query_seconds: np.ndarray
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -172,8 +175,11 @@ def load_run(folder: Path) -> Run:
     try:
         content = parse_json(text)
         config, sha256 = with_defaults(content["config"]), str(content["data_sha256"])
+        made_with = {name: str(version) for name, version in content.get("versions", {}).items()}
+        if content.get("commit"):
+            made_with["commit"] = str(content["commit"])
         wrong = [key for key, kind in _CONFIG.items() if not isinstance(config[key], kind)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not the configuration of a run") from None
     if wrong:
         raise ValueError(f"{path} is not the configuration of a run: {wrong[0]} has the wrong type")
@@ -206,6 +212,7 @@ def load_run(folder: Path) -> Run:
         train_loss=train_loss,
         train_seconds=seconds[0],
         query_seconds=seconds[1:].sum(0),
+        made_with=made_with,
     )
 
 

@@ -14,7 +14,29 @@ from vaal_ext.report.curves import write_csv
 from vaal_ext.report.statistics import MIN_PAIRS
 from vaal_ext.report.wording import markdown
 
-__all__ = ["caveats", "strategy_table", "write_statistics"]
+__all__ = [
+    "HOW_TO_READ",
+    "HOW_TO_READ_WINS",
+    "caveats",
+    "sentence",
+    "strategy_lines",
+    "strategy_table",
+    "win_lines",
+    "write_statistics",
+]
+
+HOW_TO_READ = (
+    "Accuracies in %. Mean over seeds and, in brackets, its 95% bootstrap interval (seeds are "
+    "resampled; too narrow with few of them: with 5 it holds the true mean 5 times in 6, not "
+    "19 in 20). The area is the mean accuracy over the budget. Differences are taken seed by "
+    "seed; p is of Wilcoxon's signed-rank test, two-sided, after Holm's correction over the "
+    "strategies in the column (in statistics.csv: of each measure and number of labels, not "
+    "over these). A query's time is the median over the rounds, as the runs recorded it."
+)
+HOW_TO_READ_WINS = (
+    "The share of seeds and rounds in which one is more accurate than the other; a tie "
+    "counts for neither."
+)
 
 
 def _find(comparison: Comparison, **wanted: object) -> dict[str, Measurement]:
@@ -44,8 +66,9 @@ def _p(row: Measurement) -> str:
     return "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
 
 
-def strategy_table(comparison: Comparison) -> str:
-    """Markdown: a row for each strategy, the best on top; of a comparison with measurements."""
+def strategy_lines(comparison: Comparison) -> list[list[str]]:
+    """A table whose head is the first line: a row for each strategy, the best on top; of a
+    comparison with measurements."""
     last = int(comparison.labels[-1])
     key = _compared(comparison)
     judged = _find(comparison, against=None, **key)
@@ -69,7 +92,12 @@ def strategy_table(comparison: Comparison) -> str:
         if seconds:
             line.append(f"{seconds[name].value:.3g}")
         lines.append(line)
-    return markdown(lines)
+    return lines
+
+
+def strategy_table(comparison: Comparison) -> str:
+    """:func:`strategy_lines` in Markdown."""
+    return markdown(strategy_lines(comparison))
 
 
 def caveats(comparison: Comparison) -> list[str]:
@@ -97,7 +125,9 @@ def caveats(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _win_table(names: Sequence[str], wins: np.ndarray) -> str:
+def win_lines(names: Sequence[str], wins: np.ndarray) -> list[list[str]]:
+    """The shares of :func:`vaal_ext.report.statistics.win_matrix` as a table whose head is the
+    first line."""
     lines = [["row beats column [%]", *names]]
     for name, row in zip(names, wins, strict=True):
         cells = [
@@ -105,10 +135,11 @@ def _win_table(names: Sequence[str], wins: np.ndarray) -> str:
             for other, share in zip(names, row, strict=True)
         ]
         lines.append([name, *cells])
-    return markdown(lines)
+    return lines
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A note as a sentence: a capital letter, a full stop."""
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -121,21 +152,13 @@ def write_statistics(comparison: Comparison, dataset: str, out: Path) -> None:
     write_csv(out / "statistics.csv", Measurement._fields, comparison.measurements)
     paragraphs = [
         f"# {dataset}",
-        _sentence(comparison.subset),
+        sentence(comparison.subset),
         strategy_table(comparison),
-        *(_sentence(note) for note in caveats(comparison)),
-        "Accuracies in %. Mean over seeds and, in brackets, its 95% bootstrap interval (seeds are "
-        "resampled; too narrow with few of them: with 5 it holds the true mean 5 times in 6, not "
-        "19 in 20). The area is the mean accuracy over the budget. Differences are taken seed by "
-        "seed; p is of Wilcoxon's signed-rank test, two-sided, after Holm's correction over the "
-        "strategies in the column (in statistics.csv: of each measure and number of labels, not "
-        "over these). A query's time is the median over the rounds, as the runs recorded it.",
+        *(sentence(note) for note in caveats(comparison)),
+        HOW_TO_READ,
     ]
     if comparison.wins is not None:
-        paragraphs += [
-            _win_table(comparison.names, comparison.wins),
-            "The share of seeds and rounds in which one is more accurate than the other; a tie "
-            "counts for neither.",
-        ]
+        wins = markdown(win_lines(comparison.names, comparison.wins))
+        paragraphs += [wins, HOW_TO_READ_WINS]
     with write_atomically(out / "statistics.md", "w") as handle:
         handle.write("\n\n".join(paragraphs) + "\n")

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.report.comparison import compare
+from vaal_ext.report.comparison import Comparison, compare
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import accuracy_table, learning_curves, write_tables
 from vaal_ext.report.figures import (
@@ -19,6 +17,9 @@ from vaal_ext.report.figures import (
     draw_win_matrix,
     win_matrix_title,
 )
+from vaal_ext.report.histogram import scored_query
+from vaal_ext.report.queried import NoImagesError, queried_images
+from vaal_ext.report.run_page import write_run_page
 from vaal_ext.report.runs import Run, group_runs, load_run
 from vaal_ext.report.tables import caveats, strategy_table, write_statistics
 
@@ -31,51 +32,39 @@ _SHEET_ROWS = 10
 
 def _histogram(run: Run, scores: PoolScores, name: str, path: Path) -> str:
     """Draw the LDR of the pool that a run's last query chose from; the line that says so."""
-    scored = ~np.isnan(scores.ldr)
-    number, query = list(run.queries().items())[-1]
-    queried = np.isin(scores.index, [index for index, _ in query])
-    if not queried.any():  # the run was stopped between these scores and the query made from them
-        number += 1
+    query = scored_query(run, scores)
     draw_ldr_histogram(
         path,
-        scores.ldr[scored],
-        queried[scored],
-        run.percentile_of_query(number, len(scores.ldr)),
-        f"{run.config['dataset']}: LDR of the pool at query {number} ({name}, "
+        query.ldr,
+        query.queried,
+        query.percentile,
+        f"{run.config['dataset']}: LDR of the pool at query {query.number} ({name}, "
         f"seed {run.config['seed']})",
     )
-    return f"{path}: LDR of the pool at query {number}"
+    return f"{path}: LDR of the pool at query {query.number}"
 
 
 def _contact_sheet(run: Run, name: str, path: Path) -> str:
     """Draw the images a run has queried, a row for each query; the line that says so."""
-    queries = run.queries()
-    queries.pop(0, None)  # the initial set, which no strategy chose
-    if not queries:
-        return f"no contact sheet for {name}: nothing is queried yet"
     try:
-        data = run.load_data()
-    except (OSError, ValueError) as error:  # the run may come from another machine
+        queries = queried_images(run, _SHEET_ROWS, _SHEET_COLUMNS)
+    except NoImagesError as error:
         return f"no contact sheet for {name}: {error}"
-    samples = data.train_x
-    queries = run.queries(len(samples))  # once more, now that the size of the pool is known
-    queries.pop(0)
-    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
-        return f"no contact sheet for {name}: its samples are not images"
-    low, high = float(samples.min()), float(samples.max())
-    numbers = list(queries)
-    picked = np.unique(np.linspace(0, len(numbers) - 1, _SHEET_ROWS).round().astype(int))
-    rows, guessed = [], False
-    for number in (numbers[i] for i in picked):
-        images = []
-        for index, guess in queries[number][:_SHEET_COLUMNS]:
-            pixels = (samples[index].numpy() - low) / max(high - low, 1e-12)
-            pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-            label = str(int(data.train_y[index]))
-            wrong = guess not in ("", label)
-            guessed |= guess != ""
-            images.append(Thumbnail(pixels, f"{guess}\u2192{label}" if wrong else label, wrong))
-        rows.append((f"query {number}", images))
+    rows = [
+        (
+            f"query {number}",
+            [
+                Thumbnail(
+                    image.pixels,
+                    f"{image.guess}\u2192{image.label}" if image.wrong else image.label,
+                    image.wrong,
+                )
+                for image in images
+            ],
+        )
+        for number, images in queries.items()
+    ]
+    guessed = any(image.guess for images in queries.values() for image in images)
     draw_contact_sheet(
         path,
         rows,
@@ -86,13 +75,12 @@ def _contact_sheet(run: Run, name: str, path: Path) -> str:
     return f"{path}: the first {_SHEET_COLUMNS} images of each query"
 
 
-def write_comparison(groups: dict[str, list[Run]], dataset: str, out: Path) -> Iterator[str]:
-    """The groups compared seed by seed, into the folder `out`; lines to print.
+def write_comparison(comparison: Comparison, dataset: str, out: Path) -> Iterator[str]:
+    """Groups of runs compared seed by seed, into the folder `out`; lines to print.
 
     It gets statistics.csv, statistics.md and win_matrix.png, or loses those of an earlier call
     where the groups have no seeds or numbers of labels in common.
     """
-    comparison = compare(groups)
     yield comparison.subset
     if not comparison.measurements:
         for name in ("statistics.csv", "statistics.md", "win_matrix.png"):
@@ -117,7 +105,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     learning_curves.png; statistics.csv, statistics.md and win_matrix.png where the groups have
     seeds and numbers of labels in common; and, for the first run of each group of seeds,
     ldr_NAME.png (where LDR was computed) and queried_NAME.png (where the samples are images).
-    Files of an earlier report are replaced, each whole.
+    report.html has all of it on one page. Files of an earlier report are replaced, each whole.
 
     Raises:
         ValueError: a folder that is no run, runs of different data sets, the same run twice.
@@ -125,7 +113,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     """
     runs = [load_run(folder) for folder in folders]
     groups = group_runs(runs)
-    curves = learning_curves(groups)
+    dataset, curves = str(runs[0].config["dataset"]), learning_curves(groups)
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if not run.finished:
@@ -139,12 +127,14 @@ def write_report(folders: Sequence[Path], out: Path) -> Iterator[str]:
     write_tables(curves, out)
     yield f"{out / 'accuracy.csv'}, {out / 'area.csv'}: the tables in full"
     path = out / "learning_curves.png"
-    draw_learning_curves(path, curves, runs[0].config["dataset"])
+    draw_learning_curves(path, curves, dataset)
     yield f"{path}: accuracy against labels"
-    yield from write_comparison(groups, runs[0].config["dataset"], out)
+    comparison = compare(groups)
+    yield from write_comparison(comparison, dataset, out)
     for name, group in groups.items():
         slug = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")
         scores = group[0].scores()
         if scores is not None:
             yield _histogram(group[0], scores, name, out / f"ldr_{slug}.png")
         yield _contact_sheet(group[0], name, out / f"queried_{slug}.png")
+    yield write_run_page(out / "report.html", groups, curves, comparison, dataset)
