@@ -43,6 +43,7 @@ html_theme = "furo"
 html_title = f"vaal_ext {version}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_favicon = "_static/icon.svg"
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
 smartquotes_action = "D"  # dashes; a quotation mark is often one of Python here

@@ -81,6 +81,28 @@ class Browser:
             """
         )
 
+    def cut_off(self) -> list[str]:
+        """What reaches out of the window where nobody can scroll to it."""
+        return self.run(
+            """
+            const room = document.documentElement.clientWidth;
+            function reachable(element) {
+              for (let box = element; box !== document.body; box = box.parentElement) {
+                const style = getComputedStyle(box);
+                // A drawer that is shut, what only a screen reader sees, or what scrolls.
+                if (style.position === "fixed" || style.clip !== "auto") return true;
+                if (/auto|scroll/.test(style.overflowX) && box !== element) return true;
+              }
+              return false;
+            }
+            const out = [...document.body.querySelectorAll("*")].filter((element) => {
+              const { right, width, height } = element.getBoundingClientRect();
+              return width && height && right > room + 1 && !reachable(element);
+            });
+            return out.slice(0, 8).map((e) => "cut off: " + e.outerHTML.slice(0, 120));
+            """
+        )
+
     def mute_pictures(self) -> list[str]:
         """Pictures without an alternative text."""
         return self.run(

@@ -3,24 +3,11 @@
 The tutorials are not run here (`make docs` runs them): without it a build takes seconds.
 """
 
-import os
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
-MISSING = [name for name in NEEDED if find_spec(name) is None]
-
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install 'vaal_ext[docs]' builds the pages"
-)
 
 
 class Page(HTMLParser):
@@ -47,40 +34,6 @@ class Page(HTMLParser):
             if not (given.get("alt") or "").strip() and not self._in_card:
                 self.mute.append(given.get("src") or "")
             self._in_card = False
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The folder of the pages. They are built from a copy: the pages that `make docs` made of the
-    tutorials stay as they are."""
-    root = tmp_path_factory.mktemp("docs")
-    generated = {str(ROOT / "docs" / "build"), str(ROOT / "docs" / "source" / "tutorials")}
-
-    def left_out(folder, names):
-        return [name for name in names if str(Path(folder) / name) in generated]
-
-    shutil.copytree(ROOT / "docs", root / "docs", ignore=left_out)
-    only_pages = shutil.ignore_patterns("*.csv", "*.npz", "*.py", "__pycache__")
-    shutil.copytree(ROOT / "benchmarks", root / "benchmarks", ignore=only_pages)
-    for name in ("examples", "csrc"):
-        shutil.copytree(ROOT / name, root / name)
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, root / name)
-    out = root / "html"
-    source = root / "docs" / "source"
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"),
-            *("-D", "plot_gallery=0", "-b", "html", str(source), str(out)),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "WARNING" not in done.stderr
-    return out
 
 
 def test_pages_build_and_lead_somewhere(built):

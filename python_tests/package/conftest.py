@@ -1,0 +1,50 @@
+"""What the tests of the package share: the pages of the documentation."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The folder of the pages, which are built once for all tests, and from a copy: the pages that
+    `make docs` made of the tutorials stay as they are."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)}: pip install 'vaal_ext[docs]' builds the pages")
+    root = tmp_path_factory.mktemp("docs")
+    generated = {str(ROOT / "docs" / "build"), str(ROOT / "docs" / "source" / "tutorials")}
+
+    def left_out(folder, names):
+        return [name for name in names if str(Path(folder) / name) in generated]
+
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=left_out)
+    only_pages = shutil.ignore_patterns("*.csv", "*.npz", "*.py", "__pycache__")
+    shutil.copytree(ROOT / "benchmarks", root / "benchmarks", ignore=only_pages)
+    for name in ("examples", "csrc"):
+        shutil.copytree(ROOT / name, root / name)
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, root / name)
+    out = root / "html"
+    source = root / "docs" / "source"
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"),
+            *("-D", "plot_gallery=0", "-b", "html", str(source), str(out)),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "WARNING" not in done.stderr
+    return out
