@@ -20,7 +20,8 @@ echo
 # shellcheck disable=SC2086  # the names hold no spaces
 "$vaal" report $runs --out "$out"
 echo
-echo "The pictures are in $PWD/$out:"
+echo "The report, to be opened in a browser: $PWD/$out/report.html"
+echo "Its pictures are in $PWD/$out:"
 (cd "$out" && ls ./*.png)
 echo "Next: $vaal run --help; or MNIST, with its files in ROOT/MNIST/raw:"
 echo "  $vaal run --dataset mnist --data-root ROOT --strategy vaal --rounds 3 --out runs/vaal-0"

@@ -69,37 +69,30 @@ class Browser:
         ]
         return [url for url in urls if urlsplit(url).scheme not in ("data", "blob")]
 
-    def wider_than_the_window(self) -> list[str]:
-        """What makes the page scroll sideways; none where it does not."""
-        return self.run(
-            """
-            const room = document.documentElement.clientWidth;
-            if (document.documentElement.scrollWidth <= room) return [];
-            const wide = [...document.body.querySelectorAll("*")].filter(
-              (element) => element.getBoundingClientRect().right > room + 1);
-            return wide.slice(0, 8).map((e) => e.outerHTML.slice(0, 120));
-            """
-        )
+    def out_of_the_window(self) -> list[str]:
+        """What reaches out of the window to the right, and is in no box that scrolls by itself.
 
-    def cut_off(self) -> list[str]:
-        """What reaches out of the window where nobody can scroll to it."""
+        A box with the page's title in it is the page, which must not scroll sideways.
+        """
         return self.run(
             """
             const room = document.documentElement.clientWidth;
-            function reachable(element) {
+            function excused(element) {
               for (let box = element; box !== document.body; box = box.parentElement) {
                 const style = getComputedStyle(box);
-                // A drawer that is shut, what only a screen reader sees, or what scrolls.
+                // A drawer that is shut, or what only a screen reader finds.
                 if (style.position === "fixed" || style.clip !== "auto") return true;
-                if (/auto|scroll/.test(style.overflowX) && box !== element) return true;
+                const scrolls = box !== element && /auto|scroll/.test(style.overflowX);
+                if (scrolls && !box.querySelector("h1")) return true;
               }
               return false;
             }
             const out = [...document.body.querySelectorAll("*")].filter((element) => {
               const { right, width, height } = element.getBoundingClientRect();
-              return width && height && right > room + 1 && !reachable(element);
-            });
-            return out.slice(0, 8).map((e) => "cut off: " + e.outerHTML.slice(0, 120));
+              return width && height && right > room + 1 && !excused(element);
+            }).map((element) => "too wide: " + element.outerHTML.slice(0, 120));
+            if (document.documentElement.scrollWidth > room) out.push("the page is too wide");
+            return out.slice(0, 8);
             """
         )
 

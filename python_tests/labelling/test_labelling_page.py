@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import WIDTHS
-from labelling_project import asked, begin, fill_in, step, truth, write_images
+from labelling_project import asked, begin, fill_in, step, truth, write_answers, write_images
 
 PAGE = Path("project/report.html")
 
@@ -39,6 +39,17 @@ def test_an_image_without_an_answer_shows_no_guess(place, capsys):
     assert "there is no histogram" in PAGE.read_text()
 
 
+def test_an_image_that_cannot_be_read_stops_no_training(place):
+    """One without an answer, which no training needs."""
+    assert begin() == 0
+    first = asked(1)
+    (Path("images") / first[0]).write_bytes(b"no image any more")
+    step("label", write_answers("some.csv", [(image, truth(image)) for image in first[1:]]))
+    step("train")
+    assert set(pictures()) == set(first[1:])
+    assert "1 image of query 1 cannot be read any more." in PAGE.read_text()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_browser_shows_the_page_of_a_project(place, browser, width):
     pytest.importorskip("plotly")
@@ -53,7 +64,7 @@ def test_a_browser_shows_the_page_of_a_project(place, browser, width):
     browser.wait_for("return document.documentElement.dataset.drawn === 'yes'")
     assert browser.requests() == [PAGE.resolve().as_uri()]
     assert browser.console() == []
-    assert browser.wider_than_the_window() == []
+    assert browser.out_of_the_window() == []
     assert browser.mute_pictures() == []
     browser.hover(".scatterlayer .point", 0)
     browser.wait_for("return document.querySelector('.hoverlayer .hovertext') !== null")

@@ -34,9 +34,9 @@ def test_every_page_is_right_at_both_widths(browser, built, site):
     wrong = {}
     for page in pages:
         browser.open(site + page, WIDTHS[0])
-        found = browser.wider_than_the_window() + browser.cut_off()
+        found = browser.out_of_the_window()
         browser.resize(WIDTHS[1])
-        found += browser.wider_than_the_window() + browser.cut_off()
+        found += browser.out_of_the_window()
         found += browser.console() + browser.mute_pictures()
         found += [url for url in browser.requests() if not url.startswith(site)]
         # A picture that did not come would have no size.
@@ -69,4 +69,4 @@ def test_a_picture_can_be_read_on_a_telephone(browser, site):
     )
     assert widths
     assert min(widths) >= 500
-    assert browser.wider_than_the_window() == []
+    assert browser.out_of_the_window() == []

@@ -122,9 +122,13 @@ def test_the_toy_figures(tmp_path, capsys):
 def test_the_image_exhibits(images, tmp_path, capsys):
     names = ["fig6", "fig9", "fig10", "table2"]
     assert main(["reproduce", *names, "--out", str(tmp_path), "--data", images, *SMALL]) == 0
+    printed = capsys.readouterr().out
     for name in names:
         assert Image.open(tmp_path / name / f"{name}.png").size[0] > 500
         assert read(tmp_path / name / "statistics_mnist" / "runs.csv")
+        page = tmp_path / name / "statistics_mnist" / "report.html"
+        assert "<h1>Active learning on mnist</h1>" in page.read_text()
+        assert f"{page}: " in printed
     cells = read(tmp_path / "table2" / "table2.csv")
     variants = EXHIBITS["table2"].variants
     assert [cell["strategy"] for cell in cells] == list(variants)  # 100 annotations each
@@ -141,7 +145,7 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     assert "2 steps a training" in text
     assert text.startswith("## Table II: MNIST, on npz:images.npz\n")
     assert "in parentheses the paper's, on mnist itself, bold" in text
-    assert text in capsys.readouterr().out
+    assert text in printed
 
 
 def test_all_on_a_small_budget(monkeypatch, tmp_path, capsys):

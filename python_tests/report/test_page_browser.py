@@ -47,7 +47,7 @@ def test_nothing_leaves_the_file_and_nothing_is_wrong(shown, page, width):
     browser = shown(width)
     assert browser.requests() == [page]
     assert browser.console() == []
-    assert browser.wider_than_the_window() == []
+    assert browser.out_of_the_window() == []
     assert browser.mute_pictures() == []
     # Curves, and one histogram; their texts are for who does not see them.
     charts = browser.run(

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vaal_ext.experiment.provenance import versions
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.images import ImageFiles
@@ -36,8 +38,7 @@ def write_project_page(project: Project, images: ImageFiles) -> str:
     """Write the project's report.html; the line that says so.
 
     Raises:
-        ValueError: a damaged project. OSError: an image that cannot be read, or the file not
-            written.
+        ValueError: a damaged project. OSError: the file cannot be written.
     """
     path, asked = project.path / "report.html", project.asked()
     about = (
@@ -125,13 +126,13 @@ def _images(project: Project, images: ImageFiles) -> Section:
     for number in evenly_spaced(sorted({row.query for row in asked}), _QUERIES):
         shown, gone = [], 0
         for row in [row for row in asked if row.query == number][:_IMAGES]:
-            pixels = images[position[row.image]] if row.image in position else None
+            pixels = _pixels(images, position.get(row.image))
             if pixels is None:
                 gone += 1
                 continue
             answer = answers.get(row.image, "")
             guess = row.guess if answer not in ("", SKIP) else ""
-            shown.append(QueriedImage(row.image, pixels.permute(1, 2, 0).numpy(), guess, answer))
+            shown.append(QueriedImage(row.image, pixels, guess, answer))
         section.heading(f"query {number}")
         section.images(image_tiles(shown))
         if gone:
@@ -144,6 +145,20 @@ def _images(project: Project, images: ImageFiles) -> Section:
         lines.append([row.image, str(row.query), answer, guess, *scores])
     section.table("Every image that was asked for, with its scores", lines, folded=True)
     return section
+
+
+def _pixels(images: ImageFiles, position: int | None) -> np.ndarray | None:
+    """Of the image at a position, float32 [H, W, 3] in 0..1; None where it cannot be read.
+
+    A page does without it: what needs the image stops, or leaves it out, by itself.
+    """
+    if position is None:
+        return None
+    try:
+        found = images[position]
+    except (OSError, ValueError):
+        return None
+    return None if found is None else found.permute(1, 2, 0).numpy()
 
 
 def _settings(project: Project) -> Section:

@@ -126,8 +126,8 @@ def caveats(comparison: Comparison) -> list[str]:
 
 
 def win_lines(names: Sequence[str], wins: np.ndarray) -> list[list[str]]:
-    """The shares of :func:`vaal_ext.report.statistics.win_matrix` as a table whose head is the
-    first line."""
+    """The shares of :func:`vaal_ext.report.statistics.win_matrix`, float64 [K, K] of the K `names`,
+    as a table whose head is the first line."""
     lines = [["row beats column [%]", *names]]
     for name, row in zip(names, wins, strict=True):
         cells = [
