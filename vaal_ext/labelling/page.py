@@ -23,6 +23,7 @@ from vaal_ext.report.canvas import new_figure, write_figure
 from vaal_ext.report.page import Page, Section
 from vaal_ext.report.queried import QueriedImage, evenly_spaced
 from vaal_ext.report.run_page import image_tiles
+from vaal_ext.report.tables import sentence
 from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def write_project_page(project: Project, images: ImageFiles) -> str:
     path, asked = project.path / "report.html", project.asked()
     about = (
         f"{counted(len(images), 'image')} of {', '.join(project.config.classes)}. "
-        f"{standing(project, asked)}. This page is one file and asks the network for nothing."
+        f"{sentence(standing(project, asked))} This page is one file and asks the network for "
+        "nothing."
     )
     scores = Section("Local Distributional Roughness")
     scores.missing(

@@ -52,6 +52,8 @@ def described_settings(groups: dict[str, list[Run]]) -> Section:
 def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 90.0 is 90
+    if value is None:
+        return "–"
     return value if isinstance(value, str) else json.dumps(value)
 
 
