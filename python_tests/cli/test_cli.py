@@ -163,6 +163,7 @@ def test_run_then_report(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "learning_curves.png",
         "ldr_vaal.png",
         "statistics.csv",
+        "report.html",
         "statistics.md",
         "win_matrix.png",
     }

@@ -203,7 +203,7 @@ def test_query_leaves_it_out_and_lists_it(project, capfd, workers):
     assert labelling_project.begin(**every, on_unreadable="skip") == 0
     out = capfd.readouterr().out
     assert "query 1: 26 of 28 images" in out
-    assert "2 images could not be read, and are left out:\n" in out
+    assert "images that could not be read and are left out: 2\n" in out
     assert "shelf/03.jpg is no readable image: " in out
     asked = labelling_project.asked(1)
     answers = [(name, labelling_project.truth(name)) for name in asked[:9]]

@@ -71,6 +71,16 @@ def test_probabilities_in_other_dtypes(dtype):
     assert any(PROBABILITIES in text for text in warned(lambda: posterior_scores(model, x)))
 
 
+def test_the_outputs_of_a_sigmoid_are_named():
+    def told(*behind):
+        return warned(lambda: posterior_scores(network(*behind), normal(70), progress=False))
+
+    (text,) = told(nn.Sigmoid())
+    assert "all 320 outputs" in text  # of 64 samples and five classes
+    assert "logits_fn=torch.logit" in text
+    assert told(nn.ReLU()) == told(nn.Tanh()) == []
+
+
 def test_one_row_that_looks_like_probabilities_is_chance():
     def model(x):
         return torch.cat([torch.softmax(x[:1], 1), x[1:]])

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
 
@@ -73,7 +73,14 @@ def exit_status(command: Any, arguments: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python has stderr
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        said: set[str] = set()  # a folder may be looked through twice, with the same to tell of it
+
+        def tell(message: Warning | str, *_: Any) -> None:
+            if str(message) not in said:
+                said.add(str(message))
+                _say(f"warning: {message}")
+
+        warnings.showwarning = cast(Any, tell)
         try:
             status = command.main(arguments, prog_name="vaal-ext", standalone_mode=False) or 0
             sys.stdout.flush()

@@ -90,7 +90,7 @@ def predict(
         done = len(images) - len(missing)
         yield f"{out}: {done} images, by the network of training {number}: {each}"
         if missing:
-            yield f"{len(missing)} images could not be read, and are left out:"
+            yield f"images that could not be read and are left out: {len(missing)}"
             yield from images.unreadable(missing)
 
 

@@ -76,7 +76,7 @@ def query(
             project.write_asked([*asked, *current])
             yield f"query {number}: {len(current)} of {len(pool)} images, {how}"
             if unreadable:
-                yield f"{len(unreadable)} images could not be read, and are left out:"
+                yield f"images that could not be read and are left out: {len(unreadable)}"
                 yield from unreadable
         else:
             done = sum(row.image in answers for row in current)

@@ -27,6 +27,10 @@ LogitsFn = Callable[[Any], Tensor]
 _TWO_COLUMNS = {1: "torch.stack([0 * z, z], 1)", 2: "torch.cat([0 * z, z], 1)"}
 
 
+# So many different logits do not all lie in [0, 1] by chance.
+_ENOUGH_NUMBERS = 64
+
+
 def forward_of(
     model: Model, logits_fn: LogitsFn | None, amp: torch.dtype | None = None
 ) -> Callable[[Tensor], Tensor]:
@@ -83,7 +87,8 @@ def _logits_in(output: Any) -> Any:
 
 
 def warn_of_probabilities(model: Model, logits: Tensor) -> None:
-    """Warns where every row of `logits` [B, C] is a probability distribution. Waits for the device.
+    """Warns where every row of `logits` [B, C] is a probability distribution, or where they all lie
+    in [0, 1], as after a sigmoid. Waits for the device.
 
     Logits could look so only by chance. Probabilities that are rounded to a relative eps add up to
     1 within eps; the softmax's own sum of C terms adds an error of about sqrt(C) eps.
@@ -91,7 +96,19 @@ def warn_of_probabilities(model: Model, logits: Tensor) -> None:
     rows = logits.detach()
     tolerance = torch.finfo(rows.dtype).eps * (4 + rows.shape[1] ** 0.5)
     off = (rows.sum(dim=1, dtype=torch.float64) - 1).abs()
-    if len(rows) == 0 or not bool((rows >= 0).all() & (off <= tolerance).all()):
+    inside, adds_up = ((rows >= 0) & (rows <= 1)).all(), (off <= tolerance).all()
+    inside, adds_up = torch.stack([inside, adds_up]).tolist()
+    if len(rows) == 0 or not inside:
+        return
+    if not adds_up:
+        # A sigmoid gives no 0, as a ReLU before the logits does. Copies of a sample count once.
+        if bool((rows > 0).all()) and rows.unique().numel() >= _ENOUGH_NUMBERS:
+            warn_caller(
+                f"all {rows.numel()} outputs of the model that were looked at lie between 0 and 1, "
+                "as after a sigmoid: a softmax is taken of them here, as of logits. If each is the "
+                "probability of a class pass logits_fn=torch.logit; a sample with several labels "
+                "has no LDR"
+            )
         return
     modules = list(model.named_modules()) if isinstance(model, nn.Module) else []
     names = [name or "itself" for name, m in modules if isinstance(m, nn.Softmax | nn.Softmax2d)]

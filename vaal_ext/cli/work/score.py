@@ -159,7 +159,8 @@ def score(network: Network, source: Source, target: Target, search: Search, **ho
     if not sharded:
         if rank() > 0:
             return f"rank {rank()}: scored its part of {out}"
-        count, unreadable = scores.num_samples, _unreadable(pool, source, [scores])
+        unreadable = _unreadable(pool, source, [scores])
+        count = scores.num_samples - len(unreadable)
         scores.save(out)
         left_out = int(np.isnan(scores.ldr).sum()) - len(unreadable)
         note = f"; {left_out} could not be scored" if left_out > 0 else ""
@@ -170,12 +171,12 @@ def score(network: Network, source: Source, target: Target, search: Search, **ho
         tells = not left and (count > 0 or rank() == 0)
         unreadable = _unreadable(pool, source, each_shard(out)) if tells else []
     if unreadable:
-        note += f"; {len(unreadable)} images could not be read:"
+        note += f"; {len(unreadable)} image{'s' * (len(unreadable) > 1)} could not be read:"
         note += "".join(f"\n{line}" for line in unreadable)
     if sharded and count == 0:
         return f"{out}: nothing was left to score here" + note
     step = "" if search.xi is None else f", xi {search.xi:g}"
-    steps = "" if search.num_iters is None else f", {search.num_iters} iterations"
+    steps = f", {search.num_iters} iterations" if search.num_iters else ""
     return (
         f"{out}: {count} samples scored in {seconds:.1f} s ({count / seconds:.0f} samples/s "
         f"on {device}, {search.method}{step}, eps {search.eps:g}{steps})"
