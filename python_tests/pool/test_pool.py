@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vaal_ext.files.atomic import write_atomically
-from vaal_ext.pool.scores import PoolScores, ScoreTable
+from vaal_ext.pool.score_table import ScoreTable
+from vaal_ext.pool.scores import PoolScores
 
 # --- atomic files -----------------------------------------------------------------------------
 
@@ -222,15 +223,16 @@ def test_the_columns_in_pandas(monkeypatch):
 
 def test_the_table_sorts_what_comes_in_and_drops_what_does_not():
     table = ScoreTable(np.arange(6) * 10)
-    names = ("pseudo_label", "entropy", "margin", "value", "failed")
-    rows = np.array([[2, 0], [0.5, 0.25], [0.75, 0.5], [3, 4], [0, 1]])
+    names = ("pseudo_label", "entropy", "margin", "value", "failed", "curvature")
+    rows = np.array([[2, 0], [0.5, 0.25], [0.75, 0.5], [3, 4], [0, 1], [0.4, 0.2]])
     rows = dict(zip(names, rows, strict=True))
     table.enter(np.array([4, 1]), rows, torch.tensor([1.0, 0.5, 0.5], dtype=torch.float64))
-    rows = np.array([[-1, 1], [np.nan, 1], [np.nan, 0], [np.nan, 0], [0, 1]])
+    rows = np.array([[-1, 1], [np.nan, 1], [np.nan, 0], [np.nan, 0], [0, 1], [np.nan, 0.3]])
     rows = dict(zip(names, rows, strict=True))
     table.enter(np.array([0, 5]), rows, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
     scores = table.scores()
     assert table.failed == 2
+    np.testing.assert_array_equal(table.curvature, np.float32([np.nan, 0.2, 0.4, 0.3]))
     assert scores.index.tolist() == [0, 10, 40, 50]
     assert scores.pseudo_label.tolist() == [-1, 0, 2, 1]
     np.testing.assert_array_equal(scores.ldr, np.float32([np.nan, 4, 3, 0]))

@@ -30,7 +30,8 @@ from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.plan import Plan, choose_plan
 from vaal_ext.pool.results import Columns, results
-from vaal_ext.pool.scores import PoolScores, ScoreTable
+from vaal_ext.pool.score_table import ScoreTable
+from vaal_ext.pool.scores import PoolScores
 from vaal_ext.progress import progress_bar, work_begins
 
 __all__ = ["Part", "Piece", "PoolRun"]

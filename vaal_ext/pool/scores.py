@@ -1,14 +1,13 @@
-"""The scores of a pool: the arrays, their file, and the table that fills as they come in."""
+"""The scores of a pool: the arrays, and their file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.files.reading import load_npz
@@ -16,9 +15,10 @@ from vaal_ext.files.reading import load_npz
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PoolScores", "ScoreTable", "joined", "score_text"]
+__all__ = ["CLEAN", "DTYPES", "PoolScores", "joined", "score_text"]
 
-_DTYPES = {
+# The arrays that all scores have, and of these the ones that the clean posterior of a sample gives.
+DTYPES = {
     "index": np.int64,
     "ldr": np.float32,
     "pseudo_label": np.int64,
@@ -27,7 +27,7 @@ _DTYPES = {
     "posterior_mean": np.float64,
 }
 _OPTIONAL = {"perturbation_norm": np.float32, "name": np.str_}
-_CLEAN = ("pseudo_label", "entropy", "margin")
+CLEAN = ("pseudo_label", "entropy", "margin")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class PoolScores:
     name: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (_DTYPES | _OPTIONAL).items():
+        for name, dtype in (DTYPES | _OPTIONAL).items():
             array = getattr(self, name)
             if array is None and name in _OPTIONAL:
                 continue
@@ -134,7 +134,7 @@ class PoolScores:
             import pandas as pd
         except ImportError as error:
             raise ImportError(f"to_pandas needs pandas: pip install pandas ({error})") from error
-        arrays = {name: getattr(self, name) for name in (*_DTYPES, *_OPTIONAL)}
+        arrays = {name: getattr(self, name) for name in (*DTYPES, *_OPTIONAL)}
         del arrays["posterior_mean"]
         return pd.DataFrame({k: array.copy() for k, array in arrays.items() if array is not None})
 
@@ -155,10 +155,10 @@ class PoolScores:
         """
         try:
             arrays = load_npz(path)
-            missing = [name for name in _DTYPES if name not in arrays]
+            missing = [name for name in DTYPES if name not in arrays]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            names = (*_DTYPES, *_OPTIONAL)
+            names = (*DTYPES, *_OPTIONAL)
             scores = cls(**{name: arrays[name] for name in names if name in arrays})
             if len(scores.index) and scores.index.min() < 0:
                 raise ValueError(f"index must not be negative, got {scores.index.min()}")
@@ -192,7 +192,7 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
     for part in parts:
         if part.num_samples == 0:
             continue
-        arrays = {name: getattr(part, name) for name in (*_DTYPES, *_OPTIONAL)}
+        arrays = {name: getattr(part, name) for name in (*DTYPES, *_OPTIONAL)}
         mean = arrays.pop("posterior_mean")
         arrays = {name: array for name, array in arrays.items() if array is not None}
         if "name" in columns or (start and "name" in arrays):
@@ -221,105 +221,10 @@ def joined(parts: Iterable[PoolScores], size: int) -> PoolScores:
     if start != size:
         raise ValueError(f"the parts hold {start} samples of {size}")
     if size == 0:
-        columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
+        columns = {name: np.empty(0, dtype) for name, dtype in DTYPES.items()}
         del columns["posterior_mean"]
     elif finite:
         posterior /= finite
     else:
         posterior = np.full_like(posterior, np.nan)
     return PoolScores(**columns, posterior_mean=posterior)
-
-
-class ScoreTable:
-    """The scores of a pool while they come in, whatever their order: 33 bytes a sample.
-
-    Names besides take 4 bytes a letter of the longest name, as NumPy has texts.
-
-    Args:
-        index: int64 [N], the dataset index of each sample of the pool; kept, not copied.
-        column: the one that the values fill, "ldr" or "perturbation_norm"; None for none. (An ldr
-            that is not filled is all NaN.)
-        name: str [N], the samples' names, if they have any; kept, not copied.
-
-    Attributes:
-        values: float32 [N], of the measure; NaN where there is none.
-        curvature: float32 [N], of the clean posterior, likewise.
-        failed: how many of the samples so far the measure failed on, see `enter`.
-    """
-
-    def __init__(
-        self, index: np.ndarray, column: str | None = "ldr", name: np.ndarray | None = None
-    ) -> None:
-        size = len(index)
-        # Two arrays, not two rows of one: the values outlive the table.
-        self.values = np.full(size, np.nan, dtype=np.float32)
-        self.curvature = np.full(size, np.nan, dtype=np.float32)
-        self.failed = 0
-        self._column = column
-        self._given = {"index": index} | ({} if name is None else {"name": name})
-        self._scored = np.zeros(size, dtype=bool)
-        self._clean = {name: np.empty(size, dtype=_DTYPES[name]) for name in _CLEAN}
-        self._finite = 0
-        self._posterior: Tensor | None = None
-
-    def enter(
-        self, position: np.ndarray, columns: Mapping[str, np.ndarray], posterior: Tensor
-    ) -> None:
-        """Takes the scores of some samples.
-
-        Args:
-            position: int64 [B], their places in the pool.
-            columns: those of :data:`vaal_ext.pool.batch_run.COLUMNS`, each [B], with -1 and NaN
-                where the logits were not finite.
-            posterior: float64 [C] on any device, the sum of their posteriors.
-
-        Raises:
-            ValueError: a number of classes other than before.
-        """
-        if self._posterior is None:
-            self._posterior = posterior
-        elif self._posterior.shape == posterior.shape:
-            self._posterior += posterior
-        else:
-            raise ValueError(
-                f"the model gave {len(posterior)} classes where it gave {len(self._posterior)} "
-                "before"
-            )
-        for name, column in self._clean.items():
-            column[position] = columns[name]
-        self.values[position] = columns["value"]
-        self.curvature[position] = columns["curvature"]
-        self._scored[position] = True
-        self._finite += int((columns["pseudo_label"] >= 0).sum())
-        self.failed += int(columns["failed"].sum())
-
-    def leave_out(self, position: list[int]) -> None:
-        """Takes it that the samples at these places of the pool are not there: their rows are as
-        those of logits that were not finite."""
-        for name, column in self._clean.items():
-            column[position] = -1 if name == "pseudo_label" else np.nan
-        self._scored[position] = True
-
-    @property
-    def position(self) -> np.ndarray:
-        """int64 [M], the places in the pool of the samples that have come in, in order."""
-        return np.flatnonzero(self._scored)
-
-    def scores(self) -> PoolScores:
-        """What has come in, in the order of the pool. The table gives its columns away."""
-        columns = self._given | self._clean
-        if self._column is not None:
-            columns[self._column] = self.values
-        if "ldr" not in columns:
-            columns["ldr"] = np.full(len(self._scored), np.nan, dtype=np.float32)
-        self._clean = {}
-        if not self._scored.all():
-            for name in columns:  # one after the other: the memory of one column at a time
-                columns[name] = columns[name][self._scored]
-            self.values = self.values[self._scored]
-            self.curvature = self.curvature[self._scored]
-        mean = np.zeros(0)
-        if self._posterior is not None:
-            mean = self._posterior.cpu().numpy()
-            mean = mean / self._finite if self._finite else np.full_like(mean, np.nan)
-        return PoolScores(**columns, posterior_mean=mean)
