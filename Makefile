@@ -1,5 +1,6 @@
-# make demo   environment, build, active learning on scikit-learn's digits, pictures under demo/
-# make test   environment, build, lint, all tests (those of the wheel too)
+# make demo   environment, build (CUDA for the GPUs that are here), active learning on scikit-learn's
+#             digits, pictures under demo/
+# make test   environment, build (CUDA for all GPUs), lint, all tests (those of the wheel too)
 # make docs   environment, build, the pages in docs/build/html, tutorials run (a warning is an error)
 # make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
 # make bench  environment, build, the tables of the pages as this machine measures them (minutes)
@@ -11,20 +12,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 .PHONY: demo test docs wheel bench figures opponents gpu lint build clean
 
+demo: export VAAL_CUDA_ARCH ?= native
 demo: build
 	sh benchmarks/demo.sh $(BIN)
 
-test: build lint
+test: build lint $(DEV)
 	$(BIN)/python -m pytest -m "wheel or not wheel"
 
-docs: build
+docs: build $(DEV)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs/source docs/build/html
 
-wheel: build
+wheel: build $(DEV)
 	rm -rf build/wheel dist
 	$(BIN)/python setup.py -q build -b build/wheel bdist_wheel -d dist
 	$(BIN)/python -m pytest -m wheel
@@ -41,12 +45,12 @@ figures: build opponents
 
 # Opponents of the benchmarks that nothing else needs.
 opponents: $(READY)
-	$(BIN)/python -m pip install -q -c constraints.txt foolbox
+	$(PIP) foolbox
 
 gpu:
 	sh benchmarks/gpu.sh $(STEPS)
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,14 +61,20 @@ lint: $(READY)
 build: $(READY)
 	$(BIN)/python setup.py -q build_ext --inplace
 
-# torch comes first: the package is built against the torch that runs it.
+# torch comes first: the package is built against the torch that runs it. pip would build where nobody
+# sees it (it hides what a build says), so it installs the package without, and `build` follows.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision 'setuptools>=77' ninja pybind11
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[experiments,dev]'
-	# Without what they ask for and the tests do not use: Jupyter, and skorch of 2020.
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps baal modAL-python
+	$(PIP) torch torchvision 'setuptools>=77' ninja pybind11
+	VAAL_BUILD=reference $(PIP) --no-build-isolation -e '.[experiments]'
 	touch $(READY)
+
+# What the tests, the linter and the pages need besides.
+$(DEV): $(READY)
+	VAAL_BUILD=reference $(PIP) --no-build-isolation -e '.[experiments,dev]'
+	# Without what they ask for and the tests do not use: Jupyter, and skorch of 2020.
+	$(PIP) --no-deps baal modAL-python
+	touch $(DEV)
 
 clean:
 	rm -rf build vaal_ext/*.so vaal_ext/_ops_cuda.resources.txt

@@ -8,7 +8,9 @@ The two libraries keep to LibTorch's stable ABI (torch 2.11): they hold no symbo
 c10::, so one build serves every later torch.
 
 Environment: VAAL_CUDA=0|1|auto, CUDA_HOME, MAX_JOBS, CXX ("ccache g++" too), and
-TORCH_CUDA_ARCH_LIST as torch's own builds read it: "8.0;9.0a+PTX", "Hopper", "native".
+  VAAL_CUDA_ARCH=all|native|LIST  the GPUs to compile for; a LIST as torch's own builds read it:
+                                  "8.0;9.0a+PTX", "Hopper". Not set: TORCH_CUDA_ARCH_LIST, or all
+  VAAL_BUILD=fused|reference      reference: nothing is compiled, and backend="reference" works
 """
 
 import json
@@ -26,16 +28,17 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "csrc"))
+from toolchain import (  # noqa: E402
+    asked_architectures,
+    code_flags,
+    cuda_architectures,
+    cxx_command,
+    find_nvcc,
+    need_torch,
+)
+
 STABLE_ABI = "0x020b000000000000"  # torch 2.11
-DEFAULT_ARCHITECTURES = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]
-# The names that torch's own builds take for a generation.
-GENERATIONS = {
-    "Turing": "7.5",
-    "Ampere": "8.0 8.6",
-    "Ada": "8.9",
-    "Hopper": "9.0",
-    "Blackwell": "10.0 12.0",
-}
 CPU_KERNELS = [
     "symmetric_kl",
     "posterior_summary",
@@ -59,81 +62,23 @@ KERNEL_FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
 KERNEL_FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 
 
-def need_torch():
-    advice = (
-        "vaal_ext is built against the torch that you run. Type: pip install 'torch>=2.11' "
-        "setuptools ninja pybind11 && pip install --no-build-isolation ."
-    )
-    try:
-        import torch
-    except ImportError:
-        sys.exit(f"No torch here. {advice}")
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
-        sys.exit(f"torch {torch.__version__} is too old. {advice}")
-    return torch
-
-
-def find_nvcc():
-    """The nvcc to use and, where there is none to use, why."""
-    wanted = os.environ.get("VAAL_CUDA", "auto")
-    if wanted not in ("0", "1", "auto"):
-        sys.exit(f"VAAL_CUDA must be 0, 1 or auto, got {wanted!r}")
-    if wanted == "0":
-        return None, "VAAL_CUDA=0"
-    home = os.environ.get("CUDA_HOME")
-    found = str(Path(home, "bin", "nvcc")) if home else "nvcc"
-    nvcc = shutil.which(found)
-    if nvcc is None and wanted == "1":
-        sys.exit(f"VAAL_CUDA=1, but there is no nvcc ({found}): put it on PATH or set CUDA_HOME")
-    return nvcc, f"no nvcc ({found})" if nvcc is None else ""
-
-
-def cxx_command():
-    """The C++ compiler as a list of words: "ccache g++" is two, a path with blanks is one."""
-    asked = os.environ.get("CXX", "c++")
-    command = [asked] if shutil.which(asked) else shlex.split(asked)
-    if not command or shutil.which(command[0]) is None:
-        sys.exit(f"No C++ compiler ({asked}): install g++ 11 or newer, or set CXX")
-    return command
-
-
-def cuda_architectures(nvcc):
-    """[(architecture, also as PTX)], as asked for or the default list, cut to what nvcc knows."""
-    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    known = {re.sub(r"compute_(\d+)(\d)", r"\1.\2", line) for line in listed.stdout.split()}
-    asked = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip(";, "))
-    if asked == [""]:
-        chosen = [a for a in DEFAULT_ARCHITECTURES if a in known]
-        return [(a, a == chosen[-1]) for a in chosen]
-    chosen = {}  # a dictionary keeps the order and each architecture once
-    for word in asked:
-        name, ptx = word.removesuffix("+PTX"), word.endswith("+PTX")
-        for architecture in GENERATIONS.get(name.capitalize(), name).split():
-            for number in native_architectures() if architecture == "native" else [architecture]:
-                # 9.0a and 10.0f are of one architecture or family alone; nvcc lists the number.
-                if re.sub("[af]$", "", number) not in known:
-                    sys.exit(
-                        f"TORCH_CUDA_ARCH_LIST: this nvcc does not know {number}. Give numbers "
-                        f"({', '.join(sorted(known, key=float))}), names "
-                        f"({', '.join(GENERATIONS)}) or native, with ; between"
-                    )
-                chosen[number] = chosen.get(number, False) or ptx
-    return list(chosen.items())
-
-
-def native_architectures():
-    """The architectures of the GPUs in this machine."""
-    import torch
-
-    numbers = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-    if not numbers:
-        sys.exit("TORCH_CUDA_ARCH_LIST=native, but torch sees no GPU here: give a number, as 9.0")
-    return [f"{major}.{minor}" for major, minor in sorted(numbers)]
+# macOS and Windows: nobody has tried them. What is known: Windows has no shell below ninja, no
+# -fPIC, and other endings, and wants clang++ (MSVC does not know the kernels' vector types); macOS
+# looks symbols up when a library is loaded. No OpenMP of our own anywhere: threads are torch's.
+WINDOWS, MACOS = sys.platform == "win32", sys.platform == "darwin"
+LIBRARY_ENDING = ".dll" if WINDOWS else ".so"  # as in vaal_ext/ops/_library.py
+if WINDOWS:
+    CXX_FLAGS.remove("-fPIC")
+CPU_LINK = ["-Wl,-rpath,@loader_path/../torch/lib"] if MACOS else []
+EXTENSION_LINK = ["-undefined", "dynamic_lookup"] if MACOS else []
+if WINDOWS:
+    EXTENSION_LINK.append(f"-L{Path(sys.base_prefix, 'libs')}")
 
 
 def words(flags):
     """Flags of a ninja file, which the shell below it reads as one word each."""
-    return shlex.join(map(str, flags)).replace("$", "$$")
+    join = subprocess.list2cmdline if WINDOWS else shlex.join
+    return join(list(map(str, flags))).replace("$", "$$")
 
 
 def paths(files):
@@ -153,7 +98,11 @@ class Plan:
         x86 = platform.machine() in ("x86_64", "AMD64")
         self.isas = list(INSTRUCTION_SETS) if x86 else ["portable"]
         self.nvcc, self.why_no_cuda = find_nvcc()
-        self.architectures = cuda_architectures(self.nvcc) if self.nvcc else []
+        self.architectures = []
+        if self.nvcc:
+            self.architectures, self.why_no_cuda = cuda_architectures(self.nvcc)
+        if not self.architectures:
+            self.nvcc = None
         self.jobs = os.environ.get("MAX_JOBS")
 
     def facts(self):
@@ -173,8 +122,12 @@ class Plan:
         print("vaal_ext build plan")
         print(f"  torch         {self.torch_version} (stable ABI of 2.11)")
         print(f"  _ops_cpu      {facts['cxx']}: {', '.join(self.isas)}")
-        cuda = f"{self.nvcc}: {', '.join(facts['cuda_architectures'])}"
-        print(f"  _ops_cuda     {cuda if self.nvcc else 'not built: ' + self.why_no_cuda}")
+        cuda = f"not built: {self.why_no_cuda}"
+        if self.nvcc:
+            variable, asked = asked_architectures()
+            cuda = f"{self.nvcc}: {', '.join(facts['cuda_architectures'])}"
+            cuda += f" ({variable}={';'.join(asked)})"
+        print(f"  _ops_cuda     {cuda}")
         print(f"  jobs          {self.jobs or 'all cores'} (MAX_JOBS)", flush=True)
 
     def ninja(self, build):
@@ -202,19 +155,23 @@ class Plan:
 
         csrc = ROOT / "csrc"
         stable = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", "-isystem", self.include, f"-I{csrc}"]
+        # ninja begins at the top: what takes longest comes first, so that nothing waits for it.
+        if self.nvcc:
+            self.cuda_edges(edge, csrc, stable, build)
         x86 = ["-DVAAL_X86"] if "avx2" in self.isas else []
         objects = []
-        hosts = ("choose", "logits_ops", "sample_ops", "deepfool_ops")
-        for source in ("ops", *(f"cpu/{name}" for name in hosts)):
-            objects.append(f"{Path(source).name}.o")
-            edge("cxx", objects[-1], [csrc / f"{source}.cpp"], CXX_FLAGS + stable + x86)
-        for isa in self.isas:
-            for kernel in CPU_KERNELS:
+        for kernel in CPU_KERNELS:
+            for isa in reversed(self.isas):
                 objects.append(f"{kernel}.{isa}.o")
                 flags = CXX_FLAGS + KERNEL_FLAGS + INSTRUCTION_SETS[isa]
                 flags += [f"-DVAAL_ISA={isa}", f"-I{csrc}"]
                 edge("cxx", objects[-1], [csrc / f"cpu/kernels/{kernel}.cpp"], flags)
-        edge("link", "_ops_cpu.so", objects, [f"-L{self.torch_libs}", "-ltorch_cpu"])
+        hosts = ("choose", "logits_ops", "sample_ops", "deepfool_ops")
+        for source in ("ops", *(f"cpu/{name}" for name in hosts)):
+            objects.append(f"{Path(source).name}.o")
+            edge("cxx", objects[-1], [csrc / f"{source}.cpp"], CXX_FLAGS + stable + x86)
+        link = [f"-L{self.torch_libs}", "-ltorch_cpu", *CPU_LINK]
+        edge("link", f"_ops_cpu{LIBRARY_ENDING}", objects, link)
 
         import pybind11
 
@@ -223,23 +180,24 @@ class Plan:
         for include in (sysconfig.get_path("include"), pybind11.get_include()):
             flags += ["-isystem", include]
         edge("cxx", "bindings.o", [csrc / "bindings.cpp"], flags)
-        edge("link", self.extension(), ["bindings.o"], [])
-        if self.nvcc:
-            self.cuda_edges(edge, csrc, stable, build)
+        edge("link", self.extension(), ["bindings.o"], EXTENSION_LINK)
         return "\n".join(lines) + "\n"
 
     def cuda_edges(self, edge, csrc, stable, build):
-        flags = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-DUSE_CUDA"]
-        flags += ["--expt-relaxed-constexpr", "-Xptxas", "-v", "-DNDEBUG", *stable]
-        for architecture, ptx in self.architectures:
-            number = architecture.replace(".", "")
-            flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-            if ptx:
-                flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+        common = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-DNDEBUG"]
+        kernels = [*common, f"-I{csrc}", "--expt-relaxed-constexpr", "-Xptxas", "-v"]
+        kernels += code_flags(self.architectures)
         objects = []
-        for source in sorted((csrc / "cuda").glob("*.cu")):
+        longest_first = {"kl_long_rows": 0, "symmetric_kl_direction": 1, "symmetric_kl_backward": 1}
+        sources = sorted((csrc / "cuda").glob("*.cu"))
+        for source in sorted(sources, key=lambda file: longest_first.get(file.stem, 2)):
             objects.append(f"{source.stem}.cuda.o")
-            edge("nvcc", objects[-1], [source], flags)
+            edge("nvcc", objects[-1], [source], kernels)
+        logs = [f"{name}.log" for name in objects]
+        # The tensor code, which is C++: nvcc gives the host's compiler the paths of its headers.
+        for source in sorted((csrc / "cuda").glob("*.cpp")):
+            objects.append(f"{source.stem}.tensors.o")
+            edge("nvcc", objects[-1], [source], [*common, "-DUSE_CUDA", *stable])
         # A torch without CUDA has no libtorch_cuda to link with: an empty one of that name will do,
         # for what counts is the name that the loader then asks for.
         libs, extra = self.torch_libs, ""
@@ -252,14 +210,14 @@ class Plan:
         link = ["-cudart", "static", f"-L{libs}", f"-L{self.torch_libs}"]
         link += ["-Xlinker", "--no-as-needed", "-ltorch_cuda", "-ltorch_cpu"]
         edge("nvlink", "_ops_cuda.so", objects, link, extra)
-        edge("join", "_ops_cuda.resources.txt", objects, [f"{o}.log" for o in objects])
+        edge("join", "_ops_cuda.resources.txt", objects, logs)
 
     def extension(self):
         return "_C" + sysconfig.get_config_var("EXT_SUFFIX")
 
     def products(self):
         cuda = ["_ops_cuda.so", "_ops_cuda.resources.txt"] if self.nvcc else []
-        return ["_ops_cpu.so", self.extension(), *cuda]
+        return [f"_ops_cpu{LIBRARY_ENDING}", self.extension(), *cuda]
 
 
 class NinjaBuild(build_ext):
@@ -288,9 +246,25 @@ class NinjaBuild(build_ext):
             # Renamed into place: a running process keeps the file that it has mapped.
             shutil.copy2(build / product, package / f"{product}.new")
             os.replace(package / f"{product}.new", package / product)
+        left = package / "_ops_cuda.so"
+        if left.name not in plan.products() and left.exists():
+            print(f"removed {left}, of an earlier build: this one is without CUDA")
+            left.unlink()
+            (package / "_ops_cuda.resources.txt").unlink(missing_ok=True)
 
 
-if __name__ == "__main__":  # as every builder runs it; the tests import it
+def main():
+    wanted = os.environ.get("VAAL_BUILD", "fused")
+    if wanted not in ("fused", "reference"):
+        sys.exit(f"VAAL_BUILD must be fused or reference, got {wanted!r}")
+    if wanted == "reference":
+        print("vaal_ext build plan")
+        print('  VAAL_BUILD=reference: nothing is compiled; backend="reference" works')
+        return setup()
     # First: under build isolation pip would else fetch every dependency before the build fails.
     need_torch()
     setup(ext_modules=[Extension("vaal_ext._C", [])], cmdclass={"build_ext": NinjaBuild})
+
+
+if __name__ == "__main__":  # as every builder runs it; the tests import it
+    main()

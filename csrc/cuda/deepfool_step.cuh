@@ -12,26 +12,12 @@
 
 #include <cmath>
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/scaled_squares.cuh"
 #include "cuda/split_part.cuh"
 
 namespace vaal {
-
-template <class T>
-struct DeepfoolArguments {
-  const T* logits;
-  const T* gradients;
-  const int64_t* reference;   // [samples]
-  const int64_t* candidates;  // [samples, candidates]
-  int64_t* nearest;
-  Scalar<T>* distance;
-  T* step;
-  int64_t samples, classes, cols;
-  int64_t sample_stride, candidate_stride;  // of gradients, in elements; cols of them lie together
-  int count;                                // candidates of a sample
-  bool whole_packs;  // every row of gradients and of step starts at a multiple of 16 bytes
-};
 
 constexpr int kNoSlot = 0x7FFFFFFF;
 
@@ -167,8 +153,9 @@ deepfool_move(DeepfoolArguments<T> args, int threads_per_row, int splits, int pa
 }
 
 // From a plan for samples·candidates rows to the launches. workspace: deepfool_workspace_bytes().
-inline int64_t deepfool_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
-  return rows * plan.splits * int64_t{sizeof(ScaledSquares<double>)};
+template <class T>
+int64_t deepfool_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
+  return rows * plan.splits * int64_t{sizeof(ScaledSquares<Scalar<T>>)};
 }
 
 template <class T>

@@ -11,21 +11,12 @@
 
 #include <cmath>
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/storage.cuh"
 #include "math/fisher_direction.h"
 
 namespace vaal {
-
-template <class T>
-struct DirectionArguments {
-  const T* logits;
-  T* out;
-  Scalar<T>* curvature;
-  int64_t rows;
-  int cols;
-  bool whole_packs;  // every row of every tensor starts at a multiple of 16 bytes
-};
 
 constexpr int kNoPivot = 0x7FFFFFFF;
 

@@ -9,20 +9,11 @@
 // Bytes moved, E the size of an element: 3·E·cols a row with the row on the chip.
 #pragma once
 
+#include "cuda/arguments.h"
 #include "cuda/kl_long_rows.cuh"
 #include "math/fisher.h"
 
 namespace vaal {
-
-template <class T>
-struct FisherArguments {
-  const T* p;  // [rows, cols] logits
-  const T* q;  // [rows, cols] tangents
-  T* out;
-  int64_t rows;
-  int cols;
-  bool whole_packs;  // every row of every tensor starts at a multiple of 16 bytes
-};
 
 template <class S>
 struct FisherTop {

@@ -1,22 +1,11 @@
-// From a plan to the launches of symmetric_kl, its backward and its direction.
+// From a plan to the launches of symmetric_kl, its backward and its direction. Those of long rows are
+// in kl_long_launch.cuh.
 #pragma once
 
+#include "cuda/arguments.h"
 #include "cuda/kl_registers.cuh"
-#include "cuda/kl_split.cuh"
 
 namespace vaal {
-
-// The stream and split paths: compiled once for the three ops, in kl_long_rows.cu.
-template <class T>
-void launch_kl_long_rows(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace,
-                         Stream stream);
-
-inline int64_t kl_workspace_bytes(const LaunchPlan& plan, int64_t rows, int dtype_size) {
-  if (plan.path != Path::kSplit) return 0;
-  return rows * plan.splits *
-         static_cast<int64_t>(dtype_size == 8 ? sizeof(KlPartial<double>)
-                                              : sizeof(KlPartial<float>));
-}
 
 template <Op kOp, bool kSymmetric, class T>
 void launch_kl_registers(const KlArguments<T>& args, const LaunchPlan& plan, Stream stream) {
@@ -31,7 +20,6 @@ void launch_kl_registers(const KlArguments<T>& args, const LaunchPlan& plan, Str
          plan.threads_per_row);
 }
 
-// args.rows and args.cols are those of the plan and not 0; workspace has kl_workspace_bytes().
 template <Op kOp, class T>
 void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream) {
   if (plan.path == Path::kStream || plan.path == Path::kSplit)

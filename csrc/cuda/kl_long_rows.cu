@@ -3,9 +3,9 @@
 
 namespace vaal {
 
-template void launch_kl_long_rows(const KlArguments<float>&, const LaunchPlan&, void*, Stream);
-template void launch_kl_long_rows(const KlArguments<double>&, const LaunchPlan&, void*, Stream);
-template void launch_kl_long_rows(const KlArguments<Half>&, const LaunchPlan&, void*, Stream);
-template void launch_kl_long_rows(const KlArguments<BFloat16>&, const LaunchPlan&, void*, Stream);
+#define VAAL_COMPILE(T)                                               \
+  template int64_t kl_workspace_bytes<T>(const LaunchPlan&, int64_t); \
+  template void launch_kl_long_rows(const KlArguments<T>&, const LaunchPlan&, void*, Stream);
+VAAL_FOR_STORAGE_TYPES(VAAL_COMPILE)
 
 }  // namespace vaal

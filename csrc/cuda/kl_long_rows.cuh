@@ -7,7 +7,7 @@
 //   ∂value/∂own logit j = keep·own_j (H_j − mean)        over σ²: the mean of H over σ is σ·(mean over σ²)
 #pragma once
 
-#include "cuda/kl_arguments.cuh"
+#include "cuda/arguments.h"
 #include "cuda/kl_row.cuh"
 
 namespace vaal {
@@ -213,10 +213,12 @@ struct KlColumns {
   VAAL_DEVICE void visit(F&& f, AfterPack&& after_pack) const {
     const int packs = columns.packs();
     Pack next_a{}, next_b{};
-    if (packs > 0) read(0, next_a, next_b);
-    for (int c = 0; c < packs; ++c) {
+    // From −1 on, a turn that only reads: the code of a read, which is long, stands here once.
+#pragma unroll 1
+    for (int c = -1; c < packs; ++c) {
       Pack pack_a = next_a, pack_b = next_b;
       if (c + 1 < packs) read(c + 1, next_a, next_b);
+      if (c < 0) continue;
 #pragma unroll 1
       for (int i = 0; i < kPackItems<T>; ++i) {
         const S x = to_scalar(take<T>(pack_a)), y = to_scalar(take<T>(pack_b));
@@ -248,25 +250,17 @@ struct KlColumns {
     return sums;
   }
 
-  // With smoothing the peak needs the mean, and so a step of its own.
-  VAAL_DEVICE KlLongTotals<S> totals(const KlLongRow<T>& row) const {
+  // With smoothing the peak needs the mean, and so a second turn: `whole` is the row's totals of the
+  // first, or blank.
+  VAAL_DEVICE KlLongTotals<S> totals(const KlLongRow<T>& row, const KlLongTotals<S>& whole,
+                                     bool with_peak) const {
     KlLongTotals<S> totals;
-    const bool with_peak = row.args.direction && !row.args.smoothed;
     visit([&](int j, S x, S y) {
       const LongClass<S> c = row.class_of(j, x, y);
       row.absorb(totals, c);
-      if (with_peak) totals.peak = peak_of(totals.peak, CudaMath<S>::abs(row.of_q(j, c, totals)));
+      if (with_peak) totals.peak = peak_of(totals.peak, CudaMath<S>::abs(row.of_q(j, c, whole)));
     });
     return totals;
-  }
-
-  VAAL_DEVICE KlLongTotals<S> smoothed_peak(const KlLongRow<T>& row,
-                                            const KlLongTotals<S>& totals) const {
-    KlLongTotals<S> peak;
-    visit([&](int j, S x, S y) {
-      peak.peak = peak_of(peak.peak, CudaMath<S>::abs(row.of_q(j, row.class_of(j, x, y), totals)));
-    });
-    return peak;
   }
 
   // The gradients of this thread's columns and, from the one thread that writes it, the value of
@@ -298,10 +292,11 @@ struct KlColumns {
   }
 };
 
-// Whether step 3 is needed at all.
+// How often a row is gone through for step 3. The peak belongs to the last turn.
 template <class T>
-VAAL_HD bool needs_totals(const KlArguments<T>& args) {
-  return args.value != nullptr || args.smoothed;
+VAAL_HD int totals_turns(const KlArguments<T>& args) {
+  if (args.direction && args.smoothed) return 2;
+  return args.value != nullptr || args.smoothed ? 1 : 0;
 }
 
 }  // namespace vaal

@@ -9,7 +9,7 @@
 // (4·E·cols with both gradients). Nothing is read twice but one b_k a row, from the cache.
 #pragma once
 
-#include "cuda/kl_arguments.cuh"
+#include "cuda/arguments.h"
 #include "cuda/kl_row.cuh"
 
 namespace vaal {

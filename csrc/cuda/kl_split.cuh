@@ -17,25 +17,26 @@ template <class S>
 struct KlPartial {
   TopTwo<S> top;
   Sums<S> sums;
-  KlLongTotals<S> totals, peak;
+  KlLongTotals<S> totals[2];   // of the first turn and of the second
   Normalisers<S> normalisers;  // of the whole row, in the row's first partial; wide rows only
 };
 
-enum class KlStep { kTop, kSums, kTotals, kSmoothedPeak, kWrite };
+enum class KlStep { kTop, kSums, kTotals, kWrite };
 
-// One member of the row's partials, merged.
-template <class State, class S>
-VAAL_DEVICE State merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* partials, int splits,
-                         State KlPartial<S>::* member) {
-  State state;
-  for (int s = group.rank; s < splits; s += group.size) state = merge(state, partials[s].*member);
+// One member of the row's partials, merged. state_of(partial) reads it.
+template <class S, class StateOf>
+VAAL_DEVICE auto merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* partials, int splits,
+                        StateOf&& state_of) {
+  decltype(state_of(*partials)) state;
+  for (int s = group.rank; s < splits; s += group.size) state = merge(state, state_of(partials[s]));
   return group.reduce(state);
 }
 
-// part: columns a block, a multiple of the items of a pack.
+// part: columns a block, a multiple of the items of a pack. turn: how often the totals are taken when
+// this kernel is through with them, itself included; one more where it comes after them all.
 template <KlStep kStep, class T>
 VAAL_KERNEL(kSplitThreads)
-kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* workspace) {
+kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T>>* workspace) {
   using S = Scalar<T>;
   using Partial = KlPartial<S>;
   Group<GroupKind::kBlock> group(thread_count());
@@ -64,8 +65,9 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
       continue;
     }
 
-    Reference<S> from = reference_of(merged(group, partials, splits, &Partial::top),
-                                     args.q + row * args.cols);
+    Reference<S> from = reference_of(
+        merged(group, partials, splits, [](const Partial& x) { return x.top; }),
+        args.q + row * args.cols);
     if constexpr (kStep == KlStep::kSums) {
       if (from.wide) {  // rare: every block of the row goes through all of it
         const Normalisers<S> all = group.reduce(columns_from(0, args.cols).normalisers(from));
@@ -78,28 +80,20 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     }
 
     if (from.wide) normalise(from, partials[0].normalisers);
-    const KlLongRow<T> known(args, from, merged(group, partials, splits, &Partial::sums),
-                             args.p + row * args.cols, args.q + row * args.cols);
-    if constexpr (kStep == KlStep::kTotals) {
-      const KlLongTotals<S> totals = group.reduce(columns.totals(known));
-      if (first_thread) partials[split].totals = totals;
-      continue;
-    }
-
+    const KlLongRow<T> known(
+        args, from, merged(group, partials, splits, [](const Partial& x) { return x.sums; }),
+        args.p + row * args.cols, args.q + row * args.cols);
     KlLongTotals<S> totals;
-    if (needs_totals(args)) {
-      totals = merged(group, partials, splits, &Partial::totals);
+    if (turn > 1) {
+      totals = merged(group, partials, splits,
+                      [&](const Partial& x) { return x.totals[turn - 2]; });
       known.complete(totals);
     }
-    if constexpr (kStep == KlStep::kSmoothedPeak) {
-      const KlLongTotals<S> peak = group.reduce(columns.smoothed_peak(known, totals));
-      if (first_thread) partials[split].peak = peak;
-      continue;
-    }
-
-    if constexpr (kStep == KlStep::kWrite) {
-      if (args.direction && args.smoothed)
-        totals.peak = merged(group, partials, splits, &Partial::peak).peak;
+    if constexpr (kStep == KlStep::kTotals) {
+      const bool with_peak = args.direction && turn == totals_turns(args);
+      totals = group.reduce(columns.totals(known, totals, with_peak));
+      if (first_thread) partials[split].totals[turn - 1] = totals;
+    } else {
       columns.write(known, totals, row, offset, split == 0 && first_thread);
     }
   }

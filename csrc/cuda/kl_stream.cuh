@@ -39,11 +39,11 @@ kl_stream(KlArguments<T> args, int threads_per_row, int cached_packs) {
     const KlLongRow<T> known(args, from, group.reduce(columns.sums(from)), columns.a, columns.b);
 
     KlLongTotals<S> totals;
-    if (needs_totals(args)) {
-      totals = group.reduce(columns.totals(known));
+    const int turns = totals_turns(args);
+#pragma unroll 1
+    for (int turn = 1; turn <= turns; ++turn) {
+      totals = group.reduce(columns.totals(known, totals, args.direction && turn == turns));
       known.complete(totals);
-      if (args.direction && args.smoothed)
-        totals.peak = group.reduce(columns.smoothed_peak(known, totals)).peak;
     }
     columns.write(known, totals, row, offset, group.rank == 0);
   }

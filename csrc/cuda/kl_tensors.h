@@ -1,7 +1,6 @@
 // From tensors to KlArguments: what symmetric_kl, its backward and its direction have in common.
 #pragma once
 
-#include "cuda/kl_launch.cuh"
 #include "cuda/launch.h"
 
 namespace vaal {
@@ -20,7 +19,6 @@ void run_kl(const Logits& logits, double smoothing, bool symmetric, const KlResu
   const int64_t rows = logits.rows, cols = logits.cols;
   const LaunchPlan plan = launch_plan(kOp, rows, cols, dtype_size(logits.p), smoothing > 0,
                                       device_limits(logits.p));
-  const Workspace workspace(logits.p, kl_workspace_bytes(plan, rows, dtype_size(logits.p)));
   dispatch(logits.p, [&](auto type) {
     using T = decltype(type);
     using S = Scalar<T>;
@@ -42,6 +40,7 @@ void run_kl(const Logits& logits, double smoothing, bool symmetric, const KlResu
     args.grad_p = static_cast<T*>(results.grad_p);
     args.grad_q = static_cast<T*>(results.grad_q);
     args.whole_packs = whole_packs(cols, sizeof(T), {args.p, args.q, args.grad_p, args.grad_q});
+    const Workspace workspace(logits.p, kl_workspace_bytes<T>(plan, rows));
     launch_kl<kOp>(args, plan, workspace.data(), current_stream(logits.p));
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,4 +1,4 @@
-// What the launch files (*.cu) share: scratch memory, the device's limits, the current stream.
+// What the tensor code of CUDA (*.cpp) shares: scratch memory, the device's limits, the current stream.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,8 +8,7 @@
 
 #include <vector>
 
-#include "cuda/launch_plan.h"
-#include "cuda/storage.cuh"
+#include "cuda/arguments.h"
 #include "tensors.h"
 
 namespace vaal {

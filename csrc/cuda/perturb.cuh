@@ -13,22 +13,12 @@
 
 #include <cmath>
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/scaled_squares.cuh"
 #include "cuda/split_part.cuh"
 
 namespace vaal {
-
-template <class T>
-struct PerturbArguments {
-  const T* x;
-  const T* direction;
-  T* out;
-  Scalar<T>* norm;
-  int64_t rows, cols;
-  Scalar<T> radius;
-  bool whole_packs;  // every row of every tensor starts at a multiple of 16 bytes
-};
 
 // What every element needs of the whole row.
 template <class S>
@@ -130,8 +120,9 @@ perturb_split_add(PerturbArguments<T> args, int splits, int part,
 }
 
 // From a plan to the launches. workspace: perturb_workspace_bytes().
-inline int64_t perturb_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
-  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(ScaledSquares<double>)}
+template <class T>
+int64_t perturb_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
+  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(ScaledSquares<Scalar<T>>)}
                                    : 0;
 }
 

@@ -13,23 +13,13 @@
 
 #include <cmath>
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/split_part.cuh"
 #include "cuda/storage.cuh"
 #include "math/pivot_kl.h"
 
 namespace vaal {
-
-template <class T>
-struct SummaryArguments {
-  const T* logits;
-  int64_t* label;
-  Scalar<T>* entropy;
-  Scalar<T>* margin;
-  int64_t rows;
-  int cols;
-  bool whole_packs;  // every row starts at a multiple of 16 bytes
-};
 
 constexpr int kNoLabel = 0x7FFFFFFF;
 
@@ -151,8 +141,9 @@ summary_merge(SummaryArguments<T> args, int splits, const Summary<Scalar<T>>* pa
 }
 
 // From a plan to the launches. workspace: summary_workspace_bytes().
-inline int64_t summary_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
-  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(Summary<double>)} : 0;
+template <class T>
+int64_t summary_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
+  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(Summary<Scalar<T>>)} : 0;
 }
 
 template <class T>

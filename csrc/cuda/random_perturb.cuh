@@ -9,23 +9,13 @@
 // Bytes moved, E the size of an element: 2·E·cols a row in both paths.
 #pragma once
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/split_part.cuh"
 #include "cuda/storage.cuh"
 #include "math/philox.h"
 
 namespace vaal {
-
-template <class T>
-struct RandomPerturbArguments {
-  const T* x;
-  const int64_t* sample_index;
-  T* out;
-  int64_t rows, cols;
-  uint64_t seed;
-  Scalar<T> radius;
-  bool whole_packs;  // every row of both tensors starts at a multiple of 16 bytes
-};
 
 // A thread works on units of consecutive elements: whole Philox blocks (four normals) and whole
 // packs at once.
@@ -198,8 +188,9 @@ random_perturb_split_add(RandomPerturbArguments<T> args, int splits, int part,
 }
 
 // From a plan to the launches. workspace: random_perturb_workspace_bytes().
-inline int64_t random_perturb_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
-  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(Squares<double>)} : 0;
+template <class T>
+int64_t random_perturb_workspace_bytes(const LaunchPlan& plan, int64_t rows) {
+  return plan.path == Path::kSplit ? rows * plan.splits * int64_t{sizeof(Squares<Scalar<T>>)} : 0;
 }
 
 template <class T>

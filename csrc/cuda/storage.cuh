@@ -6,23 +6,9 @@
 #include <type_traits>
 
 #include "cuda/device.cuh"
+#include "cuda/storage_types.h"
 
 namespace vaal {
-
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
-// The type of the arithmetic, and of the results that a row has one of.
-template <class T>
-using Scalar = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-// Elements in 16 bytes.
-template <class T>
-constexpr int kPackItems = 16 / static_cast<int>(sizeof(T));
 
 VAAL_DEVICE float to_scalar(float value) { return value; }
 VAAL_DEVICE double to_scalar(double value) { return value; }

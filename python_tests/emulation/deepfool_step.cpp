@@ -27,7 +27,7 @@ void deepfool_step(const Call& call, void* const* buffer) {
   args.whole_packs = whole_packs(launch.cols, sizeof(T), {args.gradients, args.step}) &&
                      whole_packs(args.sample_stride, sizeof(T), {}) &&
                      whole_packs(args.candidate_stride, sizeof(T), {});
-  const Workspace workspace(deepfool_workspace_bytes(launch.plan, launch.rows));
+  const Workspace workspace(deepfool_workspace_bytes<T>(launch.plan, launch.rows));
   launch_deepfool(args, launch.plan, workspace.data(), Stream{});
 }
 

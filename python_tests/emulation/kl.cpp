@@ -2,6 +2,7 @@
 //
 // integers: … op, symmetric, stride of grad_value        numbers: smoothing
 // buffers:  p, q, grad_value → value, grad_p, grad_q
+#include "cuda/kl_launch.cuh"
 #include "cuda/kl_long_launch.cuh"
 #include "kernels.h"
 
@@ -10,7 +11,7 @@ namespace {
 
 template <Op kOp>
 void run(const KlArguments<T>& args, const LaunchPlan& plan) {
-  const Workspace workspace(kl_workspace_bytes(plan, args.rows, sizeof(T)));
+  const Workspace workspace(kl_workspace_bytes<T>(plan, args.rows));
   launch_kl<kOp>(args, plan, workspace.data(), Stream{});
 }
 

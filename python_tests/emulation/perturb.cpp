@@ -17,7 +17,7 @@ void perturb(const Call& call, void* const* buffer) {
   args.cols = launch.cols;
   args.radius = static_cast<S>(call.number[0]);
   args.whole_packs = whole_packs(launch.cols, sizeof(T), {args.x, args.direction, args.out});
-  const Workspace workspace(perturb_workspace_bytes(launch.plan, launch.rows));
+  const Workspace workspace(perturb_workspace_bytes<T>(launch.plan, launch.rows));
   launch_perturb(args, launch.plan, workspace.data(), Stream{});
 }
 

@@ -16,7 +16,7 @@ void posterior_summary(const Call& call, void* const* buffer) {
   args.rows = launch.rows;
   args.cols = static_cast<int>(launch.cols);
   args.whole_packs = whole_packs(launch.cols, sizeof(T), {args.logits});
-  const Workspace workspace(summary_workspace_bytes(launch.plan, launch.rows));
+  const Workspace workspace(summary_workspace_bytes<T>(launch.plan, launch.rows));
   launch_summary(args, launch.plan, workspace.data(), Stream{});
 }
 

@@ -19,7 +19,7 @@ void random_perturb(const Call& call, void* const* buffer) {
   args.seed = static_cast<uint64_t>(call.integer[kFirstOwnInteger]);
   args.radius = static_cast<S>(call.number[0]);
   args.whole_packs = whole_packs(launch.cols, sizeof(T), {args.x, args.out});
-  const Workspace workspace(random_perturb_workspace_bytes(launch.plan, launch.rows));
+  const Workspace workspace(random_perturb_workspace_bytes<T>(launch.plan, launch.rows));
   launch_random_perturb(args, launch.plan, workspace.data(), Stream{});
 }
 

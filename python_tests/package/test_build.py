@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,42 @@ def test_an_unbuilt_package_says_what_to_type(unbuilt):
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "not built" in last
+    assert "backend='reference'" in last
     assert "pip install --no-build-isolation -e ." in last
+
+
+WITHOUT_KERNELS = """
+import os; os.chdir("/")
+import torch, vaal_ext
+from vaal_ext.models import MLP
+pool = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+model = MLP(6, num_classes=3)
+scores = vaal_ext.LDRScorer(model, eps=0.1, backend="reference", look=False).score(pool)
+assert len(vaal_ext.select(scores.ldr, scores.pseudo_label, n=3)) == 3
+assert vaal_ext.vat_loss(model, pool, eps=0.1, backend="reference") >= 0
+try:
+    vaal_ext.LDRScorer(model, eps=0.1, look=False).score(pool)
+except ImportError as error:  # nothing falls back by itself
+    print(vaal_ext.__file__, error)
+"""
+
+
+def test_a_reference_build_compiles_nothing_and_works_in_plain_pytorch(tmp_path):
+    setup = (sys.executable, "setup.py", "-q", "build", "-b", str(tmp_path), "bdist_wheel")
+    done = run(*setup, "-d", str(tmp_path), VAAL_BUILD="reference", CXX="/nonexistent/c++")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is compiled" in done.stdout
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")  # for every Python and platform
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        assert not [name for name in archive.namelist() if ".so" in name]
+    done = run(sys.executable, "-c", WITHOUT_KERNELS, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    where, _, said = done.stdout.partition(" ")
+    assert Path(where).is_relative_to(tmp_path / "site")
+    assert "kernels are not built" in said
+    assert "backend='reference'" in said
 
 
 def test_a_damaged_library_says_what_to_type(unbuilt):
@@ -156,6 +192,7 @@ def setup_says(python=sys.executable, **environment):
 
 def test_build_refusals():
     """Each ends before anything is compiled, with one sentence."""
+    assert "VAAL_BUILD must be fused or reference" in setup_says(VAAL_BUILD="yes")
     assert "VAAL_CUDA must be 0, 1 or auto" in setup_says(VAAL_CUDA="yes")
     assert "there is no nvcc" in setup_says(VAAL_CUDA="1", CUDA_HOME="/nonexistent")
     assert "No C++ compiler" in setup_says(VAAL_CUDA="0", CXX="/nonexistent/c++")
@@ -190,17 +227,26 @@ def nvcc(tmp_path):
         ("Ampere+PTX", [("8.0", True), ("8.6", True)]),
         ("ampere;8.6;ADA", [("8.0", False), ("8.6", False), ("8.9", False)]),
         ("native", [("8.9", False), ("9.0", False)]),
+        (
+            "all",
+            [*((name, False) for name in ("7.5", "8.0", "8.6", "9.0", "10.0")), ("12.0", True)],
+        ),
+        ("8.0;native", [("8.0", False), ("8.9", False), ("9.0", False)]),
     ],
 )
-def test_architectures_in_torchs_spellings(asked, found, setup_module, nvcc, monkeypatch):
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+@pytest.mark.parametrize("variable", ["VAAL_CUDA_ARCH", "TORCH_CUDA_ARCH_LIST"])
+def test_architectures_in_torchs_spellings(variable, asked, found, setup_module, nvcc, monkeypatch):
+    monkeypatch.delenv("VAAL_CUDA_ARCH", raising=False)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")  # which VAAL_CUDA_ARCH goes before
+    monkeypatch.setenv(variable, asked)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     of_device = {0: (9, 0), 1: (8, 9), 2: (9, 0)}
     monkeypatch.setattr("torch.cuda.get_device_capability", of_device.get)
-    assert setup_module.cuda_architectures(nvcc) == found
+    assert setup_module.cuda_architectures(nvcc) == (found, "")
 
 
 def test_architectures_that_are_none(setup_module, nvcc, monkeypatch):
+    monkeypatch.delenv("VAAL_CUDA_ARCH", raising=False)
     for asked, message in {
         "9.0;42.0": "does not know 42.0. Give numbers .7.5, .*Hopper",
         "Hoper": "does not know Hoper",
@@ -211,6 +257,36 @@ def test_architectures_that_are_none(setup_module, nvcc, monkeypatch):
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
         with pytest.raises(SystemExit, match=message):
             setup_module.cuda_architectures(nvcc)
+
+
+def test_native_where_there_is_no_gpu_leaves_cuda_out(setup_module, nvcc, monkeypatch):
+    monkeypatch.setenv("VAAL_CUDA_ARCH", "native")
+    monkeypatch.setenv("VAAL_CUDA", "auto")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    chosen, why = setup_module.cuda_architectures(nvcc)
+    assert chosen == []
+    assert why == "VAAL_CUDA_ARCH=native, and torch sees no GPU here"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda i: (6, 1))
+    chosen, why = setup_module.cuda_architectures(nvcc)
+    assert chosen == []
+    assert "a GPU of 6.1, which nvcc does not know" in why
+    monkeypatch.setenv("VAAL_CUDA", "1")
+    with pytest.raises(SystemExit, match=r"VAAL_CUDA=1, but VAAL_CUDA_ARCH=native.*6\.1.*or all"):
+        setup_module.cuda_architectures(nvcc)
+
+
+def test_a_generation_is_gone_through_once(setup_module):
+    """Its oldest gives the intermediate code of all; one with a letter stands for itself."""
+    asked = [("9.0", False), ("8.0", False), ("9.0a", False), ("12.0", True), ("10.0", False)]
+    assert setup_module.code_flags(asked) == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_80,code=sm_90",
+        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_100,code=sm_100",
+        "-gencode=arch=compute_100,code=sm_120",
+        "-gencode=arch=compute_100,code=compute_100",
+    ]
 
 
 def test_a_compiler_of_several_words(setup_module, tmp_path, monkeypatch):

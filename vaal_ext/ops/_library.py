@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -10,10 +11,11 @@ _HOW_TO_BUILD = (
     "in the repository, type: pip install 'torch>=2.11' && pip install --no-build-isolation -e . "
     "(a C++ compiler is needed; docs/source/when_something_fails.md lists the messages)"
 )
+_ENDING = ".dll" if sys.platform == "win32" else ".so"  # as in setup.py
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-CPU_LIBRARY = _PACKAGE / "_ops_cpu.so"
-CUDA_LIBRARY = _PACKAGE / "_ops_cuda.so"
+CPU_LIBRARY = _PACKAGE / f"_ops_cpu{_ENDING}"
+CUDA_LIBRARY = _PACKAGE / f"_ops_cuda{_ENDING}"
 
 
 def _load(path: Path) -> None:
@@ -29,7 +31,9 @@ def _load(path: Path) -> None:
 
 if not CPU_LIBRARY.exists():
     raise ImportError(
-        f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): {_HOW_TO_BUILD}"
+        f"vaal_ext's kernels are not built ({CPU_LIBRARY} is missing): choose backend='reference' "
+        f"(in a shell --backend reference), which is plain PyTorch and slower, or build them: "
+        f"{_HOW_TO_BUILD}"
     )
 _load(CPU_LIBRARY)
 

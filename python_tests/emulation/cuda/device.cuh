@@ -11,9 +11,11 @@
 #define VAAL_DEVICE inline
 #define VAAL_KERNEL(max_threads) void
 
+struct CUstream_st;
+
 namespace vaal {
 
-using Stream = int;
+using Stream = CUstream_st*;
 
 inline int64_t block_index() { return emulation::block().index; }
 inline int64_t block_count() { return emulation::block().count; }

@@ -24,7 +24,7 @@ def describe() -> Iterator[tuple[str, str]]:
     for name in ("torch", "numpy", "torchvision"):
         yield name, _version(name)
     for name in _LIBRARIES:
-        found = sorted(_PACKAGE.rglob(f"{name}.*so")) + sorted(_PACKAGE.rglob(f"{name}.*pyd"))
+        found = [path for end in ("so", "pyd", "dll") for path in _PACKAGE.rglob(f"{name}.*{end}")]
         yield f"library {name}", ", ".join(map(str, found)) or "missing"
     yield "kernels", _kernels()
     yield from _build()
