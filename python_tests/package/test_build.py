@@ -336,7 +336,14 @@ def test_an_sdist_holds_what_a_build_needs(tmp_path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu", ".cuh", ".h")]
     wanted = {str(p.relative_to(ROOT)) for p in sources}
-    wanted |= {"setup.py", "pyproject.toml", "README.md", "LICENSE", "vaal_ext/_C.pyi"}
+    wanted |= {
+        "setup.py",
+        "csrc/toolchain.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "vaal_ext/_C.pyi",
+    }
     wanted |= {str(p.relative_to(ROOT)) for p in (ROOT / "vaal_ext").rglob("*.py")}
     assert not wanted - names
     assert not [name for name in names if name.endswith(".so")]
