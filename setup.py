@@ -122,7 +122,7 @@ class Plan:
         print("vaal_ext build plan")
         print(f"  torch         {self.torch_version} (stable ABI of 2.11)")
         print(f"  _ops_cpu      {facts['cxx']}: {', '.join(self.isas)}")
-        cuda = f"not built: {self.why_no_cuda}"
+        cuda = f"is not built, because {self.why_no_cuda}"
         if self.nvcc:
             variable, asked = asked_architectures()
             cuda = f"{self.nvcc}: {', '.join(facts['cuda_architectures'])}"
@@ -158,6 +158,15 @@ class Plan:
         # ninja begins at the top: what takes longest comes first, so that nothing waits for it.
         if self.nvcc:
             self.cuda_edges(edge, csrc, stable, build)
+        import pybind11
+
+        define = f"-DVAAL_BUILD_CONFIG={json.dumps(json.dumps(self.facts()))}"
+        flags = [*CXX_FLAGS, f"-I{csrc}", define]
+        for include in (sysconfig.get_path("include"), pybind11.get_include()):
+            flags += ["-isystem", include]
+        edge("cxx", "bindings.o", [csrc / "bindings.cpp"], flags)
+        edge("link", self.extension(), ["bindings.o"], EXTENSION_LINK)
+
         x86 = ["-DVAAL_X86"] if "avx2" in self.isas else []
         objects = []
         for kernel in CPU_KERNELS:
@@ -172,15 +181,6 @@ class Plan:
             edge("cxx", objects[-1], [csrc / f"{source}.cpp"], CXX_FLAGS + stable + x86)
         link = [f"-L{self.torch_libs}", "-ltorch_cpu", *CPU_LINK]
         edge("link", f"_ops_cpu{LIBRARY_ENDING}", objects, link)
-
-        import pybind11
-
-        define = f"-DVAAL_BUILD_CONFIG={json.dumps(json.dumps(self.facts()))}"
-        flags = [*CXX_FLAGS, f"-I{csrc}", define]
-        for include in (sysconfig.get_path("include"), pybind11.get_include()):
-            flags += ["-isystem", include]
-        edge("cxx", "bindings.o", [csrc / "bindings.cpp"], flags)
-        edge("link", self.extension(), ["bindings.o"], EXTENSION_LINK)
         return "\n".join(lines) + "\n"
 
     def cuda_edges(self, edge, csrc, stable, build):

@@ -47,15 +47,15 @@ def find_nvcc() -> tuple[str | None, str]:
     if wanted not in ("0", "1", "auto"):
         sys.exit(f"VAAL_CUDA must be 0, 1 or auto, got {wanted!r}")
     if wanted == "0":
-        return None, "VAAL_CUDA=0"
+        return None, "VAAL_CUDA=0 says so"
     if sys.platform == "win32":
-        return None, "on Windows nobody has tried it"
+        return None, "nobody has tried it on Windows"
     home = os.environ.get("CUDA_HOME")
     found = str(Path(home, "bin", "nvcc")) if home else "nvcc"
     nvcc = shutil.which(found)
     if nvcc is None and wanted == "1":
         sys.exit(f"VAAL_CUDA=1, but there is no nvcc ({found}): put it on PATH or set CUDA_HOME")
-    return nvcc, f"no nvcc ({found})" if nvcc is None else ""
+    return nvcc, f"there is no nvcc ({found})" if nvcc is None else ""
 
 
 def cxx_command() -> list[str]:
@@ -92,7 +92,7 @@ def cuda_architectures(nvcc: str) -> tuple[list[tuple[str, bool]], str]:
         found = native_architectures()
         chosen = [number for number in found if number in known]
         seen = f"a GPU of {', '.join(found)}, which nvcc does not know" if found else "no GPU here"
-        why = "" if chosen else f"VAAL_CUDA_ARCH=native, and torch sees {seen}"
+        why = "" if chosen else f"VAAL_CUDA_ARCH=native and torch sees {seen}"
         if why and os.environ.get("VAAL_CUDA") == "1":
             sys.exit(f"VAAL_CUDA=1, but {why}: name the architectures, as 9.0, or all")
         return [(number, False) for number in chosen], why

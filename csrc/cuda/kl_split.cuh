@@ -32,8 +32,8 @@ VAAL_DEVICE auto merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* par
   return group.reduce(state);
 }
 
-// part: columns a block, a multiple of the items of a pack. turn: how often the totals are taken when
-// this kernel is through with them, itself included; one more where it comes after them all.
+// part: columns a block, a multiple of the items of a pack. turn: which turn of the totals this is, from
+// 1 on; of kWrite one more than there are, and of the steps before them 0.
 template <KlStep kStep, class T>
 VAAL_KERNEL(kSplitThreads)
 kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T>>* workspace) {

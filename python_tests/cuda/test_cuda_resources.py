@@ -94,7 +94,7 @@ MOVES = {
     ("kl_registers", "(vaal::Op)2"): (True, True),
     ("kl_stream", ""): (True, True),
     ("kl_split", "(vaal::KlStep)0"): (True, False),
-    ("kl_split", "(vaal::KlStep)4"): (True, True),
+    ("kl_split", "(vaal::KlStep)3"): (True, True),
     ("perturb_registers", ""): (True, True),
     ("perturb_split_norm", ""): (True, False),
     ("perturb_split_add", ""): (True, True),

@@ -265,7 +265,7 @@ def test_native_where_there_is_no_gpu_leaves_cuda_out(setup_module, nvcc, monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     chosen, why = setup_module.cuda_architectures(nvcc)
     assert chosen == []
-    assert why == "VAAL_CUDA_ARCH=native, and torch sees no GPU here"
+    assert why == "VAAL_CUDA_ARCH=native and torch sees no GPU here"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda i: (6, 1))
     chosen, why = setup_module.cuda_architectures(nvcc)
