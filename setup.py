@@ -34,6 +34,7 @@ from toolchain import (  # noqa: E402
     code_flags,
     cuda_architectures,
     cxx_command,
+    cxx_name,
     find_nvcc,
     need_torch,
 )
@@ -56,10 +57,13 @@ INSTRUCTION_SETS = {
 }
 CXX_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 # No fast-math: NaN and infinities keep their meaning. What is given up is errno and traps.
-KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"]
-# The two about initialisation are raised by GCC 12's own AVX-512 header.
+# Products and sums are fused as each compiler does unasked: g++ across statements, clang++ within
+# one (across them, clang++ would round one formula differently in two kernels).
+KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+# The two about initialisation are raised by GCC 12's own AVX-512 header; clang does not know one of
+# them, which the last flag lets pass (GCC ignores that).
 KERNEL_FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
-KERNEL_FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+KERNEL_FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized", "-Wno-unknown-warning-option"]
 
 
 # macOS and Windows: nobody has tried them. What is known: Windows has no shell below ninja, no
@@ -95,6 +99,7 @@ class Plan:
         self.include = Path(torch.__file__).parent / "include"
         self.torch_libs = Path(torch.__file__).parent / "lib"
         self.cxx = cxx_command()
+        self.cxx_name = cxx_name(self.cxx)
         x86 = platform.machine() in ("x86_64", "AMD64")
         self.isas = list(INSTRUCTION_SETS) if x86 else ["portable"]
         self.nvcc, self.why_no_cuda = find_nvcc()
@@ -110,7 +115,7 @@ class Plan:
         return {
             "torch": self.torch_version,
             "stable_abi": "2.11",
-            "cxx": shlex.join(self.cxx),
+            "cxx": f"{shlex.join(self.cxx)} ({self.cxx_name})",
             "cpu_instruction_sets": self.isas,
             "nvcc": self.nvcc or "",
             "cuda_architectures": names,

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+COMPILERS = "g++ 11 or newer, or clang++ 14 or newer"
 DEFAULT_ARCHITECTURES = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]  # all
 # The names that torch's own builds take for a generation.
 GENERATIONS = {
@@ -64,10 +65,26 @@ def cxx_command() -> list[str]:
     command = [asked] if shutil.which(asked) else shlex.split(asked)
     if not command or shutil.which(command[0]) is None:
         sys.exit(
-            f"No C++ compiler ({asked}): install g++ 11 or newer, or set CXX; or set "
+            f"No C++ compiler ({asked}): install {COMPILERS}, or set CXX; or set "
             "VAAL_BUILD=reference, which compiles nothing and is slower"
         )
     return command
+
+
+def cxx_name(command: list[str]) -> str:
+    """What the C++ compiler is, say "g++ 12.2.0"; ends the build if it is too old."""
+    asked = [*command, "-dM", "-E", "-x", "c++", os.devnull]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    macro = dict(re.findall(r"^#define (\w+) (.*)$", shown, re.MULTILINE))
+    clang = "__clang_major__" in macro
+    fields = [f"__clang_{part}__" for part in ("major", "minor", "patchlevel")]
+    fields = fields if clang else ["__GNUC__", "__GNUC_MINOR__", "__GNUC_PATCHLEVEL__"]
+    version = [int(macro.get(field, 0)) for field in fields]
+    name = f"{'clang++' if clang else 'g++'} {'.'.join(map(str, version))}"
+    if version[0] < (14 if clang else 11):
+        found = name if version[0] else "neither g++ nor clang++"
+        sys.exit(f"{shlex.join(command)} is {found}: install {COMPILERS}, or set CXX")
+    return name
 
 
 def asked_architectures() -> tuple[str, list[str]]:

@@ -77,7 +77,7 @@ def assert_rows_near(mine, theirs, bound):
 
 
 # Both back ends are held to the float64 reference by tests on the CPU: the KL within 400 roundoffs
-# (test_cuda_emulation_kl.py, test_cpu_sanitized.py). So they are at most 800 roundoffs, 400 ulps,
+# (test_cuda_emulation_kl.py, test_cpu_kernels.py). So they are at most 800 roundoffs, 400 ulps,
 # apart, and one rounding each of what is stored in a half type.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("path", "rows", "cols"), LOGIT_CASES)

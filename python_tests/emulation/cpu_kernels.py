@@ -1,62 +1,69 @@
-"""The kernels of csrc/cpu/kernels on tensors, through the runner and so under the sanitizers."""
+"""The kernels of csrc/cpu/kernels on tensors, through the runner and as a toolchain makes them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import platform
 
 import torch
-from emulation.build import CSRC, HERE, SETUP, Program, build
+from emulation.build import CSRC, HERE, SETUP, Program, Toolchain, build
 from emulation.runner import Input, Output, Runner
 from torch import Tensor
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 STORAGE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of kernels.h
-# No checks of the stack, where UBSan watches the bounds of arrays: these kernels keep registers in
-# arrays, and with the checks the compiler takes minutes.
-LIGHT = ["--param=asan-stack=0"]
 
 
 @functools.cache
-def _runner() -> Runner:
-    x86 = platform.machine() in ("x86_64", "AMD64")
+def _runner(toolchain: Toolchain) -> Runner:
+    x86 = (toolchain.machine or platform.machine()) in ("x86_64", "AMD64")
     flags = ["-std=c++20", f"-I{CSRC}"]
     define = ["-DVAAL_X86"] if x86 else []
     objects = {"cpu_kernels.o": (HERE / "cpu_kernels.cpp", [*flags, *define])}
     for name, chosen in SETUP["INSTRUCTION_SETS"].items():
         if name == "portable" or x86:
+            options = [*flags, *SETUP["KERNEL_FLAGS"], *chosen, *toolchain.kernel_flags]
+            options.append(f"-DVAAL_ISA={name}")
             for kernel in SETUP["CPU_KERNELS"]:
-                options = [*flags, *SETUP["KERNEL_FLAGS"], *chosen, *LIGHT, f"-DVAAL_ISA={name}"]
                 objects[f"{kernel}.{name}.o"] = (CSRC / f"cpu/kernels/{kernel}.cpp", options)
-    program = Program("cpu", objects)
+    program = Program("cpu", objects, toolchain)
     build("cpu.ninja", [program])
-    return Runner(program.path)
+    return Runner(*program.command())
 
 
-def available_instruction_sets() -> list[str]:
-    """Those that this processor runs."""
-    has = Output((1,), torch.int64)
-    return [
-        name
-        for number, name in enumerate(INSTRUCTION_SETS)
-        if _runner().call("cpu/has", [number], [], [has])[0]
-    ]
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """The kernels of one instruction set, as one toolchain makes them."""
+
+    toolchain: Toolchain
+    instruction_set: str
+
+    def missing(self) -> str:
+        """Why they cannot run here, or "". Compiles them where the toolchain is here."""
+        if self.toolchain.missing():
+            return self.toolchain.missing()
+        has, number = Output((1,), torch.int64), INSTRUCTION_SETS.index(self.instruction_set)
+        runs = _runner(self.toolchain).call("cpu/has", [number], [], [has])[0]
+        return "" if runs else f"this processor does not run {self.instruction_set}"
 
 
 class CpuKernels:
-    """The table `Kernels` of csrc/cpu/kernels.h for one instruction set and storage type.
+    """The table `Kernels` of csrc/cpu/kernels.h for one storage type.
 
     misalign: elements by which all tensors miss a multiple of 16 bytes.
     """
 
-    def __init__(self, instruction_set: str, dtype: torch.dtype, misalign: int = 0) -> None:
-        self.prefix = [INSTRUCTION_SETS.index(instruction_set), STORAGE.index(dtype)]
+    def __init__(self, compiled: Compiled, dtype: torch.dtype, misalign: int = 0) -> None:
+        self.runner = _runner(compiled.toolchain)
+        number = INSTRUCTION_SETS.index(compiled.instruction_set)
+        self.prefix = [number, STORAGE.index(dtype)]
         self.dtype = dtype
         self.scalar = torch.float64 if dtype == torch.float64 else torch.float32
         self.misalign = misalign
 
     def _call(self, name: str, integers: list[int], numbers: list[float], buffers: list):
-        return _runner().call(f"cpu/{name}", [*self.prefix, *integers], numbers, buffers)
+        return self.runner.call(f"cpu/{name}", [*self.prefix, *integers], numbers, buffers)
 
     def _in(self, x: Tensor) -> Input:
         return Input(x, self.misalign * x.element_size())

@@ -1,4 +1,4 @@
-"""Calls kernels in a process of their own, under AddressSanitizer and UBSan (see runner.h)."""
+"""Calls kernels in a process of their own, which may run under the sanitizers (see runner.h)."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class Output:
 
 
 class Runner:
-    """The process of one program of build.py; it starts with the first call."""
+    """The process of one program of build.py, by its command; it starts with the first call."""
 
-    def __init__(self, program: Path) -> None:
-        self.program = program
+    def __init__(self, *command: str | Path) -> None:
+        self.command = command
         self.process: subprocess.Popen | None = None
 
     def call(
@@ -78,7 +78,7 @@ class Runner:
         if self.process is None or self.process.poll() is not None:
             self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
             self.process = subprocess.Popen(
-                [self.program],
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,

@@ -14,11 +14,11 @@ template <class S, class V, int N>
 VAAL_HD V polynomial(V x, const double (&coefficient)[N]) {
   constexpr int kOdd = N % 2;
   const V square = x * x;
-  V sum = V{} + S(coefficient[0]);
-  if constexpr (!kOdd) sum = x * S(coefficient[0]) + S(coefficient[1]);
-#pragma GCC unroll 16
-  for (int i = 2 - kOdd; i < N; i += 2)
-    sum = sum * square + (x * S(coefficient[i]) + S(coefficient[i + 1]));
+  const auto at = [&](int i) { return constant<S>(S(coefficient[i])); };
+  V sum = at(0);
+  if constexpr (!kOdd) sum = x * sum + at(1);
+  VAAL_UNROLL
+  for (int i = 2 - kOdd; i < N; i += 2) sum = sum * square + (x * at(i) + at(i + 1));
   return sum;
 }
 
@@ -37,15 +37,16 @@ struct SimdMath {
 
   // x = n ln 2 + r, |r| <= ln 2 / 2: returns e^r − 1 and the bits of 2^n.
   static VAAL_HD V reduced_expm1(V x, V& power) {
-    const V shifted = x * S(1.4426950408889634) + kRound;
-    const V n = shifted - kRound;
+    const V round = constant<S>(kRound);
+    const V shifted = x * constant<S>(S(1.4426950408889634)) + round;
+    const V n = shifted - round;
     const I exponent = bits_as<I>(shifted) << kMantissa;
     power = bits_as<V>(exponent + (Lane(kBias) << kMantissa));
     V r;
     if constexpr (kFloat) {
-#if defined(__FMA__)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
       // Fused, one constant does: n times its error changes x by 3e-9 of x, far below x's rounding.
-      r = x - n * S(0.6931471805599453);
+      r = x - n * constant<S>(S(0.6931471805599453));
 #else
       r = x - n * S(0.693359375);  // exact: so few bits
       r = r + n * S(2.12194440e-4);
@@ -55,8 +56,8 @@ struct SimdMath {
                               0.041666037121056378,   0.16666675300678616,   0.50000001674936609};
       return polynomial<S>(r, c) * (r * r) + r;
     } else {
-      r = x - n * S(6.93147180369123816490e-01);
-      r = r - n * S(1.90821492927058770002e-10);
+      r = x - n * constant<S>(S(6.93147180369123816490e-01));
+      r = r - n * constant<S>(S(1.90821492927058770002e-10));
       constexpr double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
                               1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
                               1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5};
@@ -81,7 +82,7 @@ struct SimdMath {
   static VAAL_HD V expm1_of_normal(V x) {
     V power;
     const V small = reduced_expm1(x, power);
-    return power * small + (power - 1);
+    return power * small + (power - constant<S>(1));
   }
 
   // which ? e^x : e^y − 1, for y <= 1, in one evaluation.
@@ -135,6 +136,9 @@ struct SimdMath {
 #elif defined(__AVX2__)
     if constexpr (kFloat) return V(_mm256_sqrt_ps(__m256(x)));
     else return V(_mm256_sqrt_pd(__m256d(x)));
+#elif defined(__aarch64__)
+    if constexpr (kFloat) return V(vsqrtq_f32(float32x4_t(x)));
+    else return V(vsqrtq_f64(float64x2_t(x)));
 #else
     for (int lane = 0; lane < Register<S>::kLanes; ++lane)
       x[lane] = kFloat ? S(__builtin_sqrtf(x[lane])) : S(__builtin_sqrt(x[lane]));

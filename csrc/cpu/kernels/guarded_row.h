@@ -57,7 +57,7 @@ void guarded_row(const KLArguments& args, int64_t index, S* scratch) {
     const V alpha = a - a_k;
     const auto term = pivot_term<M>(idle ? none : alpha - m, idle ? none : (b - b_k) - m, delta);
     largest_delta = larger(magnitude<S>(delta), largest_delta);
-    deepest = larger(idle | (alpha < M::kMinExponent) ? V{} : -alpha, deepest);
+    deepest = larger((idle | (alpha < M::kMinExponent)) ? V{} : -alpha, deepest);
     sum_w.add(term.w);
     sum_v.add(term.v());
     sum_d.add(term.d());

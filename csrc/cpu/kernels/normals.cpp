@@ -3,6 +3,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/kernels/elementary.h"
+#include "cpu/kernels/lanes.h"
 #include "math/philox.h"
 
 namespace vaal::VAAL_ISA {
@@ -31,6 +32,8 @@ struct WordMath {
     return Pairs(_mm512_mul_epu32(__m512i(a), _mm512_set1_epi64(b)));
 #elif defined(__AVX2__)
     return Pairs(_mm256_mul_epu32(__m256i(a), _mm256_set1_epi64x(b)));
+#elif defined(__aarch64__)
+    return Pairs(vmull_u32(vmovn_u64(uint64x2_t(a)), vdup_n_u32(b)));
 #else
     return (a & 0xffffffffu) * uint64_t(b);
 #endif
@@ -53,12 +56,9 @@ struct NormalMath : SimdMath<S> {
 template <class S>
 VAAL_HD void zip(typename Register<S>::V a, typename Register<S>::V b,
                  typename Register<S>::V& first, typename Register<S>::V& second) {
-  using Lane = typename Register<S>::Lane;
   constexpr int kLanes = Register<S>::kLanes;
-  const auto lane = lane_numbers<S>();
-  const auto from = lane / 2 + (lane & 1) * Lane(kLanes);
-  first = __builtin_shuffle(a, b, from);
-  second = __builtin_shuffle(a, b, from + Lane(kLanes / 2));
+  first = shuffle(a, b, [](int lane) { return lane / 2 + lane % 2 * kLanes; });
+  second = shuffle(a, b, [](int lane) { return (lane + kLanes) / 2 + lane % 2 * kLanes; });
 }
 
 constexpr int64_t kBatch = 4 * WordMath::kLanes;  // normals of one Philox call

@@ -11,6 +11,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/kernels/elementary.h"
+#include "cpu/kernels/lanes.h"
 
 namespace vaal::VAAL_ISA {
 namespace {

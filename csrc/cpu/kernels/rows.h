@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "cpu/kernels/elementary.h"
+#include "cpu/kernels/lanes.h"
 
 namespace vaal::VAAL_ISA {
 
@@ -106,7 +107,7 @@ struct Across {
       : column(packed), cols(cols) {
     for (int64_t j = 0; j < cols; j += kRows) {
       V block[kRows];
-#pragma GCC unroll 16
+      VAAL_UNROLL
       for (int lane = 0; lane < kRows; ++lane) {
         const int64_t at = (first + lane < last ? first + lane : last - 1) * cols + j;
         block[lane] = at + kRows <= last * cols ? load(logits + at)
@@ -114,7 +115,7 @@ struct Across {
       }
       transpose<S>(block);
       const int64_t count = cols - j < kRows ? cols - j : kRows;
-#pragma GCC unroll 16
+      VAAL_UNROLL
       for (int i = 0; i < kRows; ++i)
         if (i < count) store(column + (j + i) * kRows, block[i]);
     }
@@ -150,11 +151,11 @@ struct Across {
     for (int64_t j = 0; j < cols; j += kRows) {
       const int64_t count = cols - j < kRows ? cols - j : kRows;
       V block[kRows];
-#pragma GCC unroll 16
+      VAAL_UNROLL
       for (int i = 0; i < kRows; ++i)
         block[i] = load(column + (j + (i < count ? i : 0)) * kRows) * scale;
       transpose<S>(block);
-#pragma GCC unroll 16
+      VAAL_UNROLL
       for (int lane = 0; lane < kRows; ++lane) {
         if (first + lane >= last) break;
         T* to = out + (first + lane) * cols + j;

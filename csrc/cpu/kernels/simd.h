@@ -2,8 +2,9 @@
 //
 // The kernels are written once on GCC/Clang vector types and compiled three times, each time with
 // another -m flag and another VAAL_ISA namespace: avx512 (64-byte registers), avx2 (32), portable
-// (16). cpu/choose.cpp chooses at run time. Nothing here may include a header with inline functions
-// that other files share: the linker could keep the copy with the wider instructions.
+// (16: SSE2 or NEON). cpu/choose.cpp chooses at run time. Nothing here may include a header with
+// inline functions that other files share: the linker could keep the copy with the wider
+// instructions. What g++ and clang++ spell differently stands here and in lanes.h alone.
 #pragma once
 
 #include <stdint.h>
@@ -11,6 +12,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "math/macros.h"
@@ -21,6 +24,13 @@
 #define VAAL_REGISTER_BYTES 32
 #else
 #define VAAL_REGISTER_BYTES 16
+#endif
+
+// Before a loop over lanes or over coefficients, at most 16 of them.
+#if defined(__clang__)
+#define VAAL_UNROLL _Pragma("unroll")
+#else
+#define VAAL_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace vaal::VAAL_ISA {
@@ -66,6 +76,18 @@ VAAL_HD typename Register<S>::V broadcast(S x) {
   return typename Register<S>::V{} + x;
 }
 
+// The same for a constant in a loop that has more of them than there are registers. AVX2 has no
+// operand of one lane: clang would fill a register anew for every use, unless it cannot see that
+// what it keeps on the stack is a constant.
+template <class S>
+VAAL_HD typename Register<S>::V constant(S x) {
+  auto v = broadcast(x);
+#if defined(__clang__) && defined(__AVX2__) && !defined(__AVX512F__)
+  __asm__("" : "+x"(v));
+#endif
+  return v;
+}
+
 template <class S>
 VAAL_HD typename Register<S>::I lane_numbers() {
   typename Register<S>::I index{};
@@ -104,63 +126,6 @@ VAAL_HD V magnitude(V x) {
   return bits_as<V>(bits_as<I>(x) & kNotSign);
 }
 
-// Folds all lanes into one value, which every lane of the result holds. Exchanging halves, then
-// quarters and so on keeps the order of the additions fixed.
-template <class S, class V, class Fold>
-VAAL_HD V fold_lanes(V x, const Fold& fold) {
-  for (int width = Register<S>::kLanes / 2; width > 0; width /= 2)
-    x = fold(x, __builtin_shuffle(x, lane_numbers<S>() ^ typename Register<S>::Lane(width)));
-  return x;
-}
-
-template <class S, class V>
-VAAL_HD V lane_sum(V x) {
-  return fold_lanes<S>(x, [](V a, V b) { return a + b; });
-}
-template <class S, class V>
-VAAL_HD V lane_max(V x) {
-  return fold_lanes<S>(x, [](V a, V b) { return larger(a, b); });
-}
-template <class S, class V>
-VAAL_HD V lane_min(V x) {
-  return fold_lanes<S>(x, [](V a, V b) { return smaller(a, b); });
-}
-
-// A square of kLanes registers transposed: for h = 1, 2, 4, ... the registers i and i + h exchange
-// the lanes whose number has the bit h against those that have it not.
-template <class S>
-VAAL_HD void transpose(typename Register<S>::V (&square)[Register<S>::kLanes]) {
-  using Lane = typename Register<S>::Lane;
-  constexpr int kLanes = Register<S>::kLanes;
-  const auto lane = lane_numbers<S>();
-#pragma GCC unroll 4
-  for (int h = 1; h < kLanes; h *= 2) {
-    const auto has_bit = (lane & Lane(h)) != 0;
-    const auto upper = has_bit ? (lane ^ Lane(h)) + Lane(kLanes) : lane;
-    const auto lower = has_bit ? lane + Lane(kLanes) : lane ^ Lane(h);
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      if (i & h) continue;
-      const auto a = square[i], b = square[i + h];
-      square[i] = __builtin_shuffle(a, b, upper);
-      square[i + h] = __builtin_shuffle(a, b, lower);
-    }
-  }
-}
-
-// Whether a comparison held in any lane.
-template <class I>
-VAAL_HD bool any_lane(I mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(__m512i(mask)) != 0;  // a lane of 64 bits is two equal ones of 32
-#elif defined(__AVX2__)
-  return _mm256_movemask_epi8(__m256i(mask)) != 0;
-#else
-  const auto pair = bits_as<Register<double>::I>(mask);
-  return (pair[0] | pair[1]) != 0;
-#endif
-}
-
 // ---- loads and stores, n lanes; the lanes beyond n are filled -----------------------------------
 
 template <class S>
@@ -171,6 +136,9 @@ VAAL_HD typename Register<S>::V load(const S* from) {
 }
 
 VAAL_HD Register<float>::I widen(const uint16_t* from) {
+#if defined(__aarch64__)
+  return Register<float>::I(vmovl_u16(vld1_u16(from)));
+#endif
   Register<float>::Half half;
   memcpy(&half, from, sizeof(half));
   return __builtin_convertvector(half, Register<float>::I);
@@ -197,6 +165,9 @@ VAAL_HD void store(S* to, typename Register<S>::V v) {
 }
 
 VAAL_HD void narrow(uint16_t* to, Register<float>::I bits) {
+#if defined(__aarch64__)
+  return vst1_u16(to, vmovn_u32(uint32x4_t(bits)));
+#endif
   const auto half = __builtin_convertvector(bits, Register<float>::Half);
   memcpy(to, &half, sizeof(half));
 }

@@ -50,7 +50,7 @@ void wide_row(const KLArguments& args, int64_t index) {
                 normalised(a_rows, top_a.first, column_p);
   const auto delta_of = [&](int64_t j) {  // 0 at classes absent from both
     const V a = a_rows.at(j), b = b_rows.at(j);
-    return (a == none) & (b == none) ? V{} : (b - a) - gap;
+    return ((a == none) & (b == none)) ? V{} : (b - a) - gap;
   };
 
   if constexpr (kSmoothed) {

@@ -1,40 +1,38 @@
-"""The CPU kernels under AddressSanitizer and UBSan, for every instruction set that is here.
+"""The CPU kernels, for every instruction set that is here, as each toolchain makes them.
 
-Each tensor is an allocation of exactly its size, so that a vector load or store that reaches past
-the end of one is caught. What the kernels compute is held to the float64 reference as well: 400
-unit roundoffs of the arithmetic, the accuracy that test_ops_accuracy.py asks for in detail, and one
-rounding of what is stored.
+By g++ under AddressSanitizer and UBSan: each tensor is an allocation of exactly its size, so that a
+vector load or store that reaches past the end of one is caught. By clang++, and by g++ for aarch64
+under qemu, where these are installed. What the kernels compute is held to the float64 reference:
+400 unit roundoffs of the arithmetic, the accuracy that test_ops_accuracy.py asks for in detail, and
+one rounding of what is stored.
 """
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
-from emulation.cpu_kernels import INSTRUCTION_SETS, STORAGE, CpuKernels, available_instruction_sets
-from emulation.harness import needs_compiler
+from emulation.build import AARCH64, CLANG, SANITIZED
+from emulation.cpu_kernels import INSTRUCTION_SETS, STORAGE, Compiled, CpuKernels
 from emulation.rows import STORAGE as ROUNDING
 from emulation.rows import relative_error, roundoff
 
 from vaal_ext import reference
-
-pytestmark = needs_compiler
 
 # One element, both sides of every register width and of the layouts that put several rows or
 # several registers side by side, and a long row.
 LENGTHS = (1, 2, 3, 5, 7, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1003)
 
 
-@functools.cache
-def here() -> list[str]:
-    return available_instruction_sets()
+COMPILED = [Compiled(each, name) for each in (SANITIZED, CLANG) for name in INSTRUCTION_SETS]
+COMPILED += [Compiled(AARCH64, "portable")]
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request):
-    if request.param not in here():
-        pytest.skip(f"this processor does not run {request.param}")
+@pytest.fixture(
+    scope="module", params=COMPILED, ids=lambda c: f"{c.toolchain.name}-{c.instruction_set}"
+)
+def compiled(request):
+    if missing := request.param.missing():
+        pytest.skip(missing)
     return request.param
 
 
@@ -49,9 +47,9 @@ def pair(rows: int, cols: int, dtype: torch.dtype):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_kl(instruction_set, dtype, misalign):
+def test_kl(compiled, dtype, misalign):
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype, misalign)
+    kernels = CpuKernels(compiled, dtype, misalign)
     floor = 2.0**-24 if dtype == torch.float16 else 0.0  # its subnormal numbers
     for cols in LENGTHS:
         for rows in (1, 19):
@@ -81,10 +79,10 @@ def test_kl(instruction_set, dtype, misalign):
 
 
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_one_class_moves_nothing(instruction_set, dtype):
+def test_one_class_moves_nothing(compiled, dtype):
     """The row's padding, which rounds as the logits do, must not be all that a row is made of."""
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype)
+    kernels = CpuKernels(compiled, dtype)
     for p, q in zip(*pair(100, 1, dtype), strict=True):
         value, direction = kernels.symmetric_kl(p[None], q[None], direction=True)
         assert (value.item(), direction.item()) == (0, 0)
@@ -92,9 +90,9 @@ def test_one_class_moves_nothing(instruction_set, dtype):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_posterior_summary(instruction_set, dtype, misalign):
+def test_posterior_summary(compiled, dtype, misalign):
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype, misalign)
+    kernels = CpuKernels(compiled, dtype, misalign)
     for cols in LENGTHS:
         for rows in (1, 19):
             logits, _ = pair(rows, cols, dtype)
@@ -107,9 +105,9 @@ def test_posterior_summary(instruction_set, dtype, misalign):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_fisher_product(instruction_set, dtype, misalign):
+def test_fisher_product(compiled, dtype, misalign):
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype, misalign)
+    kernels = CpuKernels(compiled, dtype, misalign)
     for cols in LENGTHS:
         for rows in (1, 19):
             logits, tangents = pair(rows, cols, dtype)
@@ -121,9 +119,9 @@ def test_fisher_product(instruction_set, dtype, misalign):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_fisher_direction(instruction_set, dtype, misalign):
+def test_fisher_direction(compiled, dtype, misalign):
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype, misalign)
+    kernels = CpuKernels(compiled, dtype, misalign)
     for cols in LENGTHS:
         for rows in (1, 19):
             logits, _ = pair(rows, cols, dtype)
@@ -136,9 +134,9 @@ def test_fisher_direction(instruction_set, dtype, misalign):
 
 
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_normals_of_short_samples(instruction_set, dtype):
+def test_normals_of_short_samples(compiled, dtype):
     """The bits that each sample has alone."""
-    kernels = CpuKernels(instruction_set, dtype, 0)
+    kernels = CpuKernels(compiled, dtype, 0)
     index = torch.arange(16) * (2**33 + 1)
     for count in (1, 2, 4, 5, 63):
         alone = [kernels.normals(7, int(i), 0, count) for i in index]
@@ -147,9 +145,9 @@ def test_normals_of_short_samples(instruction_set, dtype):
 
 @pytest.mark.parametrize("misalign", [0, 1])
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_norm_and_steps(instruction_set, dtype, misalign):
+def test_norm_and_steps(compiled, dtype, misalign):
     torch.manual_seed(0)
-    kernels = CpuKernels(instruction_set, dtype, misalign)
+    kernels = CpuKernels(compiled, dtype, misalign)
     for count in LENGTHS:
         x, d = torch.randn(2, count).to(dtype)
         exact = float(torch.linalg.vector_norm(d.double()))
@@ -172,9 +170,9 @@ def test_norm_and_steps(instruction_set, dtype, misalign):
 
 
 @pytest.mark.parametrize("dtype", STORAGE, ids=str)
-def test_rows_that_are_not_finite(instruction_set, dtype):
+def test_rows_that_are_not_finite(compiled, dtype):
     """They must not lead a kernel out of its tensors; the values are test_ops.py's."""
-    kernels = CpuKernels(instruction_set, dtype)
+    kernels = CpuKernels(compiled, dtype)
     for cols in (3, 10, 129):
         for bad in (float("nan"), float("inf"), -float("inf")):
             p, q = pair(5, cols, dtype)
