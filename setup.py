@@ -56,9 +56,9 @@ INSTRUCTION_SETS = {
     + ["-mfma", "-mprefer-vector-width=512"],
 }
 CXX_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
-# No fast-math: NaN and infinities keep their meaning. What is given up is errno and traps.
-# Products and sums are fused as each compiler does unasked: g++ across statements, clang++ within
-# one (across them, clang++ would round one formula differently in two kernels).
+# No fast-math: NaN and infinities keep their meaning. What is given up is errno and traps. Products
+# and sums are fused as each compiler does unasked: g++ across statements, clang++ within one
+# (across them it would round one formula differently in two kernels).
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 # The two about initialisation are raised by GCC 12's own AVX-512 header; clang does not know one of
 # them, which the last flag lets pass (GCC ignores that).

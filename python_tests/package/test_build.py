@@ -80,6 +80,7 @@ def test_build_config_names_what_was_built():
     }
     assert "portable" in CONFIG["cpu_instruction_sets"]
     assert bool(CONFIG["nvcc"]) != bool(CONFIG["why_no_cuda"])
+    assert re.search(r" \((clang|g)\+\+ [0-9.]+\)$", CONFIG["cxx"])
 
 
 def test_the_stub_of_C_is_the_module():
@@ -301,6 +302,27 @@ def test_a_compiler_of_several_words(setup_module, tmp_path, monkeypatch):
     }.items():
         monkeypatch.setenv("CXX", asked)
         assert setup_module.cxx_command() == words
+
+
+@pytest.mark.parametrize(
+    ("macros", "says"),
+    [
+        ({"__GNUC__": 12, "__GNUC_MINOR__": 2, "__GNUC_PATCHLEVEL__": 0}, "g++ 12.2.0"),
+        ({"__clang_major__": 14, "__clang_minor__": 0, "__GNUC__": 4}, "clang++ 14.0.0"),
+        ({"__GNUC__": 10}, r"is g\+\+ 10.0.0: install g\+\+ 11 or newer, or clang"),
+        ({"__clang_major__": 13, "__GNUC__": 4}, r"is clang\+\+ 13.0.0: install g"),
+        ({}, r"is neither g\+\+ nor clang"),
+    ],
+)
+def test_what_the_compiler_is(macros, says, setup_module, tmp_path):
+    lines = "\n".join(f"#define {name} {value}" for name, value in macros.items())
+    (tmp_path / "defines").write_text(lines)
+    command = ["sh", "-c", f"cat {tmp_path}/defines"]
+    if says.startswith("is"):
+        with pytest.raises(SystemExit, match=says):
+            setup_module.cxx_name(command)
+    else:
+        assert setup_module.cxx_name(command) == says
 
 
 def test_blanks_in_paths(setup_module, tmp_path, monkeypatch):
