@@ -24,6 +24,7 @@ def test_ops_are_right_on_every_instruction_set(isa):
     names = ("test_ops.py", "test_ops_accuracy.py", "test_deepfool_step.py")
     tests = [str(HERE / name) for name in names]
     chosen = "cpu and (values or perturb or summary) or float32_is_right and (32000 or 10-)"
+    chosen += " or float32_of_a_posterior"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests],
         env=environment,

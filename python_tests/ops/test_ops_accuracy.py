@@ -111,13 +111,33 @@ def test_float64_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergenc
 @pytest.mark.parametrize("cols", [4, 30, 1000, 32000])
 def test_float32_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergence):
     """400 roundoffs (2.4e-5), as at the worst row elsewhere; rows are laid over registers in two
-    ways (30, 1000 classes)."""
+    ways (30, 1000 classes).
+
+    The gradient by the first logits is p_j (h_j - h): one number h for all classes, the mean of the
+    h_j, in which numbers as large as the largest of these cancel where a flat posterior becomes
+    sharp. Four roundoffs of that largest one (of two sums, a quotient and a logarithm) move the
+    classes beside the pivot by 4·2^-24·max|h_j|·‖p‖, and chance decides how they add up: over 24
+    rows of 32,000 classes AVX-512, AVX2 and SSE2 were all off by between 2e-6 and 2.4e-5.
+    """
     a, b = moved_rows(cols, torch.float32)
     how = {"smoothing": smoothing, "divergence": divergence}
     got = value_and_gradients(ops, a, b, **how)
     expected = value_and_gradients(reference, a.double(), b.double(), **how)
-    for ours, theirs in zip(got, expected, strict=True):
-        assert (row_errors(ours, theirs) <= 400 * 2**-24).all()
+    allowed = torch.full((3, len(a)), 400 * 2**-24, dtype=torch.float64)
+    if smoothing or divergence == "forward":  # else h_j has no bound, and the kernel no such h
+        shared = 4 * 2**-24 * largest_h(a, b, **how)
+        beside = torch.softmax(a.double(), 1).scatter(1, a.argmax(1, keepdim=True), 0.0)
+        allowed[1] += shared * beside.norm(dim=1) / expected[1].norm(dim=1)
+    assert allowed.max() < 1e-3
+    for ours, theirs, most in zip(got, expected, allowed, strict=True):
+        assert (row_errors(ours, theirs) <= most).all()
+
+
+def largest_h(a, b, smoothing, divergence):
+    """max |h_j| [B], h_j the derivative of the divergence by the (smoothed) p_j, less 1."""
+    p, q = ((1 - smoothing) * torch.softmax(z.double(), 1) + smoothing / a.shape[1] for z in (a, b))
+    h = (p / q).log() - (q / p if divergence == "symmetric" else 0)
+    return h.abs().amax(1)
 
 
 @pytest.mark.parametrize("cols", [3, 300])
