@@ -1,5 +1,7 @@
 """The contract of the ops: shapes, dtypes, strides, edges, autograd, compile, errors."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -335,6 +337,7 @@ def test_opcheck(dtype, device):
     torch.library.opcheck(raw.fisher_direction.default, (a[:0],))
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile itself needs a g++")
 def test_compile_fullgraph(device):
     def step(a, b, x, index):
         start = ops.random_perturb(x, 0.1, seed=1, sample_index=index)

@@ -1,10 +1,12 @@
-"""The wheel: built once, then tried under two versions of torch, each in an environment of its own.
+"""The wheel: built once, then tried under several versions of torch, each in an environment of its
+own and with no compiler on PATH.
 
-Marked `wheel`, which plain pytest leaves out, because one of them installs another torch:
+Marked `wheel`, which plain pytest leaves out, because it installs other versions of torch:
 ``pytest -m wheel``, or ``make test``.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +20,7 @@ import torch
 pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-OTHER_TORCH = "2.13.0"
+OTHER_TORCHES = ("2.11.0", "2.13.0")  # the oldest that serves, and one between it and the pinned
 SMOKE = (
     "ops/test_ops.py",
     "perturbation/test_roughness.py",
@@ -28,8 +30,8 @@ SMOKE = (
 PACKAGES = ("torch", "torchvision")  # whose pins in constraints.txt are for the torch in use
 
 
-def run(*command, cwd):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def run(*command, cwd, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -60,7 +62,8 @@ def environment_with(version, wheel, folder):
     """The interpreter of a new environment with the wheel and that torch; None: the one in use."""
     venv.create(folder, with_pip=False)
     python = str(folder / "bin" / "python")
-    install = (sys.executable, "-m", "pip", "--python", python, "install", "-q")
+    # Not compiled to bytecode: of torch's thousands of files a few are imported.
+    install = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")
     if version is None:
         run(*install, "--no-deps", str(wheel), cwd=folder)
         # Behind the environment's own packages; the .pth files in there (editable installs) are not
@@ -80,14 +83,17 @@ _SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 _WHERE = "import torch, vaal_ext; print(torch.__version__); print(vaal_ext.__file__)"
 
 
-@pytest.mark.parametrize("version", [None, OTHER_TORCH], ids=["torch in use", OTHER_TORCH])
+@pytest.mark.parametrize("version", [None, *OTHER_TORCHES], ids=lambda v: v or "torch in use")
 def test_it_runs_under(version, wheel, tmp_path):
     folder = tmp_path / "environment"
     python = environment_with(version, wheel, folder)
-    found, file = run(python, "-c", _WHERE, cwd=tmp_path).splitlines()
+    only = str(folder / "bin")  # a PATH without a compiler
+    found, file = run(python, "-c", _WHERE, cwd=tmp_path, PATH=only).splitlines()
     assert found.partition("+")[0] == (version or torch.__version__.partition("+")[0])
     assert Path(file).is_relative_to(folder)
-    assert "load, for C" in run(str(folder / "bin" / "vaal-ext"), "info", cwd=tmp_path)
+    assert "load, for C" in run(f"{only}/vaal-ext", "info", cwd=tmp_path, PATH=only)
     tests = [str(ROOT / "python_tests" / name) for name in SMOKE]
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=tmp_path)
+    pytest_options = ("-q", "-p", "no:cacheprovider")
+    said = run(python, "-m", "pytest", *pytest_options, *tests, cwd=tmp_path, PATH=only)
     print(said.strip().splitlines()[-1])
+    shutil.rmtree(folder)  # gigabytes
