@@ -1,8 +1,9 @@
 # make demo   environment, build (CUDA for the GPUs that are here), active learning on scikit-learn's
 #             digits, pictures under demo/
 # make test   environment, build (CUDA for all GPUs), lint, all tests (those of the wheel too)
+# make check  the quick part of it: lint, and beside it the tests of what a change of Python can break
 # make docs   environment, build, the pages in docs/build/html, tutorials run (a warning is an error)
-# make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under two of them
+# make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under three of them
 # make bench  environment, build, the tables of the pages as this machine measures them (minutes)
 # make figures  the same with more turns, into benchmarks/results, the pages and their pictures;
 #             with DATA_ROOT=FOLDER, because its tables have rows of MNIST (FOLDER/MNIST/raw)
@@ -14,9 +15,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# The tests of make check: rooms without processes of their own, whose tests take seconds.
+QUICK := $(addprefix python_tests/, files labelling network perturbation pool strategies)
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-.PHONY: demo test docs wheel bench figures opponents gpu lint build clean
+.PHONY: demo test check quick docs wheel bench figures opponents gpu lint build clean
 
 demo: export VAAL_CUDA_ARCH ?= native
 demo: build
@@ -24,6 +27,12 @@ demo: build
 
 test: build lint $(DEV)
 	$(BIN)/python -m pytest -m "wheel or not wheel"
+
+check: build $(DEV)
+	$(MAKE) -j 2 lint quick
+
+quick: $(DEV)
+	$(BIN)/python -m pytest -m "not wheel and not slow" $(QUICK)
 
 docs: build $(DEV)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs/source docs/build/html

@@ -199,6 +199,7 @@ def test_json_nested_without_end(place, capfd):
     refuse(place, capfd, select, "manifest.json is no manifest of scores: it is nested too deeply")
 
 
+@pytest.mark.slow
 def test_json_nested_without_end_in_a_project(tmp_path, monkeypatch, capfd):
     place = go_to_images(tmp_path, monkeypatch)
     begin()

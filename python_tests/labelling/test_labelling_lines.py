@@ -117,6 +117,7 @@ def test_commands_are_quoted_for_a_shell(name, place, capsys):
     assert next_command(capsys.readouterr().out) == ["label", "--project", name, sheet]
 
 
+@pytest.mark.slow
 def test_a_shell_takes_the_next_command_as_it_is_printed(place, capsys):
     begin("it's; $HOME *")
     line = capsys.readouterr().out.splitlines()[-1].removeprefix("next: vaal-ext ")

@@ -158,6 +158,7 @@ def draw_quickly(path, rows, title, note):
         file.write(f"{title} {[image.caption for _, images in rows for image in images]}")
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_every_file(place, monkeypatch):
     monkeypatch.setattr(handout, "draw_contact_sheet", draw_quickly)
     monkeypatch.setattr("vaal_ext.report.page._thumbnail", lambda pixels, alt: alt)

@@ -135,6 +135,7 @@ def test_a_wrapped_network_is_scored_without_its_wrapper():
     assert wrapped.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", ["paper", "max"])
 def test_vat_is_traced_whole(sign):
     """torch.compile(fullgraph=True) refuses whatever it cannot put into one graph."""

@@ -180,9 +180,9 @@ def in_batches(model, x, size, **settings):
 @pytest.mark.rounding
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batch_size_moves_scores_by_rounding_alone(backend, dtype):
-    model, x = smooth_mlp(dtype), normal(256, 20, dtype=dtype)
+    model, x = smooth_mlp(dtype), normal(80, 20, dtype=dtype)
     settings = {"method": "finite-difference", "xi": 0.1, "eps": 1.0, "num_iters": 5}
-    whole = in_batches(model, x, 256, **settings, backend=backend)
+    whole = in_batches(model, x, 80, **settings, backend=backend)
     bound = scores_apart(model, x, whole, **settings)
     for size in (1, 7):
         error = (in_batches(model, x, size, **settings, backend=backend) / whole - 1).abs()

@@ -30,6 +30,8 @@ from vaal_ext.pool.shards import read_shards
 from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import select
 
+pytestmark = pytest.mark.slow  # every process imports torch
+
 
 class Network(nn.Module):
     """Six features to three logits; `act` is done on every forward with samples above `above`."""
