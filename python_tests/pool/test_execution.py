@@ -169,6 +169,7 @@ def test_too_few_samples_stay_in_float32():
     assert "255 samples are too few" in scorer.chosen.report
 
 
+@pytest.mark.slow
 def test_the_batch_size_keeps_to_its_memory_limit():
     # The product and its sine take 8.6 MB of a sample, so 34 MB hold 3 samples at most. (Of the 8
     # that are tried each is larger than any block that the C library may have kept.)
@@ -208,6 +209,7 @@ def test_a_trial_reads_few_samples():
 
 
 @pytest.mark.rounding
+@pytest.mark.slow
 def test_a_compiled_model_scores_alike_and_is_given_back(backend):
     class Counting(nn.Module):
         """Writes to a buffer in eval mode too, which scoring must undo."""
