@@ -41,6 +41,7 @@ def files():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS)
 def test_scores_compare_there_too(settings, tmp_path):
     plugin = ("-p", "other_sums") if "VAAL_TEST_PROCESSOR" in settings else ()
