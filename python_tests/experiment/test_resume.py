@@ -228,8 +228,10 @@ def test_another_networks_state_is_refused(whole, tmp_path):
     state["rounds"], state["labelled"] = state["rounds"][:1], state["labelled"][:6]
     state["weights"] = {"0.weight": torch.zeros(2)}
     torch.save(state, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="state does not fit the network"):
+    with pytest.raises(ValueError, match=r"(?s)state\.pt is no state of this run: .*0\.weight"):
         run(SMALL, tmp_path, progress=False)
+    for path in whole.glob("*.csv"):  # what is whole is left so
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
 def test_config_json_is_what_was_asked(whole):

@@ -131,6 +131,12 @@ def two(rank):
     part = DataLoader(TensorDataset(x), sampler=SubsetRandomSampler([3]))
     found["part"], _ = failure(lambda: scorer().score(part, progress=False))
     found["size"], _ = failure(lambda: scorer().score(normal(41 + rank), progress=False))
+    moved = Network()
+    moved.register_buffer("running_mean", torch.tensor(float(rank)))
+    found["trained"], _ = failure(lambda: scorer(moved).score(normal(41), progress=False))
+    for buffer in moved.buffers():
+        dist.broadcast(buffer, 0)
+    scorer(moved).score(normal(41), progress=False)
     scorer().score(normal(1), progress=False).save(f"one{rank}.npz")
     dist.destroy_process_group()
 
@@ -174,6 +180,8 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
         assert "eps is 1.0 there and 2.0 here (there: rank 0, here: rank 1)" in found[rank]["eps"]
         assert "num_samples is 41 there and 42 here" in found[rank]["size"]
         assert "over its whole dataset" in found[rank]["part"]
+        assert "torch.distributed.broadcast(buffer, 0)" in found[rank]["trained"]
+        assert "broadcast" not in found[rank]["eps"]
         assert found[rank]["status"] == 0
     assert main(score_arguments(out="alone.npz", **{"batch-size": "4"})) == 0
     assert_same(PoolScores.load("scores.npz"), PoolScores.load("alone.npz"))

@@ -104,7 +104,7 @@ def test_what_cannot_be_mapped_is_refused(place, refused):
     }.items():
         refused(message, data=data)
     refused("npy:PATH has no test part", data="npy:float.npy", split="test")
-    refused("normalize is for pools of uint8", data="npy:float.npy", mean="0.5")
+    refused("is for pools of uint8", data="npy:float.npy", mean="0.5")
     refused("normalize has numbers for 2 channels", data="npy:bytes.npy", mean="0.5,0.5")
     refused("std must be above 0", data="npy:bytes.npy", std="0")
     refused("mean must be numbers", data="npy:bytes.npy", mean="dark")

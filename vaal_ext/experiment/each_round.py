@@ -58,8 +58,8 @@ class Experiment:
         started = time.perf_counter()
         strategy = self.config.strategy
         pool, context = self._pool(before)
-        model = self._model(before.rounds[-1].round)
-        _load_weights(model, before.weights)
+        model = self.model(before.rounds[-1].round)
+        model.load_state_dict(before.weights)
         scores = strategy.score(model, pool, context)
         scored = time.perf_counter()
         pool_index = strategy.pick(scores, self.config.budget.query_size, context)
@@ -89,9 +89,9 @@ class Experiment:
         trained on besides; `on_step` is called after every step with the network and the number of
         steps taken.
         """
-        model, how = self._model(number), self.config.training
+        model, how = self.model(number), self.config.training
         if weights is not None:
-            _load_weights(model, weights)
+            model.load_state_dict(weights)
         index = torch.from_numpy(labelled)
         x = self.data.train_x[index]
         if twins is not None:
@@ -169,7 +169,8 @@ class Experiment:
         )
         return State((*rounds, row), labelled, model.state_dict(), twins)
 
-    def _model(self, number: int) -> nn.Module:
+    def model(self, number: int) -> nn.Module:
+        """The untrained network of a round, on the device."""
         return model_for(self.data, seed=self._seed(Stream.WEIGHTS, number)).to(self.device)
 
     def _vat_term(self, number: int) -> VatTerm | None:
@@ -187,10 +188,3 @@ def _with_twins(before: Twins | None, x: Tensor, of: Tensor) -> Twins:
     if before is None:
         return Twins(x, of)
     return Twins(torch.cat([before.x, x]), torch.cat([before.of, of]))
-
-
-def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the saved state does not fit the network: {error}") from error

@@ -95,20 +95,20 @@ class RunFolder:
         write_recorded(path, content)
 
     def load_state(self) -> State | None:
-        """The last committed state, or None before the first. The tables that are missing or do
-        not fit it are rebuilt from it, with a warning where one was damaged.
+        """The last committed state, or None before the first.
 
         Raises:
             ValueError: ``state.pt`` is damaged.
         """
         path = self.path / "state.pt"
-        if not path.exists():
-            return None
-        state = read_state(path)
+        return read_state(path) if path.exists() else None
+
+    def mend_tables(self, state: State) -> None:
+        """Write again from the state what is missing of the tables or does not fit it, with a
+        warning where one was damaged."""
         self._write_rounds(state.rounds)
         for number in range(len(state.rounds)):
             self._mend_query(state, number)
-        return state
 
     def load_tables(self) -> tuple[tuple[Round, ...], np.ndarray]:
         """The finished rounds, and the labelled samples int64 [labels], without ``state.pt``.

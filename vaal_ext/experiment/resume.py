@@ -44,6 +44,7 @@ def taken_up(folder: RunFolder, experiment: Experiment) -> State | None:
         folder.write_state(state)
     if state is not None:
         _require_own(state, experiment, path)
+        folder.mend_tables(state)
     return state
 
 
@@ -81,3 +82,10 @@ def _require_own(state: State, experiment: Experiment, path: Path) -> None:
             f"to sample {state.labelled.max()} of {size}. Put back a copy of it, or delete it, and "
             "the run begins anew"
         )
+    try:
+        experiment.model(0).load_state_dict(state.weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} is no state of this run: {error}. Put back a copy of it, or delete it, and "
+            "the run begins anew"
+        ) from error

@@ -18,6 +18,12 @@ __all__ = ["RankFailedError", "group_size", "score_together"]
 
 T = TypeVar("T")
 
+# DistributedDataParallel sends rank 0's buffers before a forward, not after the last one.
+_AFTER_TRAINING = (
+    ". After training with DistributedDataParallel the running statistics of batch norm differ: "
+    "first run: for buffer in model.buffers(): torch.distributed.broadcast(buffer, 0)"
+)
+
 
 class RankFailedError(ConnectionError):
     """Another process of the group has failed, or has died."""
@@ -78,9 +84,10 @@ def score_together(
         if theirs != first:
             # Told alike by all processes; "there" and "here" are the two ranks.
             found = "; ".join(differences(first, theirs))
+            alike = first | {"network": ""} == theirs | {"network": ""}
             raise ValueError(
                 f"the processes of a group must score one pool with one network: {found} "
-                f"(there: rank 0, here: rank {other})"
+                f"(there: rank 0, here: rank {other})" + (_AFTER_TRAINING if alike else "")
             )
     index = run.index(pool, sample_index)
     if screen is not None:
