@@ -1,6 +1,7 @@
 # make demo   environment, build (CUDA for the GPUs that are here), active learning on scikit-learn's
 #             digits, pictures under demo/
 # make test   environment, build (CUDA for all GPUs), lint, all tests (those of the wheel too)
+# make dev    environment with what the tests, the linter and the pages need, build
 # make check  the quick part of it: lint, and beside it the tests of what a change of Python can break
 # make docs   environment, build, the pages in docs/build/html, tutorials run (a warning is an error)
 # make wheel  a wheel in dist/ for this Python and every torch from 2.11 on, tried under three of them
@@ -19,25 +20,25 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install -c constraints.tx
 QUICK := $(addprefix python_tests/, files labelling network perturbation pool strategies)
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-.PHONY: demo test check quick docs wheel bench figures opponents gpu lint build clean
+.PHONY: demo test dev check quick docs wheel bench figures opponents gpu lint build clean
 
 demo: export VAAL_CUDA_ARCH ?= native
 demo: build
 	sh benchmarks/demo.sh $(BIN)
 
-test: build lint $(DEV)
+test: dev lint
 	$(BIN)/python -m pytest -m "wheel or not wheel"
 
-check: build $(DEV)
+check: dev
 	$(MAKE) -j 2 lint quick
 
 quick: $(DEV)
 	$(BIN)/python -m pytest -m "not wheel and not slow" $(QUICK)
 
-docs: build $(DEV)
+docs: dev
 	$(BIN)/python -m sphinx -W --keep-going -b html docs/source docs/build/html
 
-wheel: build $(DEV)
+wheel: dev
 	rm -rf build/wheel dist
 	$(BIN)/python setup.py -q build -b build/wheel bdist_wheel -d dist
 	$(BIN)/python -m pytest -m wheel
@@ -66,6 +67,8 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 	find csrc python_tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
 	  xargs $(BIN)/clang-format --dry-run -Werror
+
+dev: build $(DEV)
 
 build: $(READY)
 	$(BIN)/python setup.py -q build_ext --inplace

@@ -8,7 +8,7 @@
 # RESULTS         build/gpu: logs and CSV
 # VAAL_PREBUILT   a folder with _ops_cpu.so and _ops_cuda.so built elsewhere, for the step `prebuilt`
 # REHEARSE=1      no GPU: the steps run on the CPU as far as they can, and say what they leave out
-# TORCH_CUDA_ARCH_LIST   what to build for; by default what the device is
+# VAAL_CUDA_ARCH  what to build for: native, which is what the device is
 #
 # Every step has a time limit and runs even if one before it failed. A summary is printed last.
 python=${PYTHON:-python3}
@@ -59,11 +59,7 @@ else
         echo "gpu.sh: this torch sees no CUDA device (REHEARSE=1 runs what needs none)" >&2
         exit 2
     fi
-    if [ -z "$TORCH_CUDA_ARCH_LIST" ]; then
-        TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch
-print("{}.{}".format(*torch.cuda.get_device_capability()))')
-        export TORCH_CUDA_ARCH_LIST
-    fi
+    export VAAL_CUDA_ARCH="${VAAL_CUDA_ARCH:-native}"
 fi
 
 sanitize() { # tool, limit

@@ -14,6 +14,8 @@ def test_what_they_call_is_there():
     assert len(WORKFLOWS) == 6
     for name, text in WORKFLOWS.items():
         assert set(re.findall(r"run: make (\w+)", text)) <= set(targets), name
+        if "-m pytest" in text:  # these bring it
+            assert re.search(r"run: make (dev|docs)\b", text), name
         for path in re.findall(r"python_tests[\w/.]*", text):
             assert (ROOT / path).exists(), f"{name}: {path}"
 
