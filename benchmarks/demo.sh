@@ -1,24 +1,32 @@
 #!/bin/sh
 # make demo: three strategies, three seeds, on the digits that scikit-learn ships; then the report.
 # A run that is there already is not repeated; one that was cut off goes on.
+#
+#   sh benchmarks/demo.sh BIN [STRATEGY-SEED]     all runs and the report, or that run alone
 set -e
 # These networks are too small to share: a second thread costs more than it does.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 vaal="$1/vaal-ext"
 out=demo
+if [ -n "$2" ]; then
+    # The lines go to sed, which says whose they are, and the run's exit status past it.
+    exec 4>&1
+    status=$({ {
+        "$vaal" run --dataset digits --strategy "${2%-*}" --seed "${2#*-}" --rounds 8 \
+            --device cpu --out "$out/runs/$2" 2>&1 && echo 0 >&3 || echo 255 >&3  # xargs begins no more
+    } | sed "s/^/$2: /" >&4; } 3>&1)
+    exit "$status"
+fi
 runs=""
 for strategy in vaal entropy random; do
-    for seed in 0 1 2; do
-        echo
-        echo "== digits, $strategy, seed $seed"
-        "$vaal" run --dataset digits --strategy "$strategy" --seed "$seed" --rounds 8 \
-            --device cpu --out "$out/runs/$strategy-$seed"
-        runs="$runs $out/runs/$strategy-$seed"
-    done
+    for seed in 0 1 2; do runs="$runs $strategy-$seed"; done
 done
 echo
-# shellcheck disable=SC2086  # the names hold no spaces
-"$vaal" report $runs --out "$out"
+echo "Nine runs on digits, two at a time (STRATEGY-SEED)"
+printf '%s\n' $runs | xargs -P 2 -n 1 sh "$0" "$1"
+echo
+# shellcheck disable=SC2046  # the names hold no spaces
+"$vaal" report $(printf "$out/runs/%s " $runs) --out "$out"
 echo
 echo "The report, to be opened in a browser: $PWD/$out/report.html"
 echo "Its pictures are in $PWD/$out:"
