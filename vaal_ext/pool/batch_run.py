@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
 from vaal_ext.backend import load_backend
 from vaal_ext.network.inner_point import Encode, InnerPoint
@@ -88,33 +90,36 @@ class BatchRun:
 
         An autocast region around the call has no say: `mode` is the number format.
         """
-        with torch.autocast(self.device.type, enabled=False):
-            return self._scores(x, index)
-
-    def _scores(self, x: Tensor, index: Tensor) -> BatchScores:
         x = x.detach().to(self.device)  # bytes as bytes
-        if self.pixels is not None:
-            x = self.pixels.input(x)
-        if self.mode.channels_last:
-            # x.contiguous() would leave the strides of a single channel as they are, and torch
-            # chooses its kernels by these.
-            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
-        model, mask = self.model, None
-        if self.encode is not None:
-            inner = InnerPoint.of(self.encode, x)
-            model, x, mask = inner.model_from(model), inner.point, inner.mask
-        forward = forward_of(model, self.logits_fn, AMP[self.mode.amp])
-        measured = self.measure.run(forward, x, index.to(self.device), mask)
-        logits, value, failed, curvature = measured
-        with torch.no_grad():
-            summary = load_backend(self.backend).posterior_summary(logits)
-            finite = finite_rows(logits)
-            if value is None or failed is None:
-                value = torch.full_like(summary[1], torch.nan)
-                failed = torch.zeros_like(finite)
-            else:
-                finite = finite & ~torch.isnan(value)
-            if curvature is None:
-                curvature = torch.full_like(summary[1], torch.nan)
-            columns = (*summary, value, failed, curvature, finite)
-            return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)
+        with _no_autocast(x.device.type):
+            if self.pixels is not None:
+                x = self.pixels.input(x)
+            if self.mode.channels_last:
+                # x.contiguous() would leave the strides of a single channel as they are, and torch
+                # chooses its kernels by these.
+                x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+            model, mask = self.model, None
+            if self.encode is not None:
+                inner = InnerPoint.of(self.encode, x)
+                model, x, mask = inner.model_from(model), inner.point, inner.mask
+            forward = forward_of(model, self.logits_fn, AMP[self.mode.amp])
+            measured = self.measure.run(forward, x, index.to(self.device), mask)
+            logits, value, failed, curvature = measured
+            with torch.no_grad():
+                summary = load_backend(self.backend).posterior_summary(logits)
+                finite = finite_rows(logits)
+                if value is None or failed is None:
+                    value = torch.full_like(summary[1], torch.nan)
+                    failed = torch.zeros_like(finite)
+                else:
+                    finite = finite & ~torch.isnan(value)
+                if curvature is None:
+                    curvature = torch.full_like(summary[1], torch.nan)
+                columns = (*summary, value, failed, curvature, finite)
+                return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    if not is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
