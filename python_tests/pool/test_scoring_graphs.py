@@ -15,14 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
+from vaal_ext.backend import load_backend
 from vaal_ext.cuda.graphs import Replayed
 from vaal_ext.network.logits import forward_of
 from vaal_ext.ops import _library
 from vaal_ext.perturbation import gradient
+from vaal_ext.perturbation.ldr import LDR
 from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool import results
 from vaal_ext.pool import run as scoring
-from vaal_ext.pool.screened import LDRAndCurvature
 from vaal_ext.scorer import LDRScorer
 
 
@@ -165,9 +166,10 @@ def test_a_batch_never_leaves_the_device(monkeypatch, backend):
         with torch.device("cuda"):
             model = nn.Sequential(nn.Linear(6, 3), nn.Tanh()).requires_grad_(False)
             x, index = torch.empty(8, 6), torch.arange(8)
-        measure = LDRAndCurvature(SearchSettings(eps=1.0, backend=backend))
+        measure = LDR(SearchSettings(eps=1.0, backend=backend))
         with HostTensors() as host:
             roughness = measure.run(forward_of(model, None), x, index)
-    assert [tensor.device.type for tensor in roughness] == ["cuda"] * 4
+            _, curvature = load_backend(backend).fisher_direction(roughness.logits)
+    assert [tensor.device.type for tensor in (*roughness, curvature)] == ["cuda"] * 4
     assert roughness.value.shape == (8,)
     assert host.ops == []

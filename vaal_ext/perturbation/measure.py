@@ -18,17 +18,14 @@ class Measured(NamedTuple):
     Attributes:
         logits: [B, C], the clean logits.
         value: [B], float64 where the logits are, else float32; NaN where any logits on the way were
-            not finite. None where it was not asked for.
+            not finite. None where nothing but the posterior was asked for.
         failed: bool [B], True where the measure failed (LDR: a gradient was 0 in every element, so
             the value is 0; DeepFool: no other class was reached). None where `value` is.
-        curvature: [B], the largest eigenvalue of diag(p) - ppᵀ, in the dtypes of `value`; None
-            where it was not asked for.
     """
 
     logits: Tensor
     value: Tensor | None = None
     failed: Tensor | None = None
-    curvature: Tensor | None = None
 
 
 class Measure(Protocol):

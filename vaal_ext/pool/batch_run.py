@@ -67,6 +67,8 @@ class BatchRun:
         pixels: what turns uint8 samples into the network's input, or None where they are floating.
         encode: what comes before the point that is perturbed, or None where that is the input.
         mode: the number format and memory format.
+        curvature: whether the clean posterior's curvature is computed: the largest eigenvalue of
+            diag(p) - ppᵀ.
     """
 
     model: Model
@@ -77,6 +79,7 @@ class BatchRun:
     pixels: PixelScale | None
     encode: Encode | None = None
     mode: Mode = Mode()
+    curvature: bool = False
 
     def check(self, x: Tensor) -> None:
         """TypeError or ValueError where x is no [B, ...]: uint8 with `pixels`, else floating."""
@@ -103,17 +106,19 @@ class BatchRun:
                 inner = InnerPoint.of(self.encode, x)
                 model, x, mask = inner.model_from(model), inner.point, inner.mask
             forward = forward_of(model, self.logits_fn, AMP[self.mode.amp])
-            measured = self.measure.run(forward, x, index.to(self.device), mask)
-            logits, value, failed, curvature = measured
+            logits, value, failed = self.measure.run(forward, x, index.to(self.device), mask)
             with torch.no_grad():
-                summary = load_backend(self.backend).posterior_summary(logits)
+                ops = load_backend(self.backend)
+                summary = ops.posterior_summary(logits)
                 finite = finite_rows(logits)
                 if value is None or failed is None:
                     value = torch.full_like(summary[1], torch.nan)
                     failed = torch.zeros_like(finite)
                 else:
                     finite = finite & ~torch.isnan(value)
-                if curvature is None:
+                if self.curvature:
+                    _, curvature = ops.fisher_direction(logits)
+                else:
                     curvature = torch.full_like(summary[1], torch.nan)
                 columns = (*summary, value, failed, curvature, finite)
                 return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)

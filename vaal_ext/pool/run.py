@@ -56,7 +56,7 @@ class Part(NamedTuple):
     Attributes:
         scores: of N samples.
         values: float32 [N], of the measure; NaN where there is none.
-        curvature: float32 [N], of the clean posterior; NaN where the measure does not give it.
+        curvature: float32 [N], of the clean posterior; NaN where it was not asked for.
         failed: how many of the samples the measure failed on, see
             :class:`vaal_ext.perturbation.measure.Measured`.
         position: int64 [N], their places in the piece: all, unless a loader's sampler leaves some
@@ -157,6 +157,7 @@ class PoolRun:
         total: int | None,
         progress: bool,
         measure: Measure | None = None,
+        curvature: bool = False,
     ) -> Generator[Part, None, None]:
         """Yields the result for each piece of the pool. `pieces` is asked for the next piece only
         when the last one is done.
@@ -168,6 +169,7 @@ class PoolRun:
             index: int64 [N], the identity of each sample of the pool.
             total: what the bar counts to.
             measure: replaces the run's own.
+            curvature: whether the parts have the clean posterior's curvature.
         """
         if progress and plan.report:
             print(plan.report, file=sys.stderr)
@@ -175,8 +177,7 @@ class PoolRun:
         run = replace(self._batch_run(device), mode=plan.mode)
         # The look runs the plain model: a compiled one would be compiled for these few samples.
         looked_at = replace(run, model=self.model)
-        if measure is not None:
-            run = replace(run, measure=measure)
+        run = replace(run, measure=measure or self.measure, curvature=curvature)
         compute = replayed(run, device, self.cuda_graph)
         bar = progress_bar(total=total, show=progress, desc=run.measure.label, unit="sample")
         batch_size = plan.batch_size or 1

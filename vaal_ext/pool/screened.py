@@ -5,18 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vaal_ext.backend import load_backend
 from vaal_ext.checks import require_number, warn_caller
 from vaal_ext.perturbation.ldr import LDR
-from vaal_ext.perturbation.measure import Measured, Posterior
+from vaal_ext.perturbation.measure import Posterior
 from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.names import pool_names
 from vaal_ext.pool.plan import Plan
@@ -50,47 +47,6 @@ class Alone(Team):
 
     def gathered(self, work: Callable[[], Any]) -> list[Any]:
         return [work()]
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """λ of each sample, by which the screen goes: a measure that the clean forward gives."""
-
-    backend: str
-
-    column: ClassVar[str | None] = None
-    label: ClassVar[str] = "posterior"
-    settings: ClassVar[dict[str, Any]] = {}
-
-    def run(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        x: Tensor,
-        index: Tensor,
-        mask: Tensor | None = None,
-    ) -> Measured:
-        """See :class:`vaal_ext.perturbation.measure.Measure`."""
-        return _with_curvature(Posterior().run(forward, x, index, mask), self.backend)
-
-
-class LDRAndCurvature(LDR):
-    """LDR, and λ of the same clean logits."""
-
-    def run(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        x: Tensor,
-        index: Tensor,
-        mask: Tensor | None = None,
-    ) -> Measured:
-        """See :class:`vaal_ext.perturbation.measure.Measure`."""
-        return _with_curvature(super().run(forward, x, index, mask), self.search.backend)
-
-
-def _with_curvature(measured: Measured, backend: str) -> Measured:
-    with torch.no_grad():
-        _, curvature = load_backend(backend).fisher_direction(measured.logits)
-    return measured._replace(curvature=curvature)
 
 
 class Screened(NamedTuple):
@@ -147,9 +103,9 @@ def screened(
             yield Piece(turn[team.rank :: team.size], look)
             look = False
 
-    over_pool = partial(run.parts, plan, pool, index)
-    searched = over_pool(mine(team.rank == 0), None, progress, LDRAndCurvature(search, seed))
-    clean = over_pool(mine(False), None, progress, Curvature(run.backend))
+    over_pool = partial(run.parts, plan, pool, index, curvature=True)
+    searched = over_pool(mine(team.rank == 0), None, progress)
+    clean = over_pool(mine(False), None, progress, Posterior())
     # Both borrow the network. The one that begins second is closed first, so that the first gives
     # it back as it came.
     with closing(searched), closing(clean):
