@@ -27,6 +27,7 @@ from query_plot import draw_queries
 from readme import ROOT
 from speed_plot import draw_speed
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.paper.figures import draw_contours, draw_losses, draw_updates, load_panels
 from vaal_ext.paper.made_of import seeds_text
 from vaal_ext.paper.plan import EXHIBITS
@@ -37,7 +38,6 @@ from vaal_ext.report import canvas
 from vaal_ext.report.curve_figure import draw_learning_curves
 from vaal_ext.report.curves import Curve, write_csv
 from vaal_ext.report.figures import draw_win_matrix, win_matrix_title
-from vaal_ext.report.wording import counted
 
 RESULTS = ROOT / "benchmarks" / "results"
 LEDGER = "pictures.csv"

@@ -12,6 +12,7 @@ from vaal_ext.experiment.state import Round
 
 __all__ = [
     "beginning",
+    "counted",
     "duration",
     "now",
     "queries",
@@ -55,11 +56,12 @@ def say(text: str) -> None:
 
 def queries(number: int) -> str:
     """ "1 query", "10 queries"."""
-    return f"{number} {'query' if number == 1 else 'queries'}"
+    return counted(number, "query", "queries")
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def counted(n: int, what: str, several: str | None = None) -> str:
+    """1, "seed" -> "1 seed"; 2, "seed" -> "2 seeds"; 2, "query", "queries" -> "2 queries"."""
+    return f"{n} {what if n == 1 else several or what + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -95,8 +97,8 @@ def beginning(config: ResolvedConfig, done: int, left: str) -> str:
         return f"going on after round {done - 1}, {left}"
     return (
         f"{settings.strategy} on {settings.dataset}, {queries(budget.rounds)} of "
-        f"{budget.query_size} samples after {_counted(budget.initial, 'initial label')}, "
-        f"{_counted(config.training.steps, 'step')} a training"
+        f"{budget.query_size} samples after {counted(budget.initial, 'initial label')}, "
+        f"{counted(config.training.steps, 'step')} a training"
     )
 
 

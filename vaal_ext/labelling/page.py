@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaal_ext.experiment.provenance import versions
+from vaal_ext.experiment.status import counted
 from vaal_ext.labelling.config import SKIP
 from vaal_ext.labelling.images import ImageFiles
 from vaal_ext.labelling.project import Project
@@ -24,7 +25,6 @@ from vaal_ext.report.page import Page, Section
 from vaal_ext.report.queried import QueriedImage, evenly_spaced
 from vaal_ext.report.run_page import image_tiles
 from vaal_ext.report.tables import sentence
-from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vaal_ext.experiment.status import queries
+from vaal_ext.experiment.status import counted, queries
 from vaal_ext.paper.estimate import time_left
 from vaal_ext.paper.made_of import MadeOf, destination, entry
 from vaal_ext.paper.plan import Exhibit
 from vaal_ext.paper.planned import Overrides, PlannedRun, check_data, list_runs, runs_of
-from vaal_ext.report.wording import counted
 
 __all__ = ["dry_run"]
 

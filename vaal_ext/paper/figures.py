@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaal_ext.experiment.datasets.arrays import read_npz
+from vaal_ext.experiment.status import counted
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
-from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.files.atomic import write_atomically
 from vaal_ext.files.reading import parse_json
 from vaal_ext.report.runs import Run
-from vaal_ext.report.wording import counted
 
 __all__ = [
     "MadeOf",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vaal_ext.experiment.state import read_state
+from vaal_ext.experiment.status import counted
 from vaal_ext.experiment.training import model_for
 from vaal_ext.pool.radius import rms_length
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, styles, write_figure
 from vaal_ext.report.runs import Run
-from vaal_ext.report.wording import counted
 from vaal_ext.scorer import LDRScorer
 
 __all__ = ["FRACTIONS", "draw_radius", "error_ranking"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 from vaal_ext.report.curves import write_csv
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import area_under_curve, mean_and_interval
-from vaal_ext.report.wording import counted
 
 __all__ = ["SweepRow", "draw_sweep", "sweep_rows", "write_sweep"]
 

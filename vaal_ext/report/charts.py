@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.canvas import Style, styles
 from vaal_ext.report.curve_figure import MOST_BANDS
 from vaal_ext.report.figures import LDR_COLOURS
 from vaal_ext.report.histogram import LEAST, LDRBins
-from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

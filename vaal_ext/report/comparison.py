@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.runs import Run
 from vaal_ext.report.statistics import (
     area_under_curve,
@@ -19,7 +20,6 @@ from vaal_ext.report.statistics import (
     signed_rank_p,
     win_matrix,
 )
-from vaal_ext.report.wording import counted
 
 __all__ = ["Comparison", "Measurement", "compare"]
 

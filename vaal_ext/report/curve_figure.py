@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.canvas import Style, new_figure, set_caption, set_title, styles, write_figure
-from vaal_ext.report.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.canvas import new_figure, set_caption, set_title, write_figure
 from vaal_ext.report.histogram import LEAST, ldr_bins
-from vaal_ext.report.wording import counted
 
 __all__ = [
     "LDR_COLOURS",

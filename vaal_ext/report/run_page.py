@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vaal_ext.experiment.status import counted
 from vaal_ext.report.charts import curve_chart, histogram_chart
 from vaal_ext.report.comparison import Comparison
 from vaal_ext.report.curve_figure import MOST_BANDS, draw_learning_curves
@@ -26,7 +27,6 @@ from vaal_ext.report.tables import (
     strategy_lines,
     win_lines,
 )
-from vaal_ext.report.wording import counted
 
 __all__ = ["image_tiles", "write_run_page"]
 

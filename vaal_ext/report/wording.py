@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["counted", "markdown"]
-
-
-def counted(n: int, what: str, several: str | None = None) -> str:
-    """1, "seed" -> "1 seed"; 2, "seed" -> "2 seeds"; 2, "query", "queries" -> "2 queries"."""
-    return f"{n} {what if n == 1 else several or what + 's'}"
+__all__ = ["markdown"]
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from vaal_ext.cli.work.torchrun import launched, launched_group, local_rank, ran
 from vaal_ext.experiment.datasets.folder import ImageFolderPool
 from vaal_ext.experiment.datasets.load import load_pool
 from vaal_ext.experiment.defaults import settings_for
+from vaal_ext.experiment.status import counted
 from vaal_ext.files.atomic import require_writable
 from vaal_ext.network.device import device_named
 from vaal_ext.network.pixels import PixelScale
@@ -171,7 +172,7 @@ def score(network: Network, source: Source, target: Target, search: Search, **ho
         tells = not left and (count > 0 or rank() == 0)
         unreadable = _unreadable(pool, source, each_shard(out)) if tells else []
     if unreadable:
-        note += f"; {len(unreadable)} image{'s' * (len(unreadable) > 1)} could not be read:"
+        note += f"; {counted(len(unreadable), 'image')} could not be read:"
         note += "".join(f"\n{line}" for line in unreadable)
     if sharded and count == 0:
         return f"{out}: nothing was left to score here" + note
