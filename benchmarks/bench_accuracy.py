@@ -19,7 +19,7 @@ from __future__ import annotations
 import options
 import torch
 import torch.nn.functional as F
-from timing import about, write_csv
+from timing import Table, about
 from torch import Tensor
 
 from vaal_ext import ops, reference
@@ -79,7 +79,7 @@ def summary(error: Tensor) -> dict[str, float]:
 def main() -> None:
     parser = options.parser(__doc__, threads=False)
     args = parser.parse_args()
-    where, rows = about(args.device), []
+    where, table = about(args.device), Table(args.csv)
     print("relative error, median / worst row, over all C and both spreads")
     header = "".join(f"{f's = {step:g}':>22}" for step in STEPS)
     for kind in ("J", "gradient"):
@@ -87,7 +87,7 @@ def main() -> None:
         for name, method in METHODS.items():
             cells = []
             for step in STEPS:
-                found = []
+                found, rows = [], []
                 for cols, count in CLASSES.items():
                     for spread in SPREADS:
                         generator = torch.Generator().manual_seed(cols * 1000 + spread)
@@ -102,9 +102,8 @@ def main() -> None:
                 facts |= {"classes": "all", "spread": "all"} | summary(torch.cat(found))
                 cells.append("{median:.1e} / {worst:.1e}".format(**facts))
                 rows.append(facts | where)
+                table.add(rows)
             print(f"{name:<32}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
-    if args.csv:
-        write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import options
 import torch
 from bench_ldr import HAS_FOOLBOX, confident, keep_freed_memory, paper_cnn
-from timing import about, quantiles, timed, write_csv
+from timing import Table, about, quantiles, timed
 from torch import Tensor, nn
 
 from vaal_ext.perturbation.deepfool import deepfool
@@ -164,15 +164,13 @@ def main() -> None:
     # In TF32 batches of different sizes take different convolutions, 1e-3 apart: no comparison.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.manual_seed(0)
-    rows = []
+    table = Table(args.csv)
     x = torch.rand(args.batch_size, 1, 28, 28, device=args.device)
     for network, factory in NETWORKS.items():
         model = confident(factory().to(args.device).eval(), x)
         for threads in options.threads_of(args):
             torch.set_num_threads(threads)
-            rows += measure(network, model, x, args)
-    if args.csv:
-        write_csv(args.csv, rows)
+            table.add(measure(network, model, x, args))
 
 
 if __name__ == "__main__":

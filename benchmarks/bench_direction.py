@@ -24,7 +24,7 @@ import numpy as np
 import options
 import torch
 from bench_stability import ITERATIONS, METHODS, agreement
-from timing import about, quantiles, timed, write_csv
+from timing import Table, about, quantiles, timed
 from torch import Tensor, nn
 from trained import Trained, add_network_options, networks
 
@@ -159,14 +159,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=options.positive, default=256)
     parser.add_argument("--seconds", type=float, default=60.0, help="for one network")
     args = parser.parse_args()
-    rows = []
+    table = Table(args.csv)
     for network in networks(args.device, args.samples, args.data_root, args.mnist_samples):
         near = quality(network, args.batch_size)
         for threads in options.threads_of(args):
             torch.set_num_threads(threads)
-            rows += measure(network, near, args)
-    if args.csv:
-        write_csv(args.csv, rows)
+            table.add(measure(network, near, args))
 
 
 if __name__ == "__main__":

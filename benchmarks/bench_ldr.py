@@ -38,7 +38,7 @@ import numpy as np
 import options
 import torch
 import vat_loops
-from timing import about, quantiles, timed, write_csv
+from timing import Table, about, quantiles, timed
 from torch import Tensor, nn
 
 from vaal_ext.cuda.graphs import CudaRecorder
@@ -220,7 +220,8 @@ def main() -> None:
         "--default-heap", action="store_true", help="leave the C library's allocator as it is"
     )
     args = parser.parse_args()
-    heap_kept, rows = not args.default_heap and keep_freed_memory(), []
+    heap_kept = not args.default_heap and keep_freed_memory()
+    table = Table(args.csv)
     torch.manual_seed(0)
     # A graph is captured on the second batch of a pool: a GPU needs some more to show what it buys.
     args.batches = args.batches or (32 if args.device.type == "cuda" else 1)
@@ -233,9 +234,7 @@ def main() -> None:
         for threads in options.threads_of(args):
             torch.set_num_threads(threads)
             calls = contestants(model, x, XI, args.batch_size)
-            rows += measure(network, calls, off, heap_kept, args)
-    if args.csv:
-        write_csv(args.csv, rows)
+            table.add(measure(network, calls, off, heap_kept, args))
 
 
 if __name__ == "__main__":

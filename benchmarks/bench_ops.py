@@ -46,7 +46,7 @@ from op_cases import (
     random_perturb_case,
     summary_case,
 )
-from timing import about, quantiles, timed, write_csv
+from timing import Table, about, quantiles, timed
 
 LOGITS = [(1, 2), (256, 10), (4096, 10), (1024, 100), (1024, 1000), (512, 32000)]
 IMAGES = [(256, 1, 28, 28), (256, 3, 32, 32), (64, 3, 224, 224)]
@@ -122,19 +122,17 @@ def main() -> None:
         "3 x: vaal_ext is three times as fast. clone and copy read and write as many bytes as the "
         "input has, and compute nothing."
     )
-    rows = []
+    table = Table(args.csv)
     for threads in options.threads_of(args):
         torch.set_num_threads(threads)
         for op in args.ops:
             for name in args.dtypes:
                 for shape in GRID[op][1]:
                     try:
-                        rows += measure(op, shape, getattr(torch, name), args)
+                        table.add(measure(op, shape, getattr(torch, name), args))
                     except WrongAnswer as error:
                         raise SystemExit(f"{op} {shape} {name}: {error}") from None
     print(", ".join(f"{key} {value}" for key, value in about(args.device).items()))
-    if args.csv:
-        write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

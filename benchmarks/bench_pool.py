@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import options
 import torch
-from timing import about, quantiles, turns, write_csv
+from timing import Table, about, quantiles, turns
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -192,7 +192,8 @@ def main() -> None:
         model.to(args.device).eval()
         torch.set_num_threads(options.threads_of(args)[0])
         # Before the rest: memory that the heap has once taken would not show as growth.
-        rows = [memory_row(model, mapped, args)]
+        table = Table(args.csv)
+        table.add([memory_row(model, mapped, args)])
         images = jpeg_dataset(place / "jpegs")
         part = mapped[:TIMED]
         pools = {
@@ -203,9 +204,7 @@ def main() -> None:
         }
         for threads in options.threads_of(args):
             torch.set_num_threads(threads)
-            rows += speed_rows(model, pools, args)
-    if args.csv:
-        write_csv(args.csv, rows)
+            table.add(speed_rows(model, pools, args))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 import options
 import torch
 import vat_loops
-from timing import about, write_csv
+from timing import Table, about
 from torch import Tensor
 from trained import Trained, add_network_options, networks
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = options.parser(__doc__, threads=False)
     add_network_options(parser, mnist_samples=300)
     args = parser.parse_args()
-    where, rows = about(args.device), []
+    where, table = about(args.device), Table(args.csv)
     for network in networks(args.device, args.samples, args.data_root, args.mnist_samples):
         found = correlations(network)
         print(f"\n{network.name}, Spearman's correlation with float64 (1: the same ranks)")
@@ -106,11 +106,11 @@ def main() -> None:
             cells = "".join(f"{mine.get(xi, mine.get(None)):12.4f}" for xi in XIS)
             print(f"{f'{method}, {form}':28}{cells}")
         facts = {"network": network.name, "samples": len(network.pool), "eps": EPS}
+        rows = []
         for (method, form, xi), value in found.items():
             row = {"method": method, "format": form, "xi": xi, "correlation": value}
             rows.append(facts | row | where)
-    if args.csv:
-        write_csv(args.csv, rows)
+        table.add(rows)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ import vat_loops
 from bench_deepfool import foolbox
 from bench_search import between
 from kinds import resnet
-from timing import about, quantiles, turns, write_csv
+from timing import Table, about, quantiles, turns
 from torch import Tensor
 from trained import Trained, trained
 
@@ -231,14 +231,12 @@ def main() -> None:
         cases.append((trained(dataset, args.data_root, labels, args.pool, args.device), 0.1))
     if args.cifar is not None:
         cases.append((resnet(args.cifar, args.images, args.device), 0.11))
-    rows = []
+    table = Table(args.csv)
     for network, eps in cases:
         truth = None if args.no_truth else nearly_the_maximum(network, eps)
         for threads in options.threads_of(args):
             torch.set_num_threads(threads)
-            rows += measure(network, eps, truth, args)
-            if args.csv:  # after each: what has been measured is not lost
-                write_csv(args.csv, rows)
+            table.add(measure(network, eps, truth, args))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import options
 import torch
 from bench_pool import peak_memory
-from timing import about, write_csv
+from timing import Table, about
 
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.pool.shards import SHARD_SIZE, read_shards
@@ -85,18 +85,18 @@ def main() -> None:
     parser.add_argument("--paths", type=options.positive, default=100_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    table = Table(args.csv)
     with tempfile.TemporaryDirectory() as temporary:
         folder, images = Path(temporary, "shards"), Path(temporary, "images")
         folder.mkdir()
         row, seconds = measured("write", args.samples, lambda: write(folder, args.samples))
-        rows.append(row | {"seconds": seconds})
+        table.add([row | {"seconds": seconds}])
         print(f"        of that in writing: {1e6 * seconds / args.samples:.3f} us each")
         manifest(folder, args.samples)
         row, scores = measured("read", args.samples, lambda: read_shards(folder))
-        rows.append(row)
+        table.add([row])
         choose = partial(select, scores.ldr, scores.pseudo_label, 1000, num_classes=CLASSES)
-        rows.append(measured("select", args.samples, choose)[0])
+        table.add([measured("select", args.samples, choose)[0]])
         del scores, choose
 
         from torchvision.datasets import ImageFolder
@@ -104,9 +104,7 @@ def main() -> None:
         (images / "all").mkdir(parents=True)
         for number in range(args.paths):
             (images / "all" / f"{number:012d}.jpg").touch()
-        rows.append(measured("paths", args.paths, lambda: ImageFolder(str(images)))[0])
-    if args.csv:
-        write_csv(args.csv, rows)
+        table.add([measured("paths", args.paths, lambda: ImageFolder(str(images)))[0]])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 import options
 import torch
 from kinds import kinds
-from timing import about, write_csv
+from timing import Table, about
 from torch import Tensor
 from trained import Trained
 
@@ -160,15 +160,13 @@ def main() -> None:
     parser.add_argument("--samples", type=options.positive, default=1000, help="of a pool, at most")
     parser.add_argument("--cifar-samples", type=options.positive, default=500)
     args = parser.parse_args()
-    where, rows = about(args.device), []
+    where, table = about(args.device), Table(args.csv)
     for make, radii in kinds(
         args.device, args.samples, args.data_root, args.cifar, args.cifar_samples
     ):
         network = make()
         for eps in radii:
-            rows += measure(network, eps, where)
-            if args.csv:  # after each: what has been measured is not lost
-                write_csv(args.csv, rows)
+            table.add(measure(network, eps, where))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 import options
 import torch
-from timing import about, write_csv
+from timing import Table, about
 from trained import Trained, add_network_options, networks
 
 from vaal_ext import ops
@@ -135,11 +135,9 @@ def main() -> None:
         "Spearman's, of their scores (1: the start has no say)"
     )
     trained = networks(args.device, args.samples, args.data_root, args.mnist_samples)
-    rows = []
+    table = Table(args.csv)
     for network in trained:
-        rows += measure(network, args.starts, where) + measure_moves(network, where)
-    if args.csv:
-        write_csv(args.csv, rows)
+        table.add(measure(network, args.starts, where) + measure_moves(network, where))
 
 
 if __name__ == "__main__":

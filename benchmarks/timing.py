@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,10 +20,11 @@ FEWEST_TURNS = 5
 
 
 def turns(names: list[str], count: int) -> Iterator[list[str]]:
-    """The order of each of `count` rounds; it rotates, so that nobody always follows the same."""
-    for number in range(count):
-        first = number % len(names)
-        yield names[first:] + names[:first]
+    """The order of each of `count` rounds, drawn at random, the same in every call: what one leaves
+    to the next (caches that the capture of a graph has emptied, say) falls on all alike."""
+    order = random.Random(0)
+    for _ in range(count):
+        yield order.sample(names, len(names))
 
 
 def timed(
@@ -92,8 +94,22 @@ def cpu_name() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    with write_atomically(path, "w") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+class Table:
+    """The rows of a benchmark, in a CSV file from the first on: one that is cut short loses none.
+
+    Args:
+        path: the file, replaced as a whole whenever there are more rows; None for none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._rows: list[dict[str, object]] = []
+
+    def add(self, rows: list[dict[str, object]]) -> None:
+        self._rows += rows
+        if self._path is None:
+            return
+        with write_atomically(self._path, "w") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self._rows[0]))
+            writer.writeheader()
+            writer.writerows(self._rows)
