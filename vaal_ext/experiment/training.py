@@ -179,6 +179,7 @@ def _batches(
     left = torch.empty(0, dtype=torch.int64, device=device)
     while True:
         while len(left) < size:
-            left = torch.cat([left, to_device(torch.randperm(total, generator=generator), device)])
+            order = torch.randperm(total, generator=generator, device="cpu")
+            left = torch.cat([left, to_device(order, device)])
         yield left[:size]
         left = left[size:]

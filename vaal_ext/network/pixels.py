@@ -62,7 +62,7 @@ class PixelScale:
         key = x.device, x.shape[1], x.ndim
         if key not in self._tables:
             mean, std = (
-                torch.tensor(values, dtype=torch.float64).expand(x.shape[1])
+                torch.tensor(values, dtype=torch.float64, device="cpu").expand(x.shape[1])
                 for values in (self._mean, self._std)
             )
             scale, shift = (
@@ -75,7 +75,7 @@ class PixelScale:
 
 def _numbers(name: str, value: Any) -> list[float]:
     try:
-        numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+        numbers = torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
         numbers = []
     if not numbers:

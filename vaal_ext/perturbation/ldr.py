@@ -211,7 +211,7 @@ def ldr_scores(
     check_input(x)
     load_backend(backend)
     if sample_index is None:
-        index = torch.arange(len(x))
+        index = torch.arange(len(x), device=x.device)
     else:
         index = torch.from_numpy(index_array(sample_index, len(x)))
     if len(x) == 0:

@@ -16,7 +16,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from vaal_ext.pool.loader import loader_like, no_tensor, with_positions
+from vaal_ext.pool.loader import loader_like, no_tensor, read, with_positions
 
 __all__ = [
     "batches_at",
@@ -81,7 +81,7 @@ def first_samples(pool: Any, count: int) -> Tensor:
         start, count = stop, count - len(x)
         if len(x):
             parts.append(x)
-    return torch.cat(parts) if parts else torch.empty(0)
+    return torch.cat(parts) if parts else torch.empty(0, device="cpu")
 
 
 def spread_samples(pool: Any, count: int) -> Tensor:
@@ -132,7 +132,7 @@ def batches_at(
                 x = pool.index_select(0, torch.from_numpy(rows).to(pool.device))
             else:
                 x = _tensor(pool[rows])
-            yield x, torch.arange(start, start + len(rows))
+            yield x, torch.arange(start, start + len(rows), device="cpu")
         return
     if isinstance(pool, DataLoader):
         # A sampler of batches may say how large they are; where it does not, 256 is a guess.
@@ -163,7 +163,8 @@ def _samples_at(pool: Any, positions: Sequence[int]) -> Tensor:
     else:
         collate = pool.collate_fn if isinstance(pool, DataLoader) else None
         some = DataLoader(Subset(data, positions), batch_size=len(positions), collate_fn=collate)
-    return next((x for x, _ in pool_batches(some, len(positions))), torch.empty(0))
+    none = torch.empty(0, device="cpu")
+    return next((x for x, _ in pool_batches(some, len(positions))), none)
 
 
 def pool_part(pool: Any, start: int, stop: int) -> Any:
@@ -232,13 +233,13 @@ def pool_batches(
     if isinstance(pool, Tensor | np.ndarray):
         for start in range(0, size, batch_size):
             x = pool[start : start + batch_size]
-            yield _tensor(x), torch.arange(start, start + len(x))
+            yield _tensor(x), torch.arange(start, start + len(x), device="cpu")
         return
     loader = pool
     if not isinstance(pool, DataLoader):
         loader = DataLoader(pool, batch_size=batch_size, num_workers=num_workers)
     seen = np.zeros(size, dtype=bool)
-    for position, batch, absent in with_positions(loader):
+    for position, batch, absent in read(with_positions(loader)):
         if missing is not None:
             missing += absent
         if not len(position):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-__all__ = ["loader_like", "no_tensor", "with_positions"]
+__all__ = ["loader_like", "no_tensor", "read", "with_positions"]
 
 
 def with_positions(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -53,6 +54,27 @@ def loader_like(
         "prefetch_factor": loader.prefetch_factor,
     }
     return DataLoader(dataset, collate_fn=collate, **(settings | changes))
+
+
+def read(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, whatever torch's default device is.
+
+    A DataLoader draws its order, and makes tensors of numbers, on the default device. Here that is
+    the CPU's, or the one of the loader's own generator, while the next batch is made; the caller
+    has what was set.
+    """
+    device = torch.device("cpu") if loader.generator is None else loader.generator.device
+    # The context makes every call of torch slower, so it is not entered where it changes nothing.
+    own = torch.get_default_device().type == device.type
+    with nullcontext() if own else device:
+        batches = iter(loader)
+    while True:
+        with nullcontext() if own else device:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
 
 
 class _Indexed(Dataset[tuple[int, Any]]):
@@ -102,7 +124,8 @@ class _CollateIndexed:
     def __call__(self, batch: list[tuple[int, Any]]) -> tuple[Tensor, Any, list[int]]:
         absent = [position for position, item in batch if item is None]
         there = [(position, item) for position, item in batch if item is not None]
-        positions = torch.tensor([position for position, _ in there], dtype=torch.int64)
+        numbers = [position for position, _ in there]
+        positions = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         items = [item for _, item in there]
         # Torch's own way with them would end in an error of its own where one holds an image.
         if items and self.collate is default_collate and isinstance(items[0], Mapping):

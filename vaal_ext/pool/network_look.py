@@ -121,9 +121,9 @@ def _three_forwards(
     """
     alone = replace(run, measure=Posterior())
     among_others = x.clone()
-    others = torch.ones(len(x), dtype=torch.bool)
+    others = torch.ones(len(x), dtype=torch.bool, device=x.device)
     others[_kept(len(x))] = False
-    among_others[others.to(x.device)] = x[_kept(len(x)).start]
+    among_others[others] = x[_kept(len(x)).start]
     with lent():
         once, again = (alone(x, index).logits.clone() for _ in range(2))
     with lent():

@@ -92,7 +92,7 @@ def _batch_size(
     run.check(x)
 
     def run_batch(size: int) -> None:
-        rows = torch.arange(size) % len(x)
+        rows = torch.arange(size, device="cpu") % len(x)
         run(x[rows], rows).table.cpu()  # which waits for the device
 
     largest = min(len(index), _LARGEST_BATCH)
