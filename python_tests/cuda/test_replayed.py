@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fake_recorder import FakeRecorder
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vaal_ext.cuda.graphs import CudaRecorder, Replayed, replayed, require_cuda_graph
+from vaal_ext.cuda import graphs
+from vaal_ext.cuda.graphs import CudaRecorder, Replayed, let_go, replayed, require_cuda_graph
 
 
 def rows(x, key):
@@ -160,6 +162,31 @@ def test_no_graph_without_a_cuda_device():
     with pytest.raises(ValueError, match="cuda_graph=True needs a CUDA device, got cpu"):
         replayed(rows, cpu, True)
     assert replayed(rows, torch.device("cuda"), False) is rows
+
+
+def test_no_graph_of_a_network_on_several_devices(monkeypatch):
+    monkeypatch.setattr(graphs, "CudaRecorder", lambda device: FakeRecorder())
+    cuda = torch.device("cuda")
+    with FakeTensorMode():
+        network = [torch.empty(1, device=device) for device in ("cuda:1", "cuda:0", "cuda:1")]
+    assert isinstance(replayed(rows, cuda, "auto", network[::2]), Replayed)
+    assert isinstance(replayed(rows, cuda, True), Replayed)
+    found = "the network lies on cuda:0 and cuda:1"
+    with pytest.warns(RuntimeWarning, match=f"{found}.: going on without one"):
+        assert replayed(rows, cuda, "auto", network) is rows
+    with pytest.raises(ValueError, match=f"cuda_graph=True needs a network on one device: {found}"):
+        replayed(rows, cuda, True, network)
+    assert replayed(rows, cuda, False, network) is rows
+
+
+def test_what_is_recorded_can_be_let_go():
+    recorder = FakeRecorder()
+    call = Replayed(rows, recorder, required=True)
+    check(call, batch(8), batch(8))
+    let_go(call)
+    check(call, batch(4), batch(4))
+    assert recorder.log[3:] == [("eager", 4), ("record", 4), ("replay", 4)]
+    let_go(rows)  # a plain function holds nothing
 
 
 @pytest.mark.parametrize("value", ["always", None, 1])

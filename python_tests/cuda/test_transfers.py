@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,55 @@ def test_an_abandoned_loop_leaves_its_memory_to_later_copies(device):
             break
     batches.close()
     assert ("use", 3) in device.copies.before
+
+
+class Hosted:
+    """A tensor on the host that tells how it is copied."""
+
+    is_cpu, is_cuda = True, False
+
+    def __init__(self, log):
+        self.log = log
+
+    def pin_memory(self):
+        self.log.append("pinned")
+        return self
+
+    def to(self, device, **how):
+        self.log.append((str(device), how))
+        return self
+
+
+def test_a_tensor_goes_to_the_device_by_way_of_pinned_memory_and_nobody_waits():
+    log = []
+    to_device(Hosted(log), torch.device("cuda:1"))
+    assert log == ["pinned", ("cuda:1", {"non_blocking": True})]
+    log.clear()
+    to_device(Hosted(log), CPU)
+    assert log == [("cpu", {})]
+
+
+def test_a_result_comes_to_the_host_when_it_is_asked_for(monkeypatch):
+    log = []
+
+    class OnDevice(Hosted):
+        is_cpu, is_cuda, device = False, True, torch.device("cuda:1")
+
+    class Event:
+        def synchronize(self):
+            log.append("waited")
+
+    def record_event():
+        log.append("recorded")
+        return Event()
+
+    stream = SimpleNamespace(record_event=record_event)
+    monkeypatch.setattr(torch.cuda, "current_stream", {OnDevice.device: stream}.__getitem__)
+    tensor = OnDevice(log)
+    arrived = to_host(tensor)
+    assert log == [("cpu", {"non_blocking": True}), "recorded"]
+    assert arrived() is tensor
+    assert log[2:] == ["waited"]
 
 
 def test_on_the_cpu_batches_come_one_by_one_as_they_are():

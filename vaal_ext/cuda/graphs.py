@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["CudaRecorder", "Recorder", "Replayed", "replayed", "require_cuda_graph"]
+from vaal_ext.checks import warn_caller
+
+__all__ = ["CudaRecorder", "Recorder", "Replayed", "let_go", "replayed", "require_cuda_graph"]
 
 BatchFn = Callable[..., tuple[Tensor, ...]]
 _Kind = tuple[int, torch.Size, torch.dtype, torch.device]
 
+_NO_GRAPH = "no CUDA graph can be captured here"
+
 # What torch says, as a warning, in its mode that watches for waits of the host.
 _WAITED = "called a synchronizing CUDA operation"
 _WATCHING = "Synchronization debug mode is a prototype feature"
+# What waits without a word of that mode: the last calls in Python on their ways. (A torch without
+# CUDA lacks some.)
+_SILENT_WAITS = (
+    (torch._C, "_cuda_synchronize"),  # torch.cuda.synchronize
+    (torch._C, "_accelerator_synchronizeDevice"),  # torch.accelerator.synchronize
+    (torch.cuda.Event, "synchronize"),
+    (torch.cuda.Stream, "synchronize"),
+)
 
 
 def require_cuda_graph(cuda_graph: Any) -> None:
@@ -25,22 +38,41 @@ def require_cuda_graph(cuda_graph: Any) -> None:
         raise ValueError(f"cuda_graph must be 'auto', True or False, got {cuda_graph!r}")
 
 
-def replayed(function: BatchFn, device: torch.device, cuda_graph: bool | str) -> BatchFn:
+def replayed(
+    function: BatchFn, device: torch.device, cuda_graph: bool | str, read: Iterable[Tensor] = ()
+) -> BatchFn:
     """`function` for batches on `device`: as a CUDA graph where that is asked for, else as it is.
 
     Args:
         function: see :class:`Replayed`.
         cuda_graph: "auto" for a graph on every CUDA device, given up with a warning if the function
             cannot be captured; True to raise an error instead; False for none.
+        read: what the function reads beside its inputs: the tensors of a network. Where they lie on
+            several devices no graph can be captured.
 
     Raises:
-        ValueError: cuda_graph is True, and the device is no CUDA device.
+        ValueError: cuda_graph is True, and the device is no CUDA device, or the network lies on
+            several.
     """
     if cuda_graph is True and device.type != "cuda":
         raise ValueError(f"cuda_graph=True needs a CUDA device, got {device}")
     if device.type != "cuda" or cuda_graph is False:
         return function
+    devices = sorted({str(tensor.device) for tensor in read})
+    if len(devices) > 1:
+        found = f"the network lies on {' and '.join(devices)}"
+        if cuda_graph is True:
+            raise ValueError(f"cuda_graph=True needs a network on one device: {found}")
+        warn_caller(f"{_NO_GRAPH} ({found}): going on without one")
+        return function
     return Replayed(function, CudaRecorder(device), required=cuda_graph is True)
+
+
+def let_go(function: BatchFn) -> None:
+    """Frees the memory of what a function from :func:`replayed` has recorded, if it has; its next
+    batches begin anew."""
+    if isinstance(function, Replayed):
+        function.forget()
 
 
 class Recorder(Protocol):
@@ -57,7 +89,8 @@ class Recorder(Protocol):
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """A call that runs the function once more on these very tensors, and what it writes to.
 
-        For the function and its inputs see :class:`Replayed`.
+        For the function and its inputs see :class:`Replayed`. Where this raises the device is in
+        order again, or the error says that it is not.
         """
 
 
@@ -75,7 +108,7 @@ class CudaRecorder:
         caller = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(caller)
         mode = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, _silent_waits() as silent:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
@@ -89,12 +122,24 @@ class CudaRecorder:
             # Watching is itself warned of, once a process.
             if other not in waits and not str(other.message).startswith(_WATCHING):
                 warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        return outputs, bool(waits)
+        return outputs, bool(waits or silent)
 
     def record(
         self, function: BatchFn, *inputs: Tensor
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """See :class:`Recorder`. The captured kernels run when the call is made, not before."""
+        try:
+            return self._captured(function, *inputs)
+        except torch.OutOfMemoryError:
+            self._put_in_order()
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise RuntimeError(f"{reason}; {self._put_in_order()}") from error
+
+    def _captured(
+        self, function: BatchFn, *inputs: Tensor
+    ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         graph = torch.cuda.CUDAGraph()
         # The outer stream context holds also where the end of a failed capture raises, which leaves
         # torch's own on the capturing stream. Threads that decode and pin the next batches may go
@@ -106,6 +151,41 @@ class CudaRecorder:
         ):
             outputs = function(*inputs)
         return graph.replay, outputs
+
+    def _put_in_order(self) -> str:
+        """Makes a capture that goes well; says how it went.
+
+        A capture that fails half-way leaves torch's random generator believing that it is being
+        captured, so that the next dropout on the device would raise. The end of the next capture
+        takes that back.
+        """
+        try:
+            self._captured(lambda: (torch.zeros(1, device=self._stream.device),))
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            return f"random numbers on {self._stream.device} may fail from now on ({reason})"
+        return "another capture has put the device's random generator in order"
+
+
+@contextmanager
+def _silent_waits() -> Iterator[list[str]]:
+    """Lists the waits of :data:`_SILENT_WAITS` in the block, in every thread of the process."""
+    found: list[str] = []
+    with ExitStack() as stack:
+        for owner, name in _SILENT_WAITS:
+            if hasattr(owner, name):
+                wait = getattr(owner, name)
+                stack.callback(setattr, owner, name, wait)
+                setattr(owner, name, _listed(wait, name, found))
+        yield found
+
+
+def _listed(wait: Callable[..., Any], name: str, found: list[str]) -> Callable[..., Any]:
+    def listed(*args: Any) -> Any:
+        found.append(name)
+        return wait(*args)
+
+    return listed
 
 
 def _no_cached_casts() -> torch.autocast:
@@ -164,7 +244,7 @@ class Replayed:
         try:
             return self._run_or_record(inputs)
         except torch.OutOfMemoryError:
-            self._forget()
+            self.forget()
             raise
 
     def _run_or_record(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -178,11 +258,12 @@ class Replayed:
         self._ready, self._waited = (None, kinds) if waited else (kinds, None)
         return outputs
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Frees the recording and its memory; the next batches are recorded anew."""
         self._recording = self._ready = self._waited = None
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        self._forget()  # first, so that the old recording's memory can serve the new one
+        self.forget()  # first, so that the old recording's memory can serve the new one
         try:
             self._recording = _Recording(self._function, self._recorder, inputs)
         except torch.OutOfMemoryError:
@@ -197,7 +278,7 @@ class Replayed:
             ) from cause
         self._eager = True
         warnings.warn(
-            f"no CUDA graph can be captured here ({reason}): going on without one",
+            f"{_NO_GRAPH} ({reason}): going on without one",
             RuntimeWarning,
             stacklevel=3,
         )

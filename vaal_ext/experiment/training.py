@@ -19,7 +19,7 @@ from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.seeds import seeded
 from vaal_ext.models import network_for
 from vaal_ext.network.logits import forward_of, warn_of_probabilities
-from vaal_ext.network.state import borrowed, unwrapped
+from vaal_ext.network.state import borrowed, tensors_of, unwrapped
 from vaal_ext.progress import progress_bar
 from vaal_ext.vat import VatTerm
 
@@ -122,7 +122,8 @@ def train(
             generator = torch.Generator().manual_seed(vat.seed)
             others = _batches(len(vat.x), min(batch_size, len(vat.x)), x.device, generator)
             batches = map(torch.cat, zip(batches, others, strict=True))
-        return _last_tenth(replayed(step, x.device, cuda_graph), batches, bar, after).item()
+        replay = replayed(step, x.device, cuda_graph, tensors_of(model))
+        return _last_tenth(replay, batches, bar, after).item()
 
 
 def _share_of_rate(taken: int, steps: int, decay: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Model", "borrowed", "home_device", "unwrapped", "with_copied_buffers"]
+__all__ = ["Model", "borrowed", "home_device", "tensors_of", "unwrapped", "with_copied_buffers"]
 
 Model = Callable[..., Any]
 
@@ -26,14 +26,14 @@ def unwrapped(model: Model) -> Model:
     return model
 
 
-def _tensors(model: Model) -> list[Tensor]:
+def tensors_of(model: Model) -> list[Tensor]:
     """The parameters and buffers of a module; none of any other callable."""
     return [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
 
 
 def home_device(model: Model) -> torch.device | None:
     """The device of a module's first parameter or buffer; None where there is none."""
-    return next((tensor.device for tensor in _tensors(model)), None)
+    return next((tensor.device for tensor in tensors_of(model)), None)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def borrowed(model: Model, device: torch.device) -> Iterator[None]:
         ValueError: a parameter or buffer is an inference tensor (autograd cannot record through
             it) or not yet initialised (lazy modules).
     """
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     _check(tensors)
     cuda = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
     if device.type == "cuda":
@@ -96,7 +96,7 @@ def with_copied_buffers(model: Model, *, detached: bool) -> Model:
     """
     if not isinstance(model, nn.Module):
         return model
-    _check(_tensors(model))
+    _check(tensors_of(model))
     before = [(module, dict(module._buffers.items())) for module in model.modules()]
 
     def call(x: Tensor) -> Any:

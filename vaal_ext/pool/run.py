@@ -22,7 +22,7 @@ from vaal_ext.network.device import device_named
 from vaal_ext.network.inner_point import Encode
 from vaal_ext.network.logits import LogitsFn, forward_of
 from vaal_ext.network.pixels import PixelScale
-from vaal_ext.network.state import Model, borrowed, home_device, unwrapped
+from vaal_ext.network.state import Model, borrowed, home_device, tensors_of, unwrapped
 from vaal_ext.perturbation.measure import Measure, Posterior
 from vaal_ext.pool.batch_run import COLUMNS, BatchRun
 from vaal_ext.pool.batches import batches_at, pool_batches, pool_part, pool_size
@@ -178,7 +178,8 @@ class PoolRun:
         # The look runs the plain model: a compiled one would be compiled for these few samples.
         looked_at = replace(run, model=self.model)
         run = replace(run, measure=measure or self.measure, curvature=curvature)
-        compute = replayed(run, device, self.cuda_graph)
+        read = [tensor for module in self.modules for tensor in tensors_of(module)]
+        compute = replayed(run, device, self.cuda_graph, read)
         bar = progress_bar(total=total, show=progress, desc=run.measure.label, unit="sample")
         batch_size = plan.batch_size or 1
         with self._lent(device), bar:
