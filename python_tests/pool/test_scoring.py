@@ -11,6 +11,7 @@ import small_network
 import torch
 from small_network import normal
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaal_ext
@@ -214,6 +215,24 @@ def test_the_device_must_be_the_models():
     model = network().to("meta")
     with pytest.raises(ValueError, match="the model lies on meta: move it before scoring on cpu"):
         LDRScorer(model, eps=1, device="cpu").score(normal(2), progress=False)
+
+
+@pytest.mark.parametrize("asked", [None, "cuda", "cuda:1"])
+def test_batches_go_where_the_model_lies(monkeypatch, asked):
+    """On fake GPUs, the first of which is the current device."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with FakeTensorMode(), torch.device("cuda:1"):
+        model = nn.Linear(6, 3)
+    device = torch.device("cuda:1")
+    assert LDRScorer(model, eps=1, device=asked)._run._place(normal(2)) == device
+    elsewhere = LDRScorer(model, eps=1, device="cuda:0")
+    with pytest.raises(ValueError, match="the model lies on cuda:1: move it before scoring on cud"):
+        elsewhere.score(normal(2), progress=False)
+    with FakeTensorMode():
+        pool = torch.empty(2, 6, device="cuda:1")
+    without = lambda x: x  # noqa: E731
+    assert LDRScorer(without, eps=1)._run._place(pool) == device
+    assert LDRScorer(without, eps=1, device="cuda")._run._place(pool) == torch.device("cuda")
 
 
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])

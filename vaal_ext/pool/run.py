@@ -232,15 +232,14 @@ class PoolRun:
             yield
 
     def _place(self, pool: Any) -> torch.device:
-        home = home_device(self.model)
-        if self._device is None:
+        home, asked = home_device(self.model), self._device
+        if asked is None:
             return home or (pool.device if isinstance(pool, Tensor) else torch.device("cpu"))
-        asked = self._device
-        if home is not None and (
-            asked.type != home.type or (asked.index is not None and asked.index != home.index)
-        ):
-            raise ValueError(f"the model lies on {home}: move it before scoring on {self._device}")
-        return self._device
+        if home is None:
+            return asked
+        if asked.type != home.type or (asked.index is not None and asked.index != home.index):
+            raise ValueError(f"the model lies on {home}: move it before scoring on {asked}")
+        return home  # "cuda" is where the model is, whatever the current device
 
     def _checked(self, columns: Columns, index: np.ndarray) -> Columns:
         """The columns, with what stands for logits that are not finite.
