@@ -120,6 +120,25 @@ def test_batches_that_do_not_fit_are_recorded_in_halves(as_on_cuda):
         assert_same(score(normal(29), Hungry()), expected)
     assert recorder.log == [("eager", 8), ("eager", 4), ("record", 4)] + 7 * [("replay", 4)]
 
+def test_out_of_memory_outside_of_a_replay_lets_the_recording_go(as_on_cuda, monkeypatch):
+    expected, summed = score(normal(29)), results._posterior_sum
+    lengths = []
+
+    def hungry(table, logits):
+        lengths.append(len(table))
+        if lengths == [8, 8]:  # the second batch, which was the first to be replayed
+            raise torch.OutOfMemoryError
+        return summed(table, logits)
+
+    monkeypatch.setattr(results, "_posterior_sum", hungry)
+    recorder = as_on_cuda(FakeRecorder())
+    with pytest.warns(RuntimeWarning, match="going on with 4"):
+        assert_same(score(normal(29)), expected)
+    # Not replayed in the memory of eight.
+    assert recorder.log[:3] == [("eager", 8), ("record", 8), ("replay", 8)]
+    assert recorder.log[3:] == [("eager", 4), ("record", 4)] + 5 * [("replay", 4)]
+
+
 
 @pytest.mark.parametrize("settings", [{"waits": [True, True]}, {"failures": [RuntimeError("no")]}])
 def test_a_model_that_cannot_be_captured(as_on_cuda, settings):

@@ -13,11 +13,15 @@ __all__ = ["MemoryGrowth", "available_memory", "read_proc"]
 def available_memory(device: torch.device) -> int:
     """Bytes that can be had now: of the GPU, or of the machine without swapping (Linux).
 
+    Of the GPU it is what is free and what torch's allocator holds unused, some of which may lie in
+    pieces too small to serve, or in the pools of graphs.
+
     Raises:
         ValueError: the CPU's, where there is no /proc.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return read_proc("/proc/meminfo", "MemAvailable")
 
 

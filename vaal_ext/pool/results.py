@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaal_ext.checks import warn_caller
-from vaal_ext.cuda.graphs import BatchFn
+from vaal_ext.cuda.graphs import BatchFn, let_go
 from vaal_ext.cuda.transfers import to_device, to_host
 from vaal_ext.pool.batch_run import COLUMNS, BatchRun
 
@@ -58,7 +58,9 @@ def results(
                 if len(waiting) > behind:
                     yield _on_host(*waiting.popleft())
                 continue
-            # Out of the except block, where the traceback still held the tensors of the try.
+            # Out of the except block, where the traceback still held the tensors of the try. The
+            # recording goes too: it would serve smaller batches in the memory of the large one.
+            let_go(compute)
             if run.device.type == "cuda":
                 torch.cuda.empty_cache()
             fits = max(1, len(part) // 2)
