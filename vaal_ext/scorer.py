@@ -204,7 +204,9 @@ class LDRScorer:
         Where torch.distributed is initialised all processes of `group` call this, with the same
         pool and the same network. Each scores a part, and all get the whole, which is to rounding
         what one process gives, from the same start directions. A process waits for the others as
-        long as the group's timeout. With NCCL set the current device before.
+        long as the group's timeout. Over NCCL set the current device before; there a process that
+        dies ends the others by NCCL's watchdog, not by a RankFailedError. A group of gloo's, as of
+        torch.distributed.new_group(backend="gloo"), asks for neither.
 
         Args:
             pool: a tensor or an array [N, ...], a map-style Dataset of x or (x, y, ...), or a

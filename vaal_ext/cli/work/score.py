@@ -253,8 +253,11 @@ def _filled(
 
 def _device(name: str | None) -> torch.device:
     device = device_named(name)
-    if device == torch.device("cuda") and launched():
-        return device_named(f"cuda:{local_rank()}")
+    if device.type == "cuda" and launched():
+        if device.index is None:
+            device = device_named(f"cuda:{local_rank()}")
+        # What the network's own code makes on "cuda" is to lie there too.
+        torch.cuda.set_device(device)
     return device
 
 
