@@ -54,7 +54,7 @@ def runner_up(eps: float) -> Search:
 
     def search(forward: Forward, x: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
-            logits, pull = recorded(forward, x)
+            logits, pull = recorded(forward, x.clone())
             clean = logits.detach().clone()
             best = clean.topk(2, 1).indices
             signs = clean.new_tensor([-1.0, 1.0]).expand_as(best)

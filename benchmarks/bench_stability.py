@@ -51,10 +51,12 @@ def both_signs(
     found: dict[float, list] = {eps: [] for eps in EPS}
     for x, part in zip(network.pool.split(_BATCH), index.split(_BATCH), strict=True):
         with torch.no_grad():
-            clean, moved, _, flat = find(method)(search, network.model, x, Starts(seed, part))
+            reached = find(method)(search, network.model, x, Starts(seed, part))
+            flat = (torch.stack(reached.norms) == 0).any(0)
             for eps in EPS:
-                step = eps * (moved - x)
-                both = [ops.symmetric_kl(clean, network.model(x + r)) for r in (step, -step)]
+                step = eps * (reached.moved - x)
+                logits = [network.model(x + r) for r in (step, -step)]
+                both = [ops.symmetric_kl(reached.clean, z) for z in logits]
                 found[eps].append(torch.stack(both).masked_fill(flat, 0))
     for eps, parts in found.items():
         yield (eps, *torch.cat(parts, dim=1).cpu())

@@ -9,11 +9,10 @@ import torch
 from fake_recorder import FakeRecorder
 from same_scores import assert_same
 from small_network import network, normal
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
+from watched_ops import HostTensors
 
 from vaal_ext.backend import load_backend
 from vaal_ext.cuda.graphs import Replayed
@@ -120,6 +119,7 @@ def test_batches_that_do_not_fit_are_recorded_in_halves(as_on_cuda):
         assert_same(score(normal(29), Hungry()), expected)
     assert recorder.log == [("eager", 8), ("eager", 4), ("record", 4)] + 7 * [("replay", 4)]
 
+
 def test_out_of_memory_outside_of_a_replay_lets_the_recording_go(as_on_cuda, monkeypatch):
     expected, summed = score(normal(29)), results._posterior_sum
     lengths = []
@@ -139,7 +139,6 @@ def test_out_of_memory_outside_of_a_replay_lets_the_recording_go(as_on_cuda, mon
     assert recorder.log[3:] == [("eager", 4), ("record", 4)] + 5 * [("replay", 4)]
 
 
-
 @pytest.mark.parametrize("settings", [{"waits": [True, True]}, {"failures": [RuntimeError("no")]}])
 def test_a_model_that_cannot_be_captured(as_on_cuda, settings):
     expected = score(normal(29))
@@ -155,20 +154,6 @@ def test_settings_are_refused_before_any_work():
     scorer = LDRScorer(nn.Identity(), eps=1.0, cuda_graph=True)
     with warnings.catch_warnings(), pytest.raises(ValueError, match="needs a CUDA device, got cpu"):
         scorer.score(normal(3), progress=False)
-
-
-class HostTensors(TorchDispatchMode):
-    """Collects the ops that touch a tensor on the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.ops = []
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        result = op(*args, **(kwargs or {}))
-        if any(isinstance(x, Tensor) and x.is_cpu for x in tree_leaves((args, kwargs, result))):
-            self.ops.append(str(op))
-        return result
 
 
 needs_cuda_ops = pytest.mark.skipif(not _library.HAS_CUDA, reason="the CUDA kernels are not built")

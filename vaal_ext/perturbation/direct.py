@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from vaal_ext.backend import load_backend
-from vaal_ext.network.logits import finite_rows
 from vaal_ext.perturbation.gradient import Pull, recorded
 from vaal_ext.perturbation.power_iteration import gradient_step
 from vaal_ext.perturbation.search import Perturbed, SearchSettings, Starts
@@ -32,16 +30,17 @@ def find(
     """
     ops, eps = load_backend(settings.backend), float(settings.eps)
     if clean is None or pull is None:
+        # Both are copied: a model may begin with an in-place layer, or write the next logits to the
+        # same place.
         logits, pull = recorded(forward, x.clone())
-        # The logits are copied: a model may write the next ones to the same place.
         clean = logits.detach().clone()
         del logits
     gradient = pull(ops.fisher_direction(clean)[0])
     del pull  # and what it holds of the forward: room for the next one
     moved, norm = ops.perturb(x, gradient, eps, return_norm=True)
     del gradient
-    finite = finite_rows(clean) & torch.isfinite(norm).to(clean.device)
-    flat = (norm == 0).to(clean.device)
+    found = Perturbed(clean, moved, [norm], [])
+    del moved
     for _ in range(cast(int, settings.num_iters)):
-        gradient_step(settings, forward, clean, x, moved, eps, finite, flat)
-    return Perturbed(clean, moved.detach(), finite, flat)
+        gradient_step(settings, forward, x, found, eps)
+    return found

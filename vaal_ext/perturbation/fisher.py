@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaal_ext.backend import load_backend
-from vaal_ext.network.logits import finite_rows, flattened
-from vaal_ext.perturbation.gradient import Pull, input_gradient
+from vaal_ext.network.logits import flattened
+from vaal_ext.perturbation.gradient import Pull, input_gradient, lent
 from vaal_ext.perturbation.search import Perturbed, SearchSettings, Starts
 
 __all__ = ["ATTENTION", "Linearised", "find"]
@@ -34,9 +34,9 @@ class Linearised:
 
     def __init__(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> None:
         with torch.enable_grad(), sdpa_kernel(ATTENTION):
-            self._x = x.detach().clone().requires_grad_()
             # Its own copy of the input: a model may begin with an in-place layer.
-            self._recorded = forward(self._x.clone())
+            self._x = x.detach().clone().requires_grad_()
+            self._recorded = forward(lent(self._x))
         # A model may write its next logits to the same place.
         self.logits = self._recorded.detach().clone()
         self._pulled: Tensor | None = None
@@ -93,24 +93,21 @@ def find(
     clean = network.logits if clean is None else clean
     origin = torch.zeros_like(x)
     unit = starts.from_point(origin, 1.0, settings.backend)
-    finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    flat = torch.zeros_like(finite)
+    norms = []
     if network.logits.shape[1] == 2:
         towards_second = torch.zeros_like(network.logits)
         towards_second[:, 1] = 1
         gradient = network.pull(ops.fisher_product(network.logits, towards_second))
         moved, norm = ops.perturb(x, _facing(gradient, unit), eps, return_norm=True)
-        finite, flat = torch.isfinite(norm), norm == 0
+        norms.append(norm)
     else:
         for step in range(1, cast(int, steps) + 1):
             gradient = network.pull(ops.fisher_product(network.logits, network.push(unit)))
             start, radius = (x, eps) if step == steps else (origin, 1.0)
             unit, norm = ops.perturb(start, gradient, radius, return_norm=True)
-            finite &= torch.isfinite(norm)
-            flat |= norm == 0
+            norms.append(norm)
         moved = unit  # from x with length eps, by the last step
-    finite, flat = finite.to(clean.device), flat.to(clean.device)
-    return Perturbed(clean, moved, finite & finite_rows(clean), flat)
+    return Perturbed(clean, moved, norms, [])
 
 
 def _facing(gradient: Tensor, unit: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Pull", "input_gradient", "recorded"]
+__all__ = ["Pull", "input_gradient", "lent", "recorded"]
 
 # Takes a slope like the logits [B, C] and gives the gradient of the sum of slope·logits by x,
 # like x [B, ...].
@@ -50,7 +51,8 @@ def recorded(
 ) -> tuple[Tensor, Pull]:
     """The logits at x [B, ...], and a function that takes a slope like them to the gradient by x.
 
-    x does not require a gradient before, and does afterwards. The function frees what was recorded,
+    x is given away: it does not require a gradient before, and does afterwards, and a network that
+    begins with an in-place layer overwrites it. The function frees what was recorded,
     unless it is to be `kept` for other gradients. It raises what `input_gradient` does, except
     where torch.compile traces: there torch.func does the work, because a graph may not hold
     torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
@@ -60,6 +62,24 @@ def recorded(
         logits, pull = traced[0], traced[1]
         return logits, lambda slope: pull(slope)[0]
     with torch.enable_grad():
-        x.requires_grad_()
-        logits = forward(x.clone())
+        logits = forward(lent(x.requires_grad_()))
     return logits, lambda slope: input_gradient(logits, x, slope, retain_graph=kept)
+
+
+class _Lent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.data
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def lent(x: Tensor) -> Tensor:
+    """The leaf x in a form that an in-place layer may write to, over x; nothing is copied.
+
+    Autograd allows no such write to a leaf, nor to a view of one.
+    """
+    result: Tensor = _Lent.apply(x)
+    return result

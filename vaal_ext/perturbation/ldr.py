@@ -78,12 +78,9 @@ class LDR:
         exact = self.search.method == "fisher"
         with torch.no_grad(), sdpa_kernel(fisher.ATTENTION) if exact else nullcontext():
             starts = Starts(self.seed, index, mask)
-            clean, moved, finite, flat = find(self.search.method)(self.search, forward, x, starts)
-            ldr = divergence_at(self.search, forward, clean, x, moved)
-            # A flat sample never left x: its roughness is 0, whatever two forwards round to.
-            ldr = ldr.masked_fill(flat, 0.0)
-            ldr = ldr.masked_fill(~(finite & torch.isfinite(ldr)), torch.nan)
-        return Measured(clean, ldr, flat)
+            found = find(self.search.method)(self.search, forward, x, starts)
+            ldr = divergence_at(self.search, forward, found.clean, x, found.moved)
+            return Measured(found.clean, *found.judged(ldr))
 
 
 def divergence_at(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from vaal_ext.backend import load_backend
-from vaal_ext.network.logits import finite_rows
 from vaal_ext.perturbation.gradient import Pull, recorded
 from vaal_ext.perturbation.search import Perturbed, SearchSettings, Starts
 
@@ -32,47 +30,39 @@ def find(
     xi = float(cast(float, settings.xi))  # a number with this method, see SearchSettings
     moved = starts.from_point(x, xi, settings.backend)
     if clean is None:
-        # Every call gets its own copy of the input: a model may begin with an in-place layer.
-        # And the logits are copied: a model may write the next ones to the same place.
+        # Both are copied: a model may begin with an in-place layer, or write the next logits to the
+        # same place.
         clean = forward(x.clone()).clone()
-    finite = finite_rows(clean)
-    flat = torch.zeros_like(finite)
+    found = Perturbed(clean, moved, [], [])
+    del moved
     for step in range(1, steps + 1):
-        radius = eps if step == steps else xi
-        gradient_step(settings, forward, clean, x, moved, radius, finite, flat)
-    return Perturbed(clean, moved.detach(), finite, flat)
+        gradient_step(settings, forward, x, found, eps if step == steps else xi)
+    return found
 
 
 def gradient_step(
     settings: SearchSettings,
     forward: Callable[[Tensor], Tensor],
-    clean: Tensor,
     x: Tensor,
-    moved: Tensor,
+    found: Perturbed,
     radius: float,
-    finite: Tensor,
-    flat: Tensor,
 ) -> None:
-    """Moves `moved` [B, ...] to x + radius·u, u the unit gradient of the divergence there.
-
-    Updates in place `moved` and, bool [B], `finite` (whether all divergences so far were) and
-    `flat` (whether a gradient was 0). No tensor made here outlives the step: it would lie between
-    the network's activations and keep the heap from using their memory again, and the page faults
-    would cost more than the copy.
+    """Takes `found` a step further: to x + radius·u, u the unit gradient of the divergence at
+    `moved`.
 
     Raises:
         ValueError: the logits at x and at `moved` differ in shape or dtype.
     """
-    ops = load_backend(settings.backend)
-    logits, gradient_for = recorded(forward, moved)
+    ops, clean = load_backend(settings.backend), found.clean
+    logits, gradient_for = recorded(forward, found.moved)
     require_same_classes(clean, logits)
     value, slope = ops.symmetric_kl_direction(clean, logits.detach(), **settings.divergence_options)
     # The gradient takes the place of the point that it was taken at: a batch less is held.
-    moved.copy_(gradient_for(slope))
-    result, norm = ops.perturb(x, moved, radius, return_norm=True)
-    moved.copy_(result)
-    flat |= (norm == 0).to(flat.device)
-    finite &= torch.isfinite(value)
+    found.moved = gradient_for(slope)
+    del logits, gradient_for
+    found.moved, norm = ops.perturb(x, found.moved, radius, return_norm=True)
+    found.norms.append(norm)
+    found.values.append(value)
 
 
 def require_same_classes(clean: Tensor, logits: Tensor) -> None:

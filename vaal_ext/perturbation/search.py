@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -102,20 +102,34 @@ class Starts:
         return start
 
 
-class Perturbed(NamedTuple):
-    """What a search found.
+@dataclass
+class Perturbed:
+    """What a search has found so far.
 
     Attributes:
         clean: [B, C], the logits of x, detached.
         moved: [B, ...], x + r.
-        finite: bool [B], where everything on the way was finite.
-        flat: bool [B], where a gradient was 0.
+        norms: A [B] each, of the gradients on the way; 0 where one was flat.
+        values: A [B] each, the divergences on the way.
     """
 
     clean: Tensor
     moved: Tensor
-    finite: Tensor
-    flat: Tensor
+    norms: list[Tensor]
+    values: list[Tensor]
+
+    def judged(self, roughness: Tensor) -> tuple[Tensor, Tensor]:
+        """The roughness A [B] of `moved`, changed in place, and bool [B], where it is flat.
+
+        It is 0 where a gradient was: a flat sample never left x, whatever two forwards round to. It
+        is NaN where anything on the way was not finite, the clean logits among it, whose divergence
+        from any others is NaN.
+        """
+        norms = [norm.to(roughness.device) for norm in self.norms]
+        met = torch.stack([*norms, *self.values, roughness])
+        flat = (met[: len(norms)] == 0).any(0)
+        total = met.sum(0)  # of numbers >= 0: finite where all of them are
+        return roughness.masked_fill_(flat, 0.0).add_(total - total), flat
 
 
 class Find(Protocol):

@@ -12,18 +12,16 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from vaal_ext.backend import load_backend
 from vaal_ext.network.inner_point import Encode, InnerPoint
-from vaal_ext.network.logits import LogitsFn, check_input, finite_rows, forward_of
+from vaal_ext.network.logits import LogitsFn, check_input, forward_of
 from vaal_ext.network.pixels import PixelScale
 from vaal_ext.network.state import Model
 from vaal_ext.perturbation.measure import Measure
 
-__all__ = ["AMP", "COLUMNS", "BatchRun", "BatchScores", "Mode"]
+__all__ = ["AMP", "BatchRun", "BatchScores", "Mode"]
 
 AMP = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# The clean posterior's summary, the measure and where it failed, the clean posterior's curvature,
-# and whether all of it was finite.
-COLUMNS = ("pseudo_label", "entropy", "margin", "value", "failed", "curvature", "finite")
+_SUMMARY = ("pseudo_label", "entropy", "margin")
 
 
 @dataclass(frozen=True)
@@ -41,18 +39,13 @@ class BatchScores(NamedTuple):
     """The results of a batch, on the device.
 
     Attributes:
-        table: float64 [B, 7], the columns `COLUMNS`. In one table they take one copy to the host,
-            and float64 holds every label exactly. The value and the curvature are NaN where they
-            were not asked for.
+        table: [B, K], the run's columns. In one table they take one copy to the host. It is float64
+            where the logits are, else float32, which holds every label below 2^24 exactly.
         logits: [B, C], the clean ones.
     """
 
     table: Tensor
     logits: Tensor
-
-    def column(self, name: str) -> Tensor:
-        """float64 [B], one of `COLUMNS`."""
-        return self.table[:, COLUMNS.index(name)]
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,14 @@ class BatchRun:
     encode: Encode | None = None
     mode: Mode = Mode()
     curvature: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """What the table holds: the clean posterior's summary; the measure, NaN where something on
+        the way was not finite, and where it failed, if it has values; the clean posterior's
+        curvature, if it is asked for."""
+        measured = ["value", "failed"] if self.measure.column else []
+        return [*_SUMMARY, *measured, *(["curvature"] if self.curvature else [])]
 
     def check(self, x: Tensor) -> None:
         """TypeError or ValueError where x is no [B, ...]: uint8 with `pixels`, else floating."""
@@ -109,19 +110,13 @@ class BatchRun:
             logits, value, failed = self.measure.run(forward, x, index.to(self.device), mask)
             with torch.no_grad():
                 ops = load_backend(self.backend)
-                summary = ops.posterior_summary(logits)
-                finite = finite_rows(logits)
-                if value is None or failed is None:
-                    value = torch.full_like(summary[1], torch.nan)
-                    failed = torch.zeros_like(finite)
-                else:
-                    finite = finite & ~torch.isnan(value)
+                columns = [*ops.posterior_summary(logits)]
+                if value is not None and failed is not None:
+                    columns += [value, failed]
                 if self.curvature:
-                    _, curvature = ops.fisher_direction(logits)
-                else:
-                    curvature = torch.full_like(summary[1], torch.nan)
-                columns = (*summary, value, failed, curvature, finite)
-                return BatchScores(torch.stack([c.double() for c in columns], dim=1), logits)
+                    columns.append(ops.fisher_direction(logits)[1])
+                wide = [column.to(columns[1].dtype) for column in columns]  # the entropy's
+                return BatchScores(torch.stack(wide, dim=1), logits)
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager[Any]:

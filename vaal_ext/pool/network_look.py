@@ -188,8 +188,9 @@ def _between_searches(
     scores = []
     for measure in searches:
         with lent():
-            found = [replace(run, measure=measure)(x, index) for x, index in samples]
-        ldr, flat = (torch.cat([f.column(name) for f in found]) for name in ("value", "failed"))
+            tried = replace(run, measure=measure)
+            table = torch.cat([tried(x, index).table for x, index in samples])
+        ldr, flat = (table[:, tried.columns.index(name)] for name in ("value", "failed"))
         scores.append(ldr.masked_fill(flat == 1, torch.nan).cpu().numpy())
     known = np.isfinite(scores[0]) & np.isfinite(scores[1])
     one, two = (ldr[known] for ldr in scores)

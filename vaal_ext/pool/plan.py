@@ -117,7 +117,8 @@ def _mode(run: BatchRun, pool: Any, index: np.ndarray | range, batch_size: int) 
         pieces = range(0, MIN_SAMPLES, batch_size)
         parts = [slice(start, start + batch_size) for start in pieces]
         tried = replace(run, mode=mode)
-        return np.concatenate([tried(x[p], keys[p]).column("value").cpu() for p in parts])
+        value = tried.columns.index("value")
+        return np.concatenate([tried(x[p], keys[p]).table[:, value].cpu() for p in parts])
 
     try:
         mode, found = choose_mode(run_mode, others)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaal_ext.checks import warn_caller
 from vaal_ext.cuda.graphs import BatchFn, let_go
 from vaal_ext.cuda.transfers import to_device, to_host
-from vaal_ext.pool.batch_run import COLUMNS, BatchRun
+from vaal_ext.pool.batch_run import BatchRun
 
 __all__ = ["Columns", "results"]
 
@@ -21,6 +21,9 @@ _RESULTS_BEHIND = {"cuda": 1}
 
 Columns = dict[str, np.ndarray]
 
+# What stands for columns that were not asked for.
+_NOT_ASKED = {"value": np.nan, "failed": 0.0, "curvature": np.nan}
+
 
 def results(
     run: BatchRun,
@@ -28,8 +31,9 @@ def results(
     batches: Iterator[tuple[Tensor, Tensor]],
     index: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, Columns, Tensor]]:
-    """Yields positions int64 [B], the columns of these samples on the host, each float [B], and the
-    sum of their posteriors, float64 [C] on the device.
+    """Yields positions int64 [B], the columns of these samples on the host, each float [B] (those
+    of `run`, and NaN, or 0 for "failed", for those that it lacks), and the sum of their posteriors,
+    float64 [C] on the device.
 
     While a batch is queued on the device the results of the one before come to the host.
     """
@@ -56,7 +60,7 @@ def results(
                 raise
             else:
                 if len(waiting) > behind:
-                    yield _on_host(*waiting.popleft())
+                    yield _on_host(run, *waiting.popleft())
                 continue
             # Out of the except block, where the traceback still held the tensors of the try. The
             # recording goes too: it would serve smaller batches in the memory of the large one.
@@ -66,7 +70,7 @@ def results(
             fits = max(1, len(part) // 2)
             warn_caller(f"out of memory with {len(part)} samples at a time: going on with {fits}")
     for result in waiting:
-        yield _on_host(*result)
+        yield _on_host(run, *result)
 
 
 def _explain(run: BatchRun, dtype: torch.dtype, error: RuntimeError) -> None:
@@ -85,14 +89,16 @@ def _explain(run: BatchRun, dtype: torch.dtype, error: RuntimeError) -> None:
 
 
 def _posterior_sum(table: Tensor, logits: Tensor) -> Tensor:
-    """float64 [C], over the samples whose logits were finite."""
-    finite = table[:, COLUMNS.index("finite")]
+    """float64 [C], over the samples whose row of the table has no NaN: all was finite there."""
     with torch.no_grad():
         posterior = torch.softmax(logits, dim=1, dtype=torch.float64)
-        return posterior.masked_fill(finite[:, None] == 0, 0.0).sum(0)
+        # A sum is NaN where a number in it is: no column holds -inf.
+        return posterior.masked_fill_(table.sum(1, keepdim=True).isnan(), 0.0).sum(0)
 
 
 def _on_host(
-    position: np.ndarray, table: Callable[[], Tensor], posterior: Tensor
+    run: BatchRun, position: np.ndarray, table: Callable[[], Tensor], posterior: Tensor
 ) -> tuple[np.ndarray, Columns, Tensor]:
-    return position, dict(zip(COLUMNS, table().numpy().T, strict=True)), posterior
+    columns = {name: np.full(len(position), value) for name, value in _NOT_ASKED.items()}
+    columns |= dict(zip(run.columns, table().numpy().T, strict=True))
+    return position, columns, posterior

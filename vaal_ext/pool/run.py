@@ -24,7 +24,7 @@ from vaal_ext.network.logits import LogitsFn, forward_of
 from vaal_ext.network.pixels import PixelScale
 from vaal_ext.network.state import Model, borrowed, home_device, tensors_of, unwrapped
 from vaal_ext.perturbation.measure import Measure, Posterior
-from vaal_ext.pool.batch_run import COLUMNS, BatchRun
+from vaal_ext.pool.batch_run import BatchRun
 from vaal_ext.pool.batches import batches_at, pool_batches, pool_part, pool_size
 from vaal_ext.pool.first_batch import Looks, WholePool
 from vaal_ext.pool.names import pool_names
@@ -201,7 +201,8 @@ class PoolRun:
                 table = ScoreTable(part_index, run.measure.column, names)
                 batches = device_batches(batches, device)
                 for position, columns, mean in results(run, compute, batches, part_index):
-                    table.enter(position, self._checked(columns, part_index[position]), mean)
+                    columns = self._checked(run, columns, part_index[position])
+                    table.enter(position, columns, mean)
                     bar.update(len(position))
                 table.leave_out(missing)
                 bar.update(len(missing))
@@ -241,13 +242,13 @@ class PoolRun:
             raise ValueError(f"the model lies on {home}: move it before scoring on {asked}")
         return home  # "cuda" is where the model is, whatever the current device
 
-    def _checked(self, columns: Columns, index: np.ndarray) -> Columns:
+    def _checked(self, run: BatchRun, columns: Columns, index: np.ndarray) -> Columns:
         """The columns, with what stands for logits that are not finite.
 
         Raises:
             ValueError: there are such logits, and on_nonfinite is "raise".
         """
-        lost = columns["finite"] == 0
+        lost = np.logical_or.reduce([np.isnan(columns[name]) for name in run.columns])
         if lost.any():
             if self.on_nonfinite == "raise":
                 first, count = index[np.argmax(lost)], np.count_nonzero(lost)
@@ -256,6 +257,6 @@ class PoolRun:
                     f"of {len(index)}); on_nonfinite='skip' leaves them without a score"
                 )
             blank = {"pseudo_label": -1.0, "failed": 0.0}
-            for name in COLUMNS:
+            for name in columns:
                 columns[name] = np.where(lost, blank.get(name, np.nan), columns[name])
         return columns

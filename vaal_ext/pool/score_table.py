@@ -51,8 +51,8 @@ class ScoreTable:
 
         Args:
             position: int64 [B], their places in the pool.
-            columns: those of :data:`vaal_ext.pool.batch_run.COLUMNS`, each [B], with -1 and NaN
-                where the logits were not finite.
+            columns: "pseudo_label", "entropy", "margin", "value", "failed" and "curvature", each
+                [B], with -1 and NaN where the logits were not finite.
             posterior: float64 [C] on any device, the sum of their posteriors.
 
         Raises:
