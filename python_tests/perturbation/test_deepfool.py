@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from vaal_ext import progress
 from vaal_ext.models import MLP, PaperCNN
+from vaal_ext.perturbation import deepfool as perturbation
 from vaal_ext.perturbation.deepfool import DeepFool, deepfool
 from vaal_ext.pool.scores import PoolScores
 from vaal_ext.scorer import deepfool_scores
@@ -99,11 +101,61 @@ def test_any_batch_gives_the_same(monkeypatch):
     whole = deepfool(model, x)
     with torch.inference_mode():
         alone = [deepfool(model, x[i : i + 1]) for i in range(len(x))]
-    monkeypatch.setattr("vaal_ext.perturbation.deepfool._GRADIENTS_AT_A_TIME", {"cpu": 8})
+    monkeypatch.setattr("vaal_ext.perturbation.deepfool._GRADIENTS_AT_A_TIME", 8)
     pieces = deepfool(model, x.contiguous(memory_format=torch.channels_last))
     for other in (torch.cat([one.perturbation for one in alone]), pieces.perturbation):
         difference = (other - whole.perturbation).flatten(1).norm(dim=1)
         assert (difference <= RTOL * whole.norm).all()
+
+
+class Pieces(DeepFool):
+    """Keeps the sizes of the batches whose gradients are taken together."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def _step(self, forward, state, rows, *rest):
+        self.sizes.append(len(rows))
+        return super()._step(forward, state, rows, *rest)
+
+
+@pytest.mark.parametrize(
+    ("free", "sizes"),
+    [
+        (10**9, [128]),
+        (2 * 70 * 9 * 1000, [64, 64]),
+        (2 * 50 * 9 * 1000, [43, 43, 42]),
+        (1, [1] * 128),
+    ],
+)
+def test_on_a_gpu_pieces_are_even_and_fill_half_of_the_memory(monkeypatch, free, sizes):
+    """A stand-in for the device says that one sample's forward holds 1000 bytes."""
+    held, model = iter([5000, 6000]), nn.Linear(6, 10)
+
+    class OnCuda:
+        """A sample whose device is said to be a GPU's."""
+
+        device = torch.device("cuda")
+
+        def requires_grad_(self):
+            return torch.zeros(1, 6, requires_grad=True)
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(held))
+    monkeypatch.setattr(perturbation, "available_memory", lambda device: free)
+    at_a_time = perturbation._samples_at_a_time
+    monkeypatch.setattr(
+        perturbation, "_samples_at_a_time", lambda f, point, count: at_a_time(f, OnCuda(), count)
+    )
+    monkeypatch.setattr(Pieces, "sizes", [])
+    with torch.no_grad():
+        Pieces(max_iter=1).search(model, torch.randn(128, 6))
+    assert Pieces.sizes == sizes
+
+
+def test_on_a_cpu_pieces_fit_into_the_caches(monkeypatch):
+    monkeypatch.setattr(Pieces, "sizes", [])
+    with torch.no_grad():
+        Pieces(max_iter=1).search(nn.Linear(6, 10), torch.randn(128, 6))
+    assert Pieces.sizes == [26, 26, 26, 25, 25]  # of 256 // 9 at most
 
 
 def test_a_linear_network_is_crossed_in_one_step():

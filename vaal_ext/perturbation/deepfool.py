@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaal_ext.backend import load_backend, require_backend
 from vaal_ext.checks import require_int, require_positive
+from vaal_ext.cuda.memory import available_memory
 from vaal_ext.network.logits import (
     LogitsFn,
     check_input,
@@ -20,16 +21,16 @@ from vaal_ext.network.logits import (
     warn_of_probabilities,
 )
 from vaal_ext.network.state import Model, borrowed, unwrapped
-from vaal_ext.perturbation.gradient import input_gradient
+from vaal_ext.perturbation.gradient import input_gradient, lent
 from vaal_ext.perturbation.measure import Measured
 
 __all__ = ["Adversarial", "DeepFool", "deepfool"]
 
-# Gradients (samples times classes) that are taken at a time. On a CPU more would not fit into the
-# caches (PaperCNN, 9 classes: 3.2 ms a sample with 16 or 32 samples at a time, 4.7 with 256);
-# elsewhere this bounds the memory.
-_GRADIENTS_AT_A_TIME = {"cpu": 256}
-_GRADIENTS_ELSEWHERE = 1024
+# Gradients (samples times classes) that are taken at a time on a CPU. More would not fit into the
+# caches (PaperCNN, 9 classes: 3.2 ms a sample with 16 or 32 samples at a time, 4.7 with 256).
+_GRADIENTS_AT_A_TIME = 256
+# The share of a GPU's available memory that they may take.
+_MEMORY_SHARE = 0.5
 
 
 class Adversarial(NamedTuple):
@@ -104,11 +105,12 @@ class DeepFool:
         active = finite_rows(clean).nonzero().squeeze(1)
         state.norm[active] = torch.inf
         active = state.stop_crossed(clean[active], own[active], active)
+        if count and len(active):
+            at_a_time = _samples_at_a_time(forward, state.moved(active[:1]), count)
         for _ in range(self.max_iter if count else 0):
             if len(active) == 0:
                 break
-            limit = _GRADIENTS_AT_A_TIME.get(x.device.type, _GRADIENTS_ELSEWHERE)
-            pieces = active.split(max(1, limit // count))
+            pieces = active.tensor_split(-(-len(active) // at_a_time))
             active = torch.cat([self._step(forward, state, p, own, candidates) for p in pieces])
             if len(active):
                 logits = forward(state.moved(active))
@@ -130,7 +132,7 @@ class DeepFool:
         own, candidates = own[rows], candidates[rows]
         point = state.moved(rows)
         with torch.enable_grad():
-            logits = forward(point.requires_grad_().clone())
+            logits = forward(lent(point.requires_grad_()))
         # One row of cotangents for every class: f(candidate) - f(own).
         towards = candidates.t().unsqueeze(2)
         slopes = logits.new_zeros(candidates.shape[1], *logits.shape)
@@ -240,6 +242,23 @@ def deepfool(
         found = settings.search(forward, x.detach())
     warn_of_probabilities(model, found.logits)
     return found
+
+
+def _samples_at_a_time(forward: Callable[[Tensor], Tensor], point: Tensor, count: int) -> int:
+    """Of how many samples the gradients, of `count` classes each, are taken at a time.
+
+    `point` [1, ...] is one of the samples. On its way back a gradient passes tensors of the sizes
+    that the forward has recorded, and takes no more than all of them together.
+    """
+    device = point.device
+    if device.type != "cuda":
+        return max(1, _GRADIENTS_AT_A_TIME // count)
+    before = torch.cuda.memory_allocated(device)
+    with torch.enable_grad():
+        logits = forward(lent(point.requires_grad_()))
+    held = torch.cuda.memory_allocated(device) - before
+    del logits
+    return max(1, int(_MEMORY_SHARE * available_memory(device)) // (count * max(1, held)))
 
 
 def _without(logits: Tensor, own: Tensor) -> Tensor:
