@@ -68,8 +68,8 @@ class LDRScorer:
         cuda_graph: on a CUDA device, capture the whole power iteration of a batch as a CUDA graph
             and replay it. "auto" goes on without one, and says so, where the model cannot be
             captured (because it waits for the device, say); True raises a RuntimeError there, and a
-            ValueError on another device; False never captures. Every call of `score` captures anew;
-            the model's Python code does not run in a replay.
+            ValueError on another device or on several; False never captures. Every call of `score`
+            captures anew; the model's Python code does not run in a replay.
         on_nonfinite: "raise" a ValueError that names the first sample whose logits are not finite,
             or "skip": its ldr, entropy and margin are NaN, its pseudo label is -1, it has no part
             in posterior_mean, and selection leaves it out.

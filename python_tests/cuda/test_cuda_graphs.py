@@ -130,18 +130,28 @@ def test_scoring_leaves_no_trace():
 
 
 class Waits(nn.Module):
-    """Looks at its input from the host, as a branch on a tensor's value does."""
+    """Waits for the device in its forward."""
 
-    def __init__(self):
+    def __init__(self, wait):
         super().__init__()
-        self.inner = network()
+        self.inner, self.wait = network(), wait
 
     def forward(self, x):
-        return self.inner(x) if x[0, 0, 0, 0].item() < 1e9 else x
+        self.wait(x)
+        return self.inner(x)
 
 
-def test_a_model_that_waits_is_scored_eagerly_after_one_warning(recordings):
-    model, pool = Waits(), images()
+WAITS = {
+    "a value": lambda x: x[0, 0, 0, 0].item(),
+    "the device": lambda x: torch.cuda.synchronize(),
+    "the stream": lambda x: torch.cuda.current_stream().synchronize(),
+    "an event": lambda x: torch.cuda.current_stream().record_event().synchronize(),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_model_that_waits_is_scored_eagerly_after_one_warning(recordings, wait):
+    model, pool = Waits(WAITS[wait]), images()
     with pytest.warns(RuntimeWarning, match="the host waits for the device") as caught:
         scores = scorer(model, "auto").score(pool, progress=False)
     assert len(caught) == 1
@@ -150,6 +160,21 @@ def test_a_model_that_waits_is_scored_eagerly_after_one_warning(recordings):
     with pytest.raises(RuntimeError, match="cuda_graph=True, but no graph can be captured"):
         scorer(model, True).score(pool, progress=False)
     torch.rand(3, device=DEVICE)  # the generator is in order
+
+
+def test_after_a_failed_capture_random_numbers_come_again():
+    x = torch.ones(3, device=DEVICE)
+
+    def waits(x):
+        return (nn.functional.dropout(x) * x.sum().item(),)
+
+    with pytest.raises(RuntimeError, match="put the device's random generator in order"):
+        CudaRecorder(DEVICE).record(waits, x)
+    torch.cuda.synchronize()
+    assert nn.functional.dropout(x).shape == (3,)
+    replay, (result,) = CudaRecorder(DEVICE).record(lambda x: (x + 1,), x)
+    replay()
+    assert result.tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("bad", [3, 12, 20, 28])

@@ -23,7 +23,7 @@ _NO_GRAPH = "no CUDA graph can be captured here"
 _WAITED = "called a synchronizing CUDA operation"
 _WATCHING = "Synchronization debug mode is a prototype feature"
 # What waits without a word of that mode: the last calls in Python on their ways. (A torch without
-# CUDA lacks some.)
+# CUDA lacks some. What torch.Event does is not Python and not seen: there the capture fails.)
 _SILENT_WAITS = (
     (torch._C, "_cuda_synchronize"),  # torch.cuda.synchronize
     (torch._C, "_accelerator_synchronizeDevice"),  # torch.accelerator.synchronize
