@@ -27,7 +27,7 @@ def unwrapped(model: Model) -> Model:
 
 
 def tensors_of(model: Model) -> list[Tensor]:
-    """The parameters and buffers of a module; none of any other callable."""
+    """The parameters and buffers of a module, of any shape and dtype; none of another callable."""
     return [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
 
 

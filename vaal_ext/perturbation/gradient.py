@@ -52,9 +52,9 @@ def recorded(
     """The logits at x [B, ...], and a function that takes a slope like them to the gradient by x.
 
     x is given away: it does not require a gradient before, and does afterwards, and a network that
-    begins with an in-place layer overwrites it. The function frees what was recorded,
-    unless it is to be `kept` for other gradients. It raises what `input_gradient` does, except
-    where torch.compile traces: there torch.func does the work, because a graph may not hold
+    begins with an in-place layer overwrites it. The function frees what was recorded, unless it is
+    to be `kept` for other gradients. It raises what `input_gradient` does, except where
+    torch.compile traces: there torch.func does the work, because a graph may not hold
     torch.autograd.grad, and logits that do not depend on x have a gradient of 0.
     """
     if torch.compiler.is_compiling():
@@ -77,9 +77,9 @@ class _Lent(torch.autograd.Function):
 
 
 def lent(x: Tensor) -> Tensor:
-    """The leaf x in a form that an in-place layer may write to, over x; nothing is copied.
+    """The leaf x, of any shape and dtype, as what an in-place layer may write to, over x.
 
-    Autograd allows no such write to a leaf, nor to a view of one.
+    Nothing is copied. Autograd allows no such write to a leaf, nor to a view of one.
     """
     result: Tensor = _Lent.apply(x)
     return result

@@ -47,8 +47,8 @@ def gradient_step(
     found: Perturbed,
     radius: float,
 ) -> None:
-    """Takes `found` a step further: to x + radius·u, u the unit gradient of the divergence at
-    `moved`.
+    """Takes `found` a step further: to x + radius·u [B, ...], u the unit gradient of the divergence
+    at `moved`.
 
     Raises:
         ValueError: the logits at x and at `moved` differ in shape or dtype.
