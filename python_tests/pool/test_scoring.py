@@ -4,6 +4,7 @@ import inspect
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import small_network
 import torch
 from small_network import normal
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaal_ext
@@ -219,20 +219,16 @@ def test_the_device_must_be_the_models():
 
 @pytest.mark.parametrize("asked", [None, "cuda", "cuda:1"])
 def test_batches_go_where_the_model_lies(monkeypatch, asked):
-    """On fake GPUs, the first of which is the current device."""
+    """On two GPUs, the first of which is the current device; the model only says where it lies."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with FakeTensorMode(), torch.device("cuda:1"):
-        model = nn.Linear(6, 3)
-    device = torch.device("cuda:1")
+    device, model = torch.device("cuda:1"), nn.Linear(6, 3)
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(device=device)]))
     assert LDRScorer(model, eps=1, device=asked)._run._place(normal(2)) == device
     elsewhere = LDRScorer(model, eps=1, device="cuda:0")
     with pytest.raises(ValueError, match="the model lies on cuda:1: move it before scoring on cud"):
         elsewhere.score(normal(2), progress=False)
-    with FakeTensorMode():
-        pool = torch.empty(2, 6, device="cuda:1")
-    without = lambda x: x  # noqa: E731
-    assert LDRScorer(without, eps=1)._run._place(pool) == device
-    assert LDRScorer(without, eps=1, device="cuda")._run._place(pool) == torch.device("cuda")
+    without = LDRScorer(nn.Identity(), eps=1, device=asked)._run._place(normal(2))
+    assert without == torch.device(asked or "cpu")
 
 
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])
