@@ -81,10 +81,7 @@ VAAL_KERNEL(kBlock ? register_shape(Op::kDeepfoolStep, sizeof(T)).max_threads : 
 deepfool_norms(DeepfoolArguments<T> args, int threads_per_row, int splits, int part,
                ScaledSquares<Scalar<T>>* partials) {
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
-  for (int64_t at = block_index() * rows_per_block + row_in_block;
-       at < args.samples * args.count * splits; at += block_count() * rows_per_block) {
+  group.each_row(args.samples * args.count * splits, [&](int64_t at, bool exists) {
     const SplitPart here(at, splits, part, args.cols);
     const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
     const int64_t sample = here.row / args.count, slot = here.row - sample * args.count;
@@ -97,8 +94,8 @@ deepfool_norms(DeepfoolArguments<T> args, int threads_per_row, int splits, int p
       sum = merge(sum, scaled_squares<T>(w));
     }
     sum = group.reduce(sum);
-    if (group.rank == 0) partials[at] = sum;
-  }
+    if (group.rank == 0 && exists) partials[at] = sum;
+  });
 }
 
 // Second kernel: rows are samples here, and their parts those of the step.
@@ -108,10 +105,7 @@ deepfool_move(DeepfoolArguments<T> args, int threads_per_row, int splits, int pa
               const ScaledSquares<Scalar<T>>* partials) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
-  for (int64_t at = block_index() * rows_per_block + row_in_block; at < args.samples * splits;
-       at += block_count() * rows_per_block) {
+  group.each_row(args.samples * splits, [&](int64_t at, bool exists) {
     const SplitPart here(at, splits, part, args.cols);
     Nearest<S> best;
     for (int slot = group.rank; slot < args.count; slot += group.size) {
@@ -121,6 +115,7 @@ deepfool_move(DeepfoolArguments<T> args, int threads_per_row, int splits, int pa
       best = merge(best, boundary(args, here.row, slot, sum));
     }
     best = group.reduce(best);
+    if (!exists) return;
     const bool none = best.slot == kNoSlot;
     if (here.split == 0 && group.rank == 0) {
       const bool named = !none && !best.failed;
@@ -149,7 +144,7 @@ deepfool_move(DeepfoolArguments<T> args, int threads_per_row, int splits, int pa
         columns.store(args.step + here.offset, first + c, out);
       }
     }
-  }
+  });
 }
 
 // From a plan for samples·candidates rows to the launches. workspace: deepfool_workspace_bytes().

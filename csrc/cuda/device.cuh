@@ -14,6 +14,9 @@
 
 #define VAAL_DEVICE __device__ __forceinline__
 #define VAAL_KERNEL(max_threads) __global__ void __launch_bounds__(max_threads, 1)
+// Registers are kept few enough for `blocks` of them on a multiprocessor: one waits at its barrier
+// while another computes.
+#define VAAL_KERNEL_OF(max_threads, blocks) __global__ void __launch_bounds__(max_threads, blocks)
 
 namespace vaal {
 
@@ -29,10 +32,12 @@ VAAL_DEVICE int thread_count() { return static_cast<int>(blockDim.x); }
 // Every thread of the block must come here.
 VAAL_DEVICE void barrier() { __syncthreads(); }
 
-// The word of the lane whose number differs by `flip`. Every lane named in mask must come here.
-VAAL_DEVICE uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
-  return __shfl_xor_sync(mask, word, flip);
+// The word of the lane whose number differs by `flip`, and whether x holds in any lane. All 32 lanes
+// must come here: with a mask that is known when the kernel is compiled a shuffle is one instruction.
+VAAL_DEVICE uint32_t shuffle_xor(uint32_t word, int flip) {
+  return __shfl_xor_sync(0xFFFFFFFFu, word, flip);
 }
+VAAL_DEVICE bool any_lane(bool x) { return __any_sync(0xFFFFFFFFu, x); }
 
 // T's in the block's dynamic shared memory, from byte `first_byte` (a multiple of 16) on. What one
 // thread stores there, another may load behind a barrier.
@@ -106,6 +111,12 @@ template <>
 struct CudaMath<float> : CudaWords {
   using Scalar = float;
   static VAAL_DEVICE float exp(float x) { return ::expf(x); }
+  // 2^x by the instruction that there is for it, subnormal results as 0.
+  static VAAL_DEVICE float exp2_approx(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+  }
   static VAAL_DEVICE float expm1(float x) { return ::expm1f(x); }
   static VAAL_DEVICE float exp_or_expm1(bool which, float x, float y) {
     return which ? ::expf(x) : ::expm1f(y);
@@ -113,6 +124,7 @@ struct CudaMath<float> : CudaWords {
   static VAAL_DEVICE float log1p(float x) { return ::log1pf(x); }
   static VAAL_DEVICE float log(float x) { return ::logf(x); }
   static VAAL_DEVICE float sqrt(float x) { return ::sqrtf(x); }
+  static VAAL_DEVICE float fma(float x, float y, float z) { return ::fmaf(x, y, z); }
   static VAAL_DEVICE float max(float x, float y) { return ::fmaxf(x, y); }
   static VAAL_DEVICE float abs(float x) { return ::fabsf(x); }
   static VAAL_DEVICE void sincos_turn(float turn, float& sine, float& cosine) {
@@ -135,6 +147,7 @@ struct CudaMath<double> : CudaWords {
   static VAAL_DEVICE double log1p(double x) { return ::log1p(x); }
   static VAAL_DEVICE double log(double x) { return ::log(x); }
   static VAAL_DEVICE double sqrt(double x) { return ::sqrt(x); }
+  static VAAL_DEVICE double fma(double x, double y, double z) { return ::fma(x, y, z); }
   static VAAL_DEVICE double max(double x, double y) { return ::fmax(x, y); }
   static VAAL_DEVICE double abs(double x) { return ::fabs(x); }
   static VAAL_DEVICE void sincos_turn(double turn, double& sine, double& cosine) {

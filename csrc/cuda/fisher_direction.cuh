@@ -101,7 +101,8 @@ template <class S, class G, class Each>
 VAAL_DEVICE S root_of(const DirectionReference<S>& from, const DirectionSums<S>& weights, G& group,
                       const Each& each) {
   S sigma = first_root<S>(from.e, weights.first, weights.second);
-  for (int step = 0; step < kMostSteps; ++step) {
+  bool moves = true;  // a group that is through waits for the others of its warp
+  for (int step = 0; step < kMostSteps && group.any_beside(moves); ++step) {
     DirectionSums<S> sums;
     each([&](const DirectionClass<S>& c) {
       const S share = 1 / (sigma + c.d), s = c.w * share;
@@ -109,10 +110,10 @@ VAAL_DEVICE S root_of(const DirectionReference<S>& from, const DirectionSums<S>&
       sums.second += s * share;
     });
     sums = group.reduce(sums);
+    if (!moves) continue;
     const S next = next_root<S>(from.e, sigma, sums.first, sums.second);
-    const bool moves = next - sigma > kLastStep<S> * sigma;
+    moves = next - sigma > kLastStep<S> * sigma;
     sigma = next;
-    if (!moves) break;
   }
   return sigma;
 }
@@ -125,13 +126,10 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
   const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
   const Pack blank = filled<T>(S(-INFINITY));
 
-  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
-       row += block_count() * rows_per_block) {
+  group.each_row(args.rows, [&](int64_t row, bool exists) {
     const int64_t offset = row * args.cols;
     Pack a[kPacks];
     columns.load(args.logits + offset, 0, blank, a);
@@ -169,6 +167,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
     DirectionSums<S> entries;
     each([&](const DirectionClass<S>& c) { entries.first += c.w / (sigma + c.d); });
     const S all = group.reduce(entries).first;
+    if (!exists) return;
 #pragma unroll
     for (int c = 0; c < kPacks; ++c) {
       Pack out{};
@@ -178,7 +177,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
       columns.store(args.out + offset, c, out);
     }
     if (group.rank == 0) args.curvature[row] = from.curvature(weights.first, sigma);
-  }
+  });
 }
 
 // This thread's classes of a row that is too long for its registers.

@@ -111,13 +111,10 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
   const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
   const Pack blank = filled<T>(S(-INFINITY));
 
-  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
-       row += block_count() * rows_per_block) {
+  group.each_row(args.rows, [&](int64_t row, bool exists) {
     const int64_t offset = row * args.cols;
     Pack a[kPacks], v[kPacks];
     columns.load(args.p + offset, 0, blank, a);
@@ -154,6 +151,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
         peak.peak = peak_of(
             peak.peak, CudaMath<S>::abs(from.entry(known, columns.column(c, i), classes[c][i])));
     peak = group.reduce(peak);
+    if (!exists) return;
     // Divided, not multiplied by 1/peak: a tiny peak has no reciprocal.
     const S divisor = peak.peak == 0 ? S(1) : peak.peak;
 #pragma unroll
@@ -165,7 +163,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
             from_scalar<T>(from.entry(known, columns.column(c, i), classes[c][i]) / divisor));
       columns.store(args.out + offset, c, out);
     }
-  }
+  });
 }
 
 // A block a row, of any length.
@@ -178,7 +176,7 @@ fisher_stream(FisherArguments<T> args, int cached_packs) {
 
   for (int64_t row = block_index(); row < args.rows; row += block_count()) {
     const int64_t offset = row * args.cols;
-    const KlColumns<T> columns{{group.rank, group.size, args.cols, args.whole_packs},
+    const KlColumns<T, false> columns{{group.rank, group.size, args.cols, args.whole_packs},
                                args.p + offset,
                                args.q + offset,
                                0,

@@ -1,6 +1,6 @@
-// The steps of kl_row.cuh for rows that do not stay in registers, and for smoothing: every step
-// reads the thread's columns anew, from shared memory, L2 or device memory. kl_stream.cuh reduces
-// them over a block, kl_split.cuh over several. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
+// The steps of kl_row.cuh for any row: every step reads the thread's columns anew, from shared memory,
+// L2 or device memory. kl_any_row reduces them over a group of threads, kl_split.cuh over several
+// blocks. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
 //
 // With smoothing (smoothed_kl.h) every class is measured from k = argmax a for ∂a and from r = argmax b
 // for ∂b; mean = Σ own_j H_j, and
@@ -31,8 +31,8 @@ struct LongClass : PivotTerm<S> {
   S slope_q, slope_p;  // H of both gradients over σ, where they are asked for
 };
 
-// What steps 3 and 4 know of the whole row.
-template <class T>
+// What steps 3 and 4 know of the whole row. kSmoothing: whether there may be smoothing.
+template <class T, bool kSmoothing>
 struct KlLongRow {
   using S = Scalar<T>;
   using M = CudaMath<S>;
@@ -55,7 +55,7 @@ struct KlLongRow {
   VAAL_DEVICE KlLongRow(const KlArguments<T>& arguments, const Reference<S>& reference,
                         const Sums<S>& sums, const T* a, const T* b)
       : args(arguments), from(reference), row(row_of(reference, sums)), U(sums.U) {
-    if (!args.smoothed) return;
+    if (!smoothed()) return;
     if (row.scale > S(1)) up = row.scale;
     else sigma = row.scale;
     b_r = to_scalar(load_one(b + from.b_top));
@@ -79,6 +79,8 @@ struct KlLongRow {
     q_peak = {mixed_r.q, mixed_r.p, -mixed_r.v, -args.floor * r.x};
   }
 
+  VAAL_DEVICE bool smoothed() const { return kSmoothing && args.smoothed; }
+
   struct Sides {
     S p, q, x;
   };
@@ -90,8 +92,8 @@ struct KlLongRow {
     return {up * c.w * row.inv_z, up * c.v() * row.inv_zq, up * change_of(row, c)};
   }
   // Of k and r: their posteriors are whole, also where k is apart (elsewhere σ = 1).
-  VAAL_DEVICE Smoothed<S> mixed(const Sides& c) const { return smoothed(c.p, c.q, c.x); }
-  VAAL_DEVICE Smoothed<S> smoothed(S p, S q, S x) const {
+  VAAL_DEVICE Smoothed<S> mixed(const Sides& c) const { return mixed(c.p, c.q, c.x); }
+  VAAL_DEVICE Smoothed<S> mixed(S p, S q, S x) const {
     return args.symmetric ? smoothed_class<M, true>(sigma, p, q, x, args.keep, args.floor)
                           : smoothed_class<M, false>(sigma, p, q, x, args.keep, args.floor);
   }
@@ -105,11 +107,11 @@ struct KlLongRow {
 
   VAAL_DEVICE LongClass<S> class_of(int j, S a, S b) const {
     LongClass<S> c{vaal::class_of(from, j, a, b), 0, 0, 0, 0, 0};
-    if (!args.smoothed) return c;
+    if (!smoothed()) return c;
     const Sides sides = sides_of(j, a, c);
     c.p = sides.p;
     c.q = sides.q;
-    const Smoothed<S> both = smoothed(sigma * c.p, sigma * c.q, sides.x);
+    const Smoothed<S> both = mixed(sigma * c.p, sigma * c.q, sides.x);
     c.value = both.value;
     const bool by_q = args.grad_q != nullptr, by_p = args.grad_p != nullptr;
     S E_p = 0;
@@ -130,7 +132,7 @@ struct KlLongRow {
   }
 
   VAAL_DEVICE void absorb(KlLongTotals<S>& totals, const LongClass<S>& c) const {
-    if (args.smoothed) {
+    if (smoothed()) {
       totals.value += c.value;  // 0 at a pivot apart and at classes absent from both
       totals.mean_q += weigh(c.q, c.slope_q);
       totals.mean_p += weigh(c.p, c.slope_p);
@@ -141,7 +143,7 @@ struct KlLongRow {
 
   // The pivot's share, once, when every thread's totals are merged.
   VAAL_DEVICE void complete(KlLongTotals<S>& totals) const {
-    if (args.smoothed) {
+    if (smoothed()) {
       if (apart) totals.value += pivot_value;
     } else {
       totals.value += args.symmetric ? value_pivot_of<true>(row, from)
@@ -150,20 +152,20 @@ struct KlLongRow {
   }
 
   VAAL_DEVICE S value(const KlLongTotals<S>& totals) const {
-    return args.smoothed ? totals.value : row.scale * totals.value;
+    return smoothed() ? totals.value : row.scale * totals.value;
   }
   // What of_q and of_p are to be multiplied with.
-  VAAL_DEVICE S gradient_scale() const { return args.smoothed ? sigma * sigma : row.scale; }
+  VAAL_DEVICE S gradient_scale() const { return smoothed() ? sigma * sigma : row.scale; }
 
   VAAL_DEVICE S of_q(int j, const LongClass<S>& c, const KlLongTotals<S>& totals) const {
-    if (!args.smoothed)
+    if (!smoothed())
       return args.symmetric ? grad_q_of<true>(row, from, j, c) : grad_q_of<false>(row, from, j, c);
     if (apart && j == from.pivot) return -args.keep * row.inv_zq * totals.mean_q;
     return args.keep * weigh(c.q, c.slope_q - sigma * totals.mean_q);
   }
 
   VAAL_DEVICE S of_p(int j, const LongClass<S>& c, const KlLongTotals<S>& totals) const {
-    if (!args.smoothed)
+    if (!smoothed())
       return args.symmetric ? grad_p_of<true>(row, from, U, j, c)
                             : grad_p_of<false>(row, from, U, j, c);
     if (apart && j == from.pivot) return -args.keep * row.inv_z * totals.mean_p;
@@ -172,8 +174,9 @@ struct KlLongRow {
 };
 
 // This thread's columns of one row, or of the part of it that its block works on.
-template <class T>
+template <class T, bool kSmoothing>
 struct KlColumns {
+  using Row = KlLongRow<T, kSmoothing>;
   using S = Scalar<T>;
 
   Columns<T> columns;
@@ -252,7 +255,7 @@ struct KlColumns {
 
   // With smoothing the peak needs the mean, and so a second turn: `whole` is the row's totals of the
   // first, or blank.
-  VAAL_DEVICE KlLongTotals<S> totals(const KlLongRow<T>& row, const KlLongTotals<S>& whole,
+  VAAL_DEVICE KlLongTotals<S> totals(const Row& row, const KlLongTotals<S>& whole,
                                      bool with_peak) const {
     KlLongTotals<S> totals;
     visit([&](int j, S x, S y) {
@@ -265,7 +268,7 @@ struct KlColumns {
 
   // The gradients of this thread's columns and, from the one thread that writes it, the value of
   // the row. offset: of the part's first element in the tensors.
-  VAAL_DEVICE void write(const KlLongRow<T>& row, const KlLongTotals<S>& totals, int64_t row_index,
+  VAAL_DEVICE void write(const Row& row, const KlLongTotals<S>& totals, int64_t row_index,
                          int64_t offset, bool writes_value) const {
     const KlArguments<T>& args = row.args;
     if (args.value != nullptr && writes_value) args.value[row_index] = row.value(totals);
@@ -294,9 +297,42 @@ struct KlColumns {
 
 // How often a row is gone through for step 3. The peak belongs to the last turn.
 template <class T>
-VAAL_HD int totals_turns(const KlArguments<T>& args) {
+VAAL_DEVICE int totals_turns(const KlArguments<T>& args) {
   if (args.direction && args.smoothed) return 2;
   return args.value != nullptr || args.smoothed ? 1 : 0;
+}
+
+// All steps of a row by the threads of a group. The other groups of its warp come here too, each with a
+// row; a group that is not to write goes through its row for nothing.
+template <bool kSmoothing, class T, GroupKind kKind>
+VAAL_DEVICE void kl_any_row(Group<kKind>& group, const KlArguments<T>& args, int64_t row_index,
+                            const SharedArray<Pack>& cache, int cached_packs, bool writes) {
+  using S = Scalar<T>;
+  const int64_t offset = row_index * args.cols;
+  const KlColumns<T, kSmoothing> columns{{group.rank, group.size, args.cols, args.whole_packs},
+                                         args.p + offset,
+                                         args.q + offset,
+                                         0,
+                                         cache,
+                                         cached_packs,
+                                         group.size,
+                                         group.rank};
+  columns.fill_cache();
+  Reference<S> from = reference_of(group.reduce(columns.top()), columns.b);
+  if (group.any_beside(from.wide)) {
+    const Normalisers<S> all = group.reduce(columns.normalisers(from));
+    if (from.wide) normalise(from, all);
+  }
+  const KlLongRow<T, kSmoothing> row(args, from, group.reduce(columns.sums(from)), columns.a,
+                                     columns.b);
+  KlLongTotals<S> totals;
+  const int turns = totals_turns(args);
+#pragma unroll 1
+  for (int turn = 1; turn <= turns; ++turn) {
+    totals = group.reduce(columns.totals(row, totals, args.direction && turn == turns));
+    row.complete(totals);
+  }
+  if (writes) columns.write(row, totals, row_index, offset, group.rank == 0);
 }
 
 }  // namespace vaal

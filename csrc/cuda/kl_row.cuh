@@ -145,17 +145,6 @@ VAAL_DEVICE Sums<S> merge(const Sums<S>& x, const Sums<S>& y) {
   return {x.R + y.R, x.V + y.V, x.D + y.D, x.T + y.T, x.U + y.U};
 }
 
-// For the value alone (and the forward direction): T and U are not needed.
-template <class S>
-struct ShortSums {
-  S R = 0, V = 0, D = 0;
-};
-
-template <class S>
-VAAL_DEVICE ShortSums<S> merge(const ShortSums<S>& x, const ShortSums<S>& y) {
-  return {x.R + y.R, x.V + y.V, x.D + y.D};
-}
-
 template <class S>
 VAAL_DEVICE PivotRow<S> row_of(const Reference<S>& from, const Sums<S>& sums) {
   if (from.wide) {

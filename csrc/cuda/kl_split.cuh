@@ -48,7 +48,7 @@ kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T
     Partial* const partials = workspace + row * splits;
     const auto columns_from = [&](int class_index, int count) {
       const int64_t at = row * args.cols + class_index;
-      return KlColumns<T>{{group.rank, group.size, count, args.whole_packs},
+      return KlColumns<T, true>{{group.rank, group.size, count, args.whole_packs},
                           args.p + at,
                           args.q + at,
                           class_index,
@@ -57,7 +57,7 @@ kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T
                           group.size,
                           group.rank};
     };
-    const KlColumns<T> columns = columns_from(split * part, here.length);
+    const KlColumns<T, true> columns = columns_from(split * part, here.length);
 
     if constexpr (kStep == KlStep::kTop) {
       const TopTwo<S> top = group.reduce(columns.top());
@@ -80,7 +80,7 @@ kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T
     }
 
     if (from.wide) normalise(from, partials[0].normalisers);
-    const KlLongRow<T> known(
+    const KlLongRow<T, true> known(
         args, from, merged(group, partials, splits, [](const Partial& x) { return x.sums; }),
         args.p + row * args.cols, args.q + row * args.cols);
     KlLongTotals<S> totals;

@@ -59,20 +59,18 @@ VAAL_KERNEL(kBlock ? register_shape(Op::kPerturb, sizeof(T)).max_threads : kWarp
 perturb_registers(PerturbArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
   const Columns<T> columns(group.rank, group.size, static_cast<int>(args.cols), args.whole_packs);
 
-  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
-       row += block_count() * rows_per_block) {
+  group.each_row(args.rows, [&](int64_t row, bool exists) {
     const int64_t offset = row * args.cols;
     Pack d[kPacks], x[kPacks];
     columns.load(args.direction + offset, 0, Pack{}, d);
     columns.load(args.x + offset, 0, Pack{}, x);
     const Step<S> step(group.reduce(scaled_squares<T>(d)), args.radius);
+    if (!exists) return;
     if (group.rank == 0) args.norm[row] = step.norm;
     add_step<T>(step, columns, x, d, args.out + offset, 0);
-  }
+  });
 }
 
 // Split path, first kernel: partials [rows, splits]. part is a multiple of the items of a pack.

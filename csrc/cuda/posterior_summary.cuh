@@ -106,10 +106,7 @@ summary_rows(SummaryArguments<T> args, int threads_per_row, int splits, int part
              Summary<Scalar<T>>* partials) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
-  for (int64_t at = block_index() * rows_per_block + row_in_block; at < args.rows * splits;
-       at += block_count() * rows_per_block) {
+  group.each_row(args.rows * splits, [&](int64_t at, bool exists) {
     const SplitPart here(at, splits, part, args.cols);
     const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
     Summary<S> all;
@@ -119,10 +116,10 @@ summary_rows(SummaryArguments<T> args, int threads_per_row, int splits, int part
       all = merge(all, summarise(a, columns, here.split * part, first));
     }
     all = group.reduce(all);
-    if (group.rank != 0) continue;
+    if (group.rank != 0 || !exists) return;
     if (partials != nullptr) partials[at] = all;
     else write_summary(args, here.row, all);
-  }
+  });
 }
 
 // Second kernel of the split path: a warp a row.
@@ -130,14 +127,12 @@ template <class T>
 VAAL_KERNEL(kWarpPathThreads)
 summary_merge(SummaryArguments<T> args, int splits, const Summary<Scalar<T>>* partials) {
   Group<GroupKind::kLanes> group(kWarp);
-  const int rows_per_block = thread_count() / kWarp;
-  for (int64_t row = block_index() * rows_per_block + thread_index() / kWarp; row < args.rows;
-       row += block_count() * rows_per_block) {
+  group.each_row(args.rows, [&](int64_t row, bool exists) {
     Summary<Scalar<T>> all;
     for (int s = group.rank; s < splits; s += kWarp) all = merge(all, partials[row * splits + s]);
     all = group.reduce(all);
-    if (group.rank == 0) write_summary(args, row, all);
-  }
+    if (group.rank == 0 && exists) write_summary(args, row, all);
+  });
 }
 
 // From a plan to the launches. workspace: summary_workspace_bytes().

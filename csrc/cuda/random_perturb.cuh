@@ -113,12 +113,9 @@ VAAL_KERNEL(kBlock ? register_shape(Op::kRandomPerturb, sizeof(T)).max_threads :
 random_perturb_registers(RandomPerturbArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int rows_per_block = kBlock ? 1 : thread_count() / threads_per_row;
-  const int row_in_block = kBlock ? 0 : thread_index() / threads_per_row;
   const int length = static_cast<int>(args.cols);
 
-  for (int64_t row = block_index() * rows_per_block + row_in_block; row < args.rows;
-       row += block_count() * rows_per_block) {
+  group.each_row(args.rows, [&](int64_t row, bool exists) {
     const int64_t offset = row * args.cols;
     const int64_t sample = load_one(args.sample_index + row);
     Pack x[kUnits][kUnitPacks<T>];
@@ -134,11 +131,12 @@ random_perturb_registers(RandomPerturbArguments<T> args, int threads_per_row) {
       for (int i = 0; i < kUnitItems<T>; ++i) squares.sum += normals[u][i] * normals[u][i];
     }
     const S factor = step_factor(group.reduce(squares), args.radius);
+    if (!exists) return;
 #pragma unroll
     for (int u = 0; u < kUnits; ++u)
       store_unit(args.out + offset, length, u * group.size + group.rank, args.whole_packs, x[u],
                  normals[u], factor);
-  }
+  });
 }
 
 // Split path, first kernel: partials [rows, splits]. part is a multiple of kUnitItems<T>.

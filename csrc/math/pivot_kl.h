@@ -92,23 +92,6 @@ VAAL_HD PivotRow<V> pivot_row(V m, V R, V sum_v, V D, V T, V U) {
   return row;
 }
 
-// The same for m = 0, where the sums may run over the pivot too: there w = 1 and d = δ = 0, so only
-// Z = Σ w differs, and the formulas for j ≠ k hold for the pivot as they stand. Not for t near −1,
-// where Z + D has cancelled.
-template <class M, class V>
-VAAL_HD PivotRow<V> plain_row(V Z, V D, V T, V U) {
-  PivotRow<V> row;
-  row.scale = V{} + 1;
-  row.inv_z = 1 / Z;
-  row.inv_zq = 1 / (Z + D);
-  row.t = D * row.inv_z;
-  row.log_ratio = row.log_ratio_over = M::log1p(row.t);
-  row.x_pivot = -row.t * row.inv_zq;
-  row.mean_delta_q = row.mean_q_over = T * row.inv_zq;
-  row.mean_delta_p = row.mean_p_over = U * row.inv_z;
-  return row;
-}
-
 // x_j = (q_j − p_j) / e^m, for t not near −1.
 template <class V>
 VAAL_HD V posterior_change(const PivotRow<V>& row, V w, V d) {

@@ -5,28 +5,15 @@
 // Pass 1 finds the pivot, pass 2 the sums, pass 3 the value and the gradient; pass 4 scales the
 // gradient, by its peak or what comes from upstream, and writes it. w, d and δ stay in scratch
 // between the passes, then the gradient in their place: two exponentials an element in all. The
-// formulas are in csrc/math/pivot_kl.h, here with m = 0, which serves every row but the rare ones
-// that guarded_row.h is for.
+// formulas are in csrc/math/plain_kl.h, which serve every row but the rare ones that guarded_row.h is
+// for. Those feel, too, that the padding of a row (kUnseen) moves by the roundings of its logits: a row
+// of one class has nothing else to show.
 
 #include "cpu/kernels/guarded_row.h"
+#include "math/plain_kl.h"
 
 namespace vaal::VAAL_ISA {
 namespace {
-
-// Below this a value or a gradient may feel that the padding of a row (kUnseen) moves by the roundings
-// of its logits: a row of one class has nothing else to show.
-template <class S>
-constexpr S kTiny = sizeof(S) == 4 ? S(1e-26) : S(1e-280);
-// No logit may move farther than this against the pivot, for e^δ to be finite.
-template <class S>
-constexpr S kReach = sizeof(S) == 4 ? S(87) : S(708);
-// Where Σ e^β exceeds e^30 the argmax has moved far; below the other bound, on t, Z_q = Z + D has
-// cancelled.
-constexpr double kFar = 1e13, kFallen = -0.9;
-
-// e^kDigits is 1/ulp: what classes may be wrong by, times this, must lie below the row's result.
-template <class S>
-constexpr S kDigits = sizeof(S) == 4 ? S(16) : S(37);
 
 // w = e^α and d = e^α·expm1(δ), two exponentials. Below the range of normal numbers α is clamped.
 template <class V>

@@ -10,6 +10,7 @@
 
 #define VAAL_DEVICE inline
 #define VAAL_KERNEL(max_threads) void
+#define VAAL_KERNEL_OF(max_threads, blocks) void
 
 struct CUstream_st;
 
@@ -22,8 +23,13 @@ inline int64_t block_count() { return emulation::block().count; }
 inline int thread_index() { return emulation::thread(); }
 inline int thread_count() { return emulation::block().threads; }
 inline void barrier() { emulation::barrier(); }
-inline uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
-  return emulation::shuffle_xor(mask, word, flip);
+inline uint32_t shuffle_xor(uint32_t word, int flip) {
+  return emulation::shuffle_xor(0xFFFFFFFFu, word, flip);
+}
+inline bool any_lane(bool x) {
+  uint32_t word = x;
+  for (int flip = 16; flip > 0; flip /= 2) word |= shuffle_xor(word, flip);
+  return word != 0;
 }
 
 template <class T>
@@ -100,11 +106,13 @@ template <class S>
 struct CudaMath {
   using Scalar = S;
   static S exp(S x) { return std::exp(x); }
+  static S exp2_approx(S x) { return std::exp2(x); }
   static S expm1(S x) { return std::expm1(x); }
   static S exp_or_expm1(bool which, S x, S y) { return which ? exp(x) : expm1(y); }
   static S log1p(S x) { return std::log1p(x); }
   static S log(S x) { return std::log(x); }
   static S sqrt(S x) { return std::sqrt(x); }
+  static S fma(S x, S y, S z) { return std::fma(x, y, z); }
   static S max(S x, S y) { return std::fmax(x, y); }
   static S abs(S x) { return std::fabs(x); }
   static void sincos_turn(S turn, S& sine, S& cosine) {
