@@ -83,7 +83,7 @@ deepfool_norms(DeepfoolArguments<T> args, int threads_per_row, int splits, int p
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
   group.each_row(args.samples * args.count * splits, [&](int64_t at, bool exists) {
     const SplitPart here(at, splits, part, args.cols);
-    const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
+    const Columns<T> columns(group.rank, group.size, exists ? here.length : 0, args.whole_packs);
     const int64_t sample = here.row / args.count, slot = here.row - sample * args.count;
     const T* const row = args.gradients + sample * args.sample_stride +
                          slot * args.candidate_stride + (here.offset - here.row * args.cols);

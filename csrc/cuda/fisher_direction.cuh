@@ -126,10 +126,11 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
   const Pack blank = filled<T>(S(-INFINITY));
 
   group.each_row(args.rows, [&](int64_t row, bool exists) {
+    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0,
+                             args.whole_packs);
     const int64_t offset = row * args.cols;
     Pack a[kPacks];
     columns.load(args.logits + offset, 0, blank, a);

@@ -65,7 +65,7 @@ struct Group {
   VAAL_DEVICE bool any_beside(bool x) const { return is_block() ? x : any_lane(x); }
 
   // f(row, exists) for this group's rows. Where its warp has more groups than there are rows left, a
-  // group goes through the last row once more (exists: false), and must write nothing.
+  // group comes along without one (exists: false): it must move nothing but may read row `row`.
   template <class F>
   VAAL_DEVICE void each_row(int64_t rows, F&& f) const {
     const int together = is_block() ? 1 : thread_count() / size;

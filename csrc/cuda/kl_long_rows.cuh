@@ -302,14 +302,15 @@ VAAL_DEVICE int totals_turns(const KlArguments<T>& args) {
   return args.value != nullptr || args.smoothed ? 1 : 0;
 }
 
-// All steps of a row by the threads of a group. The other groups of its warp come here too, each with a
-// row; a group that is not to write goes through its row for nothing.
+// All steps of a row by the threads of a group. The other groups of its warp come here too; those that
+// are not `wanted` go along without a row.
 template <bool kSmoothing, class T, GroupKind kKind>
 VAAL_DEVICE void kl_any_row(Group<kKind>& group, const KlArguments<T>& args, int64_t row_index,
-                            const SharedArray<Pack>& cache, int cached_packs, bool writes) {
+                            const SharedArray<Pack>& cache, int cached_packs, bool wanted) {
   using S = Scalar<T>;
   const int64_t offset = row_index * args.cols;
-  const KlColumns<T, kSmoothing> columns{{group.rank, group.size, args.cols, args.whole_packs},
+  const KlColumns<T, kSmoothing> columns{{group.rank, group.size, wanted ? args.cols : 0,
+                                          args.whole_packs},
                                          args.p + offset,
                                          args.q + offset,
                                          0,
@@ -332,7 +333,7 @@ VAAL_DEVICE void kl_any_row(Group<kKind>& group, const KlArguments<T>& args, int
     totals = group.reduce(columns.totals(row, totals, args.direction && turn == turns));
     row.complete(totals);
   }
-  if (writes) columns.write(row, totals, row_index, offset, group.rank == 0);
+  if (wanted) columns.write(row, totals, row_index, offset, group.rank == 0);
 }
 
 }  // namespace vaal

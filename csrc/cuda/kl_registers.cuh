@@ -28,10 +28,10 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
   constexpr bool kGradQ = kOp != Op::kSymmetricKl, kGradP = kOp == Op::kSymmetricKlBackward;
 
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
   const Pack blank = filled<T>(kPlainBlank<T>);
 
   group.each_row(args.rows, [&](int64_t row_index, bool exists) {
+    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0, args.whole_packs);
     const int64_t offset = row_index * args.cols;
     Pack a[kPacks], b[kPacks];
     columns.load(args.p + offset, 0, blank, a);
@@ -83,7 +83,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
 
     S least = kValue ? totals.value : totals.peak;
     if constexpr (kDirection) least = totals.peak < least ? totals.peak : least;
-    const bool plain = plain_enough<T>(top, sums.reach, row, least, args.cols);
+    const bool plain = !exists || plain_enough<T>(top, sums.reach, row, least, args.cols);
     if (plain && exists) {
       if (kValue && group.rank == 0) args.value[row_index] = totals.value;
       const Quotient<S> quotient(kDirection ? totals.peak : S(1));

@@ -59,9 +59,10 @@ VAAL_KERNEL(kBlock ? register_shape(Op::kPerturb, sizeof(T)).max_threads : kWarp
 perturb_registers(PerturbArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const Columns<T> columns(group.rank, group.size, static_cast<int>(args.cols), args.whole_packs);
 
   group.each_row(args.rows, [&](int64_t row, bool exists) {
+    const Columns<T> columns(group.rank, group.size, exists ? static_cast<int>(args.cols) : 0,
+                             args.whole_packs);
     const int64_t offset = row * args.cols;
     Pack d[kPacks], x[kPacks];
     columns.load(args.direction + offset, 0, Pack{}, d);

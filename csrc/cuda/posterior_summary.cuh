@@ -108,7 +108,7 @@ summary_rows(SummaryArguments<T> args, int threads_per_row, int splits, int part
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
   group.each_row(args.rows * splits, [&](int64_t at, bool exists) {
     const SplitPart here(at, splits, part, args.cols);
-    const Columns<T> columns(group.rank, group.size, here.length, args.whole_packs);
+    const Columns<T> columns(group.rank, group.size, exists ? here.length : 0, args.whole_packs);
     Summary<S> all;
     for (int first = 0; first < columns.packs(); first += kPacks) {
       Pack a[kPacks];

@@ -113,9 +113,8 @@ VAAL_KERNEL(kBlock ? register_shape(Op::kRandomPerturb, sizeof(T)).max_threads :
 random_perturb_registers(RandomPerturbArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
-  const int length = static_cast<int>(args.cols);
-
   group.each_row(args.rows, [&](int64_t row, bool exists) {
+    const int length = exists ? static_cast<int>(args.cols) : 0;
     const int64_t offset = row * args.cols;
     const int64_t sample = load_one(args.sample_index + row);
     Pack x[kUnits][kUnitPacks<T>];

@@ -62,33 +62,27 @@ FAULTS = {
     ),
     "a slot that no warp wrote": Fault(
         "group.cuh",
-        "State total = lane < warps ? slots.load(lane) : State{};",
-        "State total = lane <= warps ? slots.load(lane) : State{};",
+        "for (int warp = 1; warp < size / kWarp; ++warp) total = merge(total, slots.load(warp));",
+        "for (int warp = 1; warp <= size / kWarp; ++warp) total = merge(total, slots.load(warp));",
         r"a read of shared memory that nobody wrote",
     ),
     "a thread that leaves before a barrier": Fault(
-        "perturb.cuh",
-        "if (group.rank == 0) args.norm[row] = step.norm;",
-        "if (group.rank == 0) args.norm[row] = step.norm; if (group.rank >= 64) return;",
+        "group.cuh",
+        "if (rank % kWarp == 0) slots.store(rank / kWarp, state);",
+        "if (rank >= 64) return state; if (rank % kWarp == 0) slots.store(rank / kWarp, state);",
         r"a barrier that not all threads reach: 64 of 96 threads wait there, 32 are done",
     ),
-    "a shuffle mask of the first lanes": Fault(
+    "a shuffle that a lane leaves out": Fault(
         "group.cuh",
-        "if (size < kWarp) mask = ((1u << size) - 1u) << first_lane;",
-        "if (size < kWarp) mask = ((1u << size) - 1u);",
-        r"a shuffle whose mask leaves its own lane out",
+        "if (is_block() || flip < size) state = merge(state, shuffled(state, flip));",
+        "if (is_block() || flip < size - rank) state = merge(state, shuffled(state, flip));",
+        r"a shuffle to which not all lanes come",
     ),
-    "a shuffle mask of the whole warp": Fault(
+    "a group that leaves for want of a row": Fault(
         "group.cuh",
-        "if (size < kWarp) mask = ((1u << size) - 1u) << first_lane;",
-        "",
-        r"a shuffle names lanes that do not come",
-    ),
-    "a shift by the width of the word": Fault(
-        "group.cuh",
-        "if (size < kWarp) mask = ((1u << size) - 1u) << first_lane;",
-        "if (size <= kWarp) mask = ((1u << size) - 1u) << first_lane;",
-        r"group.cuh:\d+:\d+: runtime error: shift exponent 32 is too large",
+        "f(row < rows ? row : rows - 1, row < rows);",
+        "if (row < rows) f(row, true);",
+        r"a shuffle to which not all lanes come: 8 of 64 threads wait",
     ),
 }
 

@@ -55,10 +55,8 @@ class Block {
 
   void barrier() { wait(State::kAtBarrier); }
 
-  uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
+  uint32_t shuffle_xor(uint32_t word, int flip) {
     Fibre& self = fibres_[current_];
-    if ((mask >> (current_ % kWarp) & 1) == 0) fail("a shuffle whose mask leaves its own lane out");
-    self.mask = mask;
     self.word = word;
     self.flip = flip;
     wait(State::kAtShuffle);
@@ -86,7 +84,7 @@ class Block {
     void* stack = nullptr;
     void* sanitizer_stack = nullptr;
     State state = State::kReady;
-    uint32_t mask = 0, word = 0, result = 0;
+    uint32_t word = 0, result = 0;
     int flip = 0;
   };
 
@@ -192,29 +190,21 @@ class Block {
     }
   }
 
-  // Of the threads turns[first … last): shuffles whose named lanes are all there. False: none.
+  // Of the threads turns[first … last): shuffles to which the whole warp has come. False: none.
   bool complete_shuffles(const std::vector<int>& turns, int first, int last) {
     bool any = false;
-    const int threads = shape_.threads;
     for (int i = first; i < last; ++i) {
       const int t = turns[i];
       if (fibres_[t].state != State::kAtShuffle) continue;
       const int warp = t / kWarp * kWarp;
-      const uint32_t mask = fibres_[t].mask;
-      bool all_here = true;
+      bool all_here = warp + kWarp <= shape_.threads;
       for (int lane = 0; lane < kWarp && all_here; ++lane)
-        if (mask >> lane & 1)
-          all_here = warp + lane < threads && fibres_[warp + lane].state == State::kAtShuffle &&
-                     fibres_[warp + lane].mask == mask &&
-                     fibres_[warp + lane].flip == fibres_[t].flip;
+        all_here = fibres_[warp + lane].state == State::kAtShuffle &&
+                   fibres_[warp + lane].flip == fibres_[t].flip;
       if (!all_here) continue;
       for (int lane = 0; lane < kWarp; ++lane) {
-        if ((mask >> lane & 1) == 0) continue;
         Fibre& fibre = fibres_[warp + lane];
-        const int source = lane ^ fibre.flip;
-        if ((mask >> source & 1) == 0)
-          throw std::runtime_error("a shuffle from a lane that its mask does not name");
-        fibre.result = fibres_[warp + source].word;
+        fibre.result = fibres_[warp + (lane ^ fibre.flip)].word;
         fibre.state = State::kReady;
       }
       any = true;
@@ -232,7 +222,7 @@ class Block {
     const int threads = shape_.threads;
     const int at_shuffle = threads - done - at_barrier;
     if (at_shuffle > 0)
-      return "a shuffle names lanes that do not come: " + std::to_string(at_shuffle) + " of " +
+      return "a shuffle to which not all lanes come: " + std::to_string(at_shuffle) + " of " +
              std::to_string(threads) + " threads wait at shuffles, " + std::to_string(at_barrier) +
              " at a barrier, " + std::to_string(done) + " are done";
     return "a barrier that not all threads reach: " + std::to_string(at_barrier) + " of " +
@@ -261,8 +251,8 @@ void run_block(const BlockShape& shape, void (*body)(const void*), const void* c
 const BlockShape& block() { return Block::instance().shape(); }
 int thread() { return Block::instance().thread(); }
 void barrier() { Block::instance().barrier(); }
-uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip) {
-  return Block::instance().shuffle_xor(mask, word, flip);
+uint32_t shuffle_xor(uint32_t word, int flip) {
+  return Block::instance().shuffle_xor(word, flip);
 }
 void read_shared(int64_t at, void* to, int bytes) { Block::instance().read_shared(at, to, bytes); }
 void write_shared(int64_t at, const void* from, int bytes) {

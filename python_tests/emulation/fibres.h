@@ -1,9 +1,9 @@
 // One block of a kernel on the CPU: every thread is a fibre, run until it waits for others.
 //
 // A fibre gives way at a barrier and at a shuffle only. The scheduler runs each fibre that can run,
-// then completes what all the named lanes or threads have reached. What a GPU leaves undefined is
-// an error here: a barrier that not all threads reach, a shuffle that names a lane which does not
-// come (or comes with another mask), a misaligned 16-byte access, and what shared_memory.h finds.
+// then completes what all lanes or threads have reached. What a GPU leaves undefined is
+// an error here: a barrier that not all threads reach, a shuffle to which a lane of the warp does not
+// come (or with another flip), a misaligned 16-byte access, and what shared_memory.h finds.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ void run_block(const BlockShape& shape, void (*body)(const void*), const void* c
 const BlockShape& block();
 int thread();
 void barrier();
-uint32_t shuffle_xor(uint32_t mask, uint32_t word, int flip);
+uint32_t shuffle_xor(uint32_t word, int flip);
 void read_shared(int64_t at, void* to, int bytes);
 void write_shared(int64_t at, const void* from, int bytes);
 [[noreturn]] void fail(const char* message);  // ends the launch with an error

@@ -24,7 +24,7 @@ inline int thread_index() { return emulation::thread(); }
 inline int thread_count() { return emulation::block().threads; }
 inline void barrier() { emulation::barrier(); }
 inline uint32_t shuffle_xor(uint32_t word, int flip) {
-  return emulation::shuffle_xor(0xFFFFFFFFu, word, flip);
+  return emulation::shuffle_xor(word, flip);
 }
 inline bool any_lane(bool x) {
   uint32_t word = x;
