@@ -13,7 +13,7 @@
 
 #include "cuda/arguments.h"
 #include "cuda/group.cuh"
-#include "cuda/storage.cuh"
+#include "cuda/row_packs.cuh"
 #include "math/fisher_direction.h"
 
 namespace vaal {
@@ -181,64 +181,38 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
   });
 }
 
-// This thread's classes of a row that is too long for its registers.
-template <class T>
-struct DirectionColumns {
-  using S = Scalar<T>;
-
-  Columns<T> columns;
-  const T* row;
-  SharedArray<Pack> cache;  // pack c at [c·size + rank]; each thread reads only what it wrote
-  int cached;               // packs held there, per thread
-  int size, rank;
-
-  VAAL_DEVICE Pack load(int c) const { return columns.load(row, c, filled<T>(S(-INFINITY))); }
-
-  VAAL_DEVICE void fill_cache() const {
-    for (int c = 0; c < cached; ++c) cache.store(c * size + rank, load(c));
-  }
-
-  // f(class, a) for every item, blanks −inf past the end included, and after_pack(c) when pack c is
-  // through. One item at a time: small code with few registers keeps more warps on the chip.
-  template <class F, class AfterPack>
-  VAAL_DEVICE void visit(F&& f, AfterPack&& after_pack) const {
-    const int packs = columns.packs();
-    for (int c = 0; c < packs; ++c) {
-      Pack pack = c < cached ? cache.load(c * size + rank) : load(c);
-#pragma unroll 1
-      for (int i = 0; i < kPackItems<T>; ++i) f(columns.column(c, i), to_scalar(take<T>(pack)));
-      after_pack(c);
-    }
-  }
-  template <class F>
-  VAAL_DEVICE void visit(F&& f) const {
-    visit(f, [](int) {});
-  }
-};
-
 // A block a row, of any length.
 template <class T>
-VAAL_KERNEL(stream_threads(sizeof(T)))
+VAAL_KERNEL(long_row_threads(sizeof(T)))
 direction_stream(DirectionArguments<T> args, int cached_packs) {
   using S = Scalar<T>;
+  constexpr int kItems = kPackItems<T>;
   Group<GroupKind::kBlock> group(thread_count());
-  const SharedArray<Pack> cache(kReductionBytes);
-
-  for (int64_t row = block_index(); row < args.rows; row += block_count()) {
+  group.each_row(args.rows, [&](int64_t row, bool) {
     const int64_t offset = row * args.cols;
-    const DirectionColumns<T> columns{{group.rank, group.size, args.cols, args.whole_packs},
-                                      args.logits + offset,
-                                      cache,
-                                      cached_packs,
-                                      group.size,
-                                      group.rank};
-    columns.fill_cache();
+    const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
+    const RowPacks<T, 1> packs{columns,
+                               {args.logits + offset},
+                               SharedArray<Pack>(kReductionBytes),
+                               cached_packs,
+                               group.size,
+                               group.rank,
+                               filled<T>(S(-INFINITY))};
     DirectionTop<S> top;
-    columns.visit([&](int j, S a) { top.absorb(j, a); });
+    packs.template first_read<2>([&](int c, const Pack(&pack)[1]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        top.absorb(columns.column(c, i), to_scalar(unpack<T>(pack[0], i)));
+    });
     const DirectionReference<S> from(group.reduce(top));
-
+    const auto class_of = [&](int c, const Pack(&pack)[1], int i) {
+      return from.class_of(columns.column(c, i), to_scalar(unpack<T>(pack[0], i)));
+    };
     const auto each = [&](const auto& f) {
-      columns.visit([&](int j, S a) { f(from.class_of(j, a)); });
+      packs.again([&](int c, const Pack(&pack)[1]) {
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) f(class_of(c, pack, i));
+      });
     };
     DirectionSums<S> weights;
     each([&](const DirectionClass<S>& c) {
@@ -252,12 +226,16 @@ direction_stream(DirectionArguments<T> args, int cached_packs) {
     DirectionSums<S> entries;
     each([&](const DirectionClass<S>& c) { entries.first += c.w / (sigma + c.d); });
     const S all = group.reduce(entries).first;
-    Pack out{};
-    columns.visit([&](int j, S a) {
-      append(out, from_scalar<T>(from.entry(j, from.class_of(j, a), sigma, all)));
-    }, [&](int c) { columns.columns.store(args.out + offset, c, out); });
+    packs.again([&](int c, const Pack(&pack)[1]) {
+      Pack out{};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        put(out, i, from_scalar<T>(from.entry(columns.column(c, i), class_of(c, pack, i), sigma,
+                                              all)));
+      columns.store(args.out + offset, c, out);
+    });
     if (group.rank == 0) args.curvature[row] = from.curvature(weights.first, sigma);
-  }
+  });
 }
 
 template <class T>

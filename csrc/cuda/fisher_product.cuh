@@ -5,12 +5,13 @@
 // The formulas are in csrc/math/fisher.h. Three reductions a row: the pivot, the runner-up and
 // max|v|; the sums; the peak of the entries. In the register paths a thread turns every class into
 // (w, t), one exponential each; a longer row is read again in each of the four steps, from shared
-// memory as far as it fits there (KlColumns), else from L2.
+// memory as far as it fits there, else from L2.
 // Bytes moved, E the size of an element: 3·E·cols a row with the row on the chip.
 #pragma once
 
 #include "cuda/arguments.h"
-#include "cuda/kl_long_rows.cuh"
+#include "cuda/kl_row.cuh"
+#include "cuda/row_packs.cuh"
 #include "math/fisher.h"
 
 namespace vaal {
@@ -46,8 +47,18 @@ VAAL_DEVICE FisherTop<S> merge(const FisherTop<S>& x, const FisherTop<S>& y) {
 }
 
 template <class S>
+struct FisherClass {
+  S w, t;
+};
+
+template <class S>
 struct FisherSums {
   S R = 0, U = 0;
+
+  VAAL_DEVICE void absorb(const FisherClass<S>& c) {
+    R += c.w;
+    U += c.w * c.t;
+  }
 };
 
 template <class S>
@@ -58,17 +69,16 @@ VAAL_DEVICE FisherSums<S> merge(const FisherSums<S>& x, const FisherSums<S>& y) 
 template <class S>
 struct FisherPeak {
   S peak = 0;
+
+  VAAL_DEVICE void absorb(S entry) { peak = peak_of(peak, CudaMath<S>::abs(entry)); }
+  // Divided by, not multiplied with its reciprocal: a tiny peak has none.
+  VAAL_DEVICE S divisor() const { return peak == 0 ? S(1) : peak; }
 };
 
 template <class S>
 VAAL_DEVICE FisherPeak<S> merge(const FisherPeak<S>& x, const FisherPeak<S>& y) {
   return {peak_of(x.peak, y.peak)};
 }
-
-template <class S>
-struct FisherClass {
-  S w, t;
-};
 
 // What the classes of a row are measured from.
 template <class S>
@@ -139,8 +149,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
         const FisherClass<S> held = from.class_of(
             columns.column(c, i), to_scalar(unpack<T>(a[c], i)), to_scalar(unpack<T>(v[c], i)));
         classes[c][i] = held;
-        sums.R += held.w;
-        sums.U += held.w * held.t;
+        sums.absorb(held);
       }
     const FisherRow<S> known = from.row(group.reduce(sums));
 
@@ -149,12 +158,9 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
     for (int c = 0; c < kPacks; ++c)
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        peak.peak = peak_of(
-            peak.peak, CudaMath<S>::abs(from.entry(known, columns.column(c, i), classes[c][i])));
-    peak = group.reduce(peak);
+        peak.absorb(from.entry(known, columns.column(c, i), classes[c][i]));
+    const S divisor = group.reduce(peak).divisor();
     if (!exists) return;
-    // Divided, not multiplied by 1/peak: a tiny peak has no reciprocal.
-    const S divisor = peak.peak == 0 ? S(1) : peak.peak;
 #pragma unroll
     for (int c = 0; c < kPacks; ++c) {
       Pack out{};
@@ -169,47 +175,57 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 
 // A block a row, of any length.
 template <class T>
-VAAL_KERNEL(stream_threads(sizeof(T)))
+VAAL_KERNEL(long_row_threads(sizeof(T)))
 fisher_stream(FisherArguments<T> args, int cached_packs) {
   using S = Scalar<T>;
+  constexpr int kItems = kPackItems<T>;
   Group<GroupKind::kBlock> group(thread_count());
-  const SharedArray<Pack> cache(kReductionBytes);
-
-  for (int64_t row = block_index(); row < args.rows; row += block_count()) {
+  group.each_row(args.rows, [&](int64_t row, bool) {
     const int64_t offset = row * args.cols;
-    const KlColumns<T, false> columns{{group.rank, group.size, args.cols, args.whole_packs},
-                               args.p + offset,
-                               args.q + offset,
-                               0,
-                               cache,
+    const Columns<T> columns(group.rank, group.size, args.cols, args.whole_packs);
+    const RowPacks<T, 2> packs{columns,
+                               {args.p + offset, args.q + offset},
+                               SharedArray<Pack>(kReductionBytes),
                                cached_packs,
                                group.size,
-                               group.rank};
-    columns.fill_cache();
+                               group.rank,
+                               filled<T>(S(-INFINITY))};
+    const auto item = [](const Pack& pack, int i) { return to_scalar(unpack<T>(pack, i)); };
     FisherTop<S> top;
-    columns.visit([&](int j, S a, S v) { top.absorb(j, a, v); });
-    const FisherReference<S> from(group.reduce(top), columns.b);
+    packs.template first_read<2>([&](int c, const Pack(&pack)[2]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        top.absorb(columns.column(c, i), item(pack[0], i), item(pack[1], i));
+    });
+    const FisherReference<S> from(group.reduce(top), args.q + offset);
+    const auto class_of = [&](int c, const Pack(&pack)[2], int i) {
+      return from.class_of(columns.column(c, i), item(pack[0], i), item(pack[1], i));
+    };
 
     FisherSums<S> sums;
-    columns.visit([&](int j, S a, S v) {
-      const FisherClass<S> held = from.class_of(j, a, v);
-      sums.R += held.w;
-      sums.U += held.w * held.t;
+    packs.again([&](int c, const Pack(&pack)[2]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) sums.absorb(class_of(c, pack, i));
     });
     const FisherRow<S> known = from.row(group.reduce(sums));
 
     FisherPeak<S> peak;
-    columns.visit([&](int j, S a, S v) {
-      const S entry = from.entry(known, j, from.class_of(j, a, v));
-      peak.peak = peak_of(peak.peak, CudaMath<S>::abs(entry));
+    packs.again([&](int c, const Pack(&pack)[2]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        peak.absorb(from.entry(known, columns.column(c, i), class_of(c, pack, i)));
     });
-    peak = group.reduce(peak);
-    const S divisor = peak.peak == 0 ? S(1) : peak.peak;
-    Pack out{};
-    columns.visit([&](int j, S a, S v) {
-      append(out, from_scalar<T>(from.entry(known, j, from.class_of(j, a, v)) / divisor));
-    }, [&](int c) { columns.columns.store(args.out + offset, c, out); });
-  }
+    const S divisor = group.reduce(peak).divisor();
+    packs.again([&](int c, const Pack(&pack)[2]) {
+      Pack out{};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        put(out, i,
+            from_scalar<T>(from.entry(known, columns.column(c, i), class_of(c, pack, i)) /
+                           divisor));
+      columns.store(args.out + offset, c, out);
+    });
+  });
 }
 
 template <class T>

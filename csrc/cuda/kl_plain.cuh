@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "cuda/arguments.h"
 #include "cuda/group.cuh"
 #include "cuda/storage.cuh"
 #include "math/plain_kl.h"
@@ -114,6 +115,10 @@ template <class S>
 struct PlainTotals {
   S value = 0;
   S peak = 0;  // the largest magnitude of a gradient entry
+
+  VAAL_DEVICE void absorb_entry(S entry) {
+    peak = CudaMath<S>::max(peak, CudaMath<S>::abs(entry));
+  }
 };
 
 template <class S>
@@ -121,16 +126,19 @@ VAAL_DEVICE PlainTotals<S> merge(const PlainTotals<S>& x, const PlainTotals<S>& 
   return {x.value + y.value, CudaMath<S>::max(x.peak, y.peak)};
 }
 
-// least: the smallest of the row's results (its value, its peak) that are asked for.
+// Whether the row was one for these formulas: its results, those of them that are asked for, are far from
+// where they fail.
 template <class T, class S = Scalar<T>>
-VAAL_DEVICE bool plain_enough(const PlainTop<S>& top, S reach, const PivotRow<S>& row, S least,
-                              int cols) {
+VAAL_DEVICE bool plain_enough(const KlArguments<T>& args, const PlainTop<S>& top, S reach,
+                              const PivotRow<S>& row, const PlainTotals<S>& totals) {
   // By at most this, over ulp, are the sums wrong for weights below the range: every class with
   // δ = reach and the weight e^(kMinExponent + reach).
   const S exponent = CudaMath<S>::max(reach + (kMinExponent<S> + kDigits<S>), kMinExponent<S>);
-  const S unsure = kTiny<S> + CudaMath<S>::exp(exponent) * reach * static_cast<S>(cols);
-  return (least > unsure) & (row.t < S(kFar)) & (row.t > S(kFallen)) & (reach < kReach<S>)&
-         (top.a > kPlainBlank<T> / 2);
+  const S unsure = kTiny<S> + CudaMath<S>::exp(exponent) * reach * static_cast<S>(args.cols);
+  const bool sure_value = args.value == nullptr || totals.value > unsure;
+  const bool no_gradient = args.grad_q == nullptr && args.grad_p == nullptr;
+  return sure_value & (no_gradient || totals.peak > unsure) & (row.t < S(kFar)) &
+         (row.t > S(kFallen)) & (reach < kReach<S>) & (top.a > kPlainBlank<T> / 2);
 }
 
 // x / divisor, rounded once, for many x: a product and what it lacks. divisor / divisor is 1.

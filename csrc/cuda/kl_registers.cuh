@@ -10,7 +10,7 @@
 #pragma once
 
 #include "cuda/arguments.h"
-#include "cuda/kl_long_rows.cuh"
+#include "cuda/kl_any_row.cuh"
 #include "cuda/kl_plain.cuh"
 
 namespace vaal {
@@ -76,14 +76,12 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       if constexpr (kValue)
         totals.value += value_term<CudaMath<S>, kSymmetric, false>(
             row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
-      if (by_q) totals.peak = CudaMath<S>::max(totals.peak, CudaMath<S>::abs(grad_q(held)));
-      if (by_p) totals.peak = CudaMath<S>::max(totals.peak, CudaMath<S>::abs(grad_p(held)));
+      if (by_q) totals.absorb_entry(grad_q(held));
+      if (by_p) totals.absorb_entry(grad_p(held));
     });
     totals = group.reduce(totals);
 
-    S least = kValue ? totals.value : totals.peak;
-    if constexpr (kDirection) least = totals.peak < least ? totals.peak : least;
-    const bool plain = !exists || plain_enough<T>(top, sums.reach, row, least, args.cols);
+    const bool plain = !exists || plain_enough(args, top, sums.reach, row, totals);
     if (plain && exists) {
       if (kValue && group.rank == 0) args.value[row_index] = totals.value;
       const Quotient<S> quotient(kDirection ? totals.peak : S(1));

@@ -1,102 +1,68 @@
 // symmetric_kl, its backward and its direction with several blocks a row: for few long rows.
 //
-//   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        with or without smoothing
+//   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        no smoothing
 //
-// Every step of kl_row.cuh is a kernel of its own: a block leaves its part's State in the
-// workspace partials [rows, splits], and the next kernel begins by merging the row's (in the same
-// order everywhere: no atomics). Bytes moved: 2·E·cols a row and step, from L2 where all the rows
-// fit there, and 1·E·cols or 2·E·cols written.
+// Every step of kl_plain.cuh is a kernel of its own: a block leaves its part's State in the workspace
+// partials [rows, splits], and the next kernel begins by merging the row's (in the same order everywhere:
+// no atomics). Bytes moved: 2·E·cols a row and step, from L2 where all the rows fit there, and E·cols or
+// 2·E·cols written. A row that is not for these formulas is done once more, by its first block alone.
 #pragma once
 
-#include "cuda/kl_long_rows.cuh"
+#include "cuda/kl_stream.cuh"
 #include "cuda/split_part.cuh"
 
 namespace vaal {
 
 template <class S>
 struct KlPartial {
-  TopTwo<S> top;
-  Sums<S> sums;
-  KlLongTotals<S> totals[2];   // of the first turn and of the second
-  Normalisers<S> normalisers;  // of the whole row, in the row's first partial; wide rows only
+  PlainTop<S> top;
+  PlainLongSums<S> sums;
+  PlainTotals<S> totals;
 };
 
-enum class KlStep { kTop, kSums, kTotals, kWrite };
-
-// One member of the row's partials, merged. state_of(partial) reads it.
-template <class S, class StateOf>
-VAAL_DEVICE auto merged(Group<GroupKind::kBlock>& group, const KlPartial<S>* partials, int splits,
-                        StateOf&& state_of) {
-  decltype(state_of(*partials)) state;
-  for (int s = group.rank; s < splits; s += group.size) state = merge(state, state_of(partials[s]));
-  return group.reduce(state);
-}
-
-// part: columns a block, a multiple of the items of a pack. turn: which turn of the totals this is, from
-// 1 on; of kWrite one more than there are, and of the steps before them 0.
-template <KlStep kStep, class T>
-VAAL_KERNEL(kSplitThreads)
-kl_split(KlArguments<T> args, int splits, int part, int turn, KlPartial<Scalar<T>>* workspace) {
+// part: columns a block, a multiple of the items of a pack.
+template <KlStep kStep, class T, bool kSymmetric>
+VAAL_KERNEL_OF(kSplitThreads, sizeof(T) == 8 ? 2 : 3)
+kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* workspace) {
   using S = Scalar<T>;
   using Partial = KlPartial<S>;
   Group<GroupKind::kBlock> group(thread_count());
-  for (int64_t block = block_index(); block < args.rows * splits; block += block_count()) {
+  const SharedArray<Pack> no_cache(0);
+  group.each_row(args.rows * splits, [&](int64_t block, bool) {
     const SplitPart here(block, splits, part, args.cols);
-    const int64_t row = here.row, offset = here.offset;
-    const int split = here.split;
-    const bool first_thread = group.rank == 0;
-    Partial* const partials = workspace + row * splits;
-    const auto columns_from = [&](int class_index, int count) {
-      const int64_t at = row * args.cols + class_index;
-      return KlColumns<T, true>{{group.rank, group.size, count, args.whole_packs},
-                          args.p + at,
-                          args.q + at,
-                          class_index,
-                          SharedArray<Pack>(0),  // no pack is cached
-                          0,
-                          group.size,
-                          group.rank};
-    };
-    const KlColumns<T, true> columns = columns_from(split * part, here.length);
-
+    const bool first_thread = group.rank == 0, first_block = here.split == 0;
+    Partial* const partials = workspace + here.row * splits;
+    const KlPlainPacks<T, kSymmetric> steps(args, here.offset, here.length, group.size, group.rank,
+                                            no_cache, 0);
     if constexpr (kStep == KlStep::kTop) {
-      const TopTwo<S> top = group.reduce(columns.top());
-      if (first_thread) partials[split].top = top;
-      continue;
+      const PlainTop<S> top = group.reduce(steps.top());
+      if (first_thread) partials[here.split].top = top;
+      return;
     }
-
-    Reference<S> from = reference_of(
-        merged(group, partials, splits, [](const Partial& x) { return x.top; }),
-        args.q + row * args.cols);
+    const auto top = merged(group, partials, splits, [](const Partial& x) { return x.top; });
     if constexpr (kStep == KlStep::kSums) {
-      if (from.wide) {  // rare: every block of the row goes through all of it
-        const Normalisers<S> all = group.reduce(columns_from(0, args.cols).normalisers(from));
-        normalise(from, all);
-        if (split == 0 && first_thread) partials[0].normalisers = all;
-      }
-      const Sums<S> sums = group.reduce(columns.sums(from));
-      if (first_thread) partials[split].sums = sums;
-      continue;
+      const PlainLongSums<S> sums = group.reduce(steps.sums(top));
+      if (first_thread) partials[here.split].sums = sums;
+      return;
     }
-
-    if (from.wide) normalise(from, partials[0].normalisers);
-    const KlLongRow<T, true> known(
-        args, from, merged(group, partials, splits, [](const Partial& x) { return x.sums; }),
-        args.p + row * args.cols, args.q + row * args.cols);
-    KlLongTotals<S> totals;
-    if (turn > 1) {
-      totals = merged(group, partials, splits,
-                      [&](const Partial& x) { return x.totals[turn - 2]; });
-      known.complete(totals);
-    }
+    const auto sums = merged(group, partials, splits, [](const Partial& x) { return x.sums; });
+    const PivotRow<S> row = sums.row();
     if constexpr (kStep == KlStep::kTotals) {
-      const bool with_peak = args.direction && turn == totals_turns(args);
-      totals = group.reduce(columns.totals(known, totals, with_peak));
-      if (first_thread) partials[split].totals[turn - 1] = totals;
-    } else {
-      columns.write(known, totals, row, offset, split == 0 && first_thread);
+      const S factor = args.direction || args.grad_value == nullptr
+                           ? S(1)
+                           : load_one(args.grad_value + here.row * args.grad_value_stride);
+      const PlainTotals<S> totals = group.reduce(steps.totals(top, row, factor));
+      if (first_thread) partials[here.split].totals = totals;
+      return;
     }
-  }
+    const auto totals = merged(group, partials, splits, [](const Partial& x) { return x.totals; });
+    if (!plain_enough(args, top, sums.reach, row, totals)) {
+      if (first_block) kl_any_row<false>(group, args, here.row, no_cache, 0, true);
+      return;
+    }
+    if (args.value != nullptr && first_block && first_thread) args.value[here.row] = totals.value;
+    if (args.direction) steps.write(top, row, Quotient<S>(totals.peak));
+  });
 }
 
 }  // namespace vaal

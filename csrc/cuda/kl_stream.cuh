@@ -1,25 +1,174 @@
-// symmetric_kl, its backward and its direction, a group of threads a row, in as many reads of the
-// row as there are steps.
+// symmetric_kl, its backward and its direction, a block a row that is too long for registers.
 //
-//   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        with or without smoothing
+//   p, q [rows, cols] → value [rows]; grad_p, grad_q [rows, cols]        no smoothing
 //
-// The first `cached_packs` packs of every thread stay in shared memory, so that device memory
-// gives 2·E·cols a row once and takes 0, E·cols or 2·E·cols (E the size of an element). Columns
-// beyond them are read again in each of the three to five steps, from L2 where the rows in flight
-// fit there. Rows of a few columns (smoothing only) stay in the first-level cache between steps.
+// The steps are those of kl_plain.cuh. A step computes the exponentials of its classes anew, but the last
+// one of the direction: it finds the entries, unscaled, where the logits lay in shared memory.
+// Bytes moved, E the size of an element: 2·E·cols a row and what is written, E·cols or 2·E·cols, as long as
+// the row fits in shared memory. What does not is read again in every step, from L2 where the rows in
+// flight fit there.
 #pragma once
 
-#include "cuda/kl_long_rows.cuh"
+#include "cuda/arguments.h"
+#include "cuda/kl_any_row.cuh"
+#include "cuda/kl_plain.cuh"
+#include "cuda/row_packs.cuh"
 
 namespace vaal {
 
-template <class T>
-VAAL_KERNEL(stream_threads(sizeof(T)))
-kl_stream(KlArguments<T> args, int threads_per_row, int cached_packs) {
-  Group<GroupKind::kEither> group(threads_per_row);
+template <class S>
+using PlainLongSums = PlainSums<S, true, true>;
+
+// The steps on a thread's packs of a row, or of a part of it. What they know of the row comes from
+// reductions in between.
+template <class T, bool kSymmetric>
+struct KlPlainPacks {
+  using S = Scalar<T>;
+  static constexpr int kItems = kPackItems<T>;
+  static constexpr int kAhead = 2;
+
+  const KlArguments<T>& args;
+  RowPacks<T, 2> packs;
+  int64_t offset;  // of the first element in the tensors
+
+  VAAL_DEVICE KlPlainPacks(const KlArguments<T>& arguments, int64_t at, int columns, int size,
+                           int rank, const SharedArray<Pack>& cache, int cached)
+      : args(arguments),
+        packs{{rank, size, columns, arguments.whole_packs},
+              {arguments.p + at, arguments.q + at},
+              cache,
+              cached,
+              size,
+              rank,
+              filled<T>(kPlainBlank<T>)},
+        offset(at) {}
+
+  VAAL_DEVICE PlainTop<S> top() const {
+    PlainTop<S> top;
+    packs.template first_read<kAhead>([&](int, const Pack(&pack)[2]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        top.absorb(to_scalar(unpack<T>(pack[0], i)), to_scalar(unpack<T>(pack[1], i)));
+    });
+    return top;
+  }
+
+  VAAL_DEVICE static PlainClass<S> class_of(const PlainTop<S>& top, const Pack (&pack)[2], int i) {
+    return plain_class(top, to_scalar(unpack<T>(pack[0], i)), to_scalar(unpack<T>(pack[1], i)));
+  }
+
+  VAAL_DEVICE PlainLongSums<S> sums(const PlainTop<S>& top) const {
+    PlainLongSums<S> sums;
+    packs.again([&](int, const Pack(&pack)[2]) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) sums.absorb(class_of(top, pack, i));
+    });
+    return sums;
+  }
+
+  // The backward writes its gradients here, and the direction keeps them in the cache.
+  VAAL_DEVICE PlainTotals<S> totals(const PlainTop<S>& top, const PivotRow<S>& row,
+                                    S factor) const {
+    PlainTotals<S> totals;
+    packs.again([&](int c, const Pack(&pack)[2]) {
+      Pack out_q{}, out_p{};
+      S entries[kItems];
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const PlainClass<S> held = class_of(top, pack, i);
+        const S x = posterior_change(row, held.w, held.d);
+        totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, x,
+                                                                   held.delta - row.log_ratio);
+        const S by_q = grad_q_term<kSymmetric, false>(row, held.w + held.d, x, held.delta);
+        entries[i] = by_q;
+        if (args.grad_q != nullptr) totals.absorb_entry(by_q);
+        if (args.direction) continue;
+        put(out_q, i, from_scalar<T>(by_q * factor));
+        if (args.grad_p == nullptr) continue;
+        const S by_p = grad_p_term<kSymmetric, false>(row, held.w, x, held.delta);
+        totals.absorb_entry(by_p);
+        put(out_p, i, from_scalar<T>(by_p * factor));
+      }
+      if (args.direction) {
+        if (c < packs.cached) keep(c, entries);
+        return;
+      }
+      if (args.grad_q != nullptr) packs.columns.store(args.grad_q + offset, c, out_q);
+      if (args.grad_p != nullptr) packs.columns.store(args.grad_p + offset, c, out_p);
+    });
+    return totals;
+  }
+
+  // The direction.
+  VAAL_DEVICE void write(const PlainTop<S>& top, const PivotRow<S>& row,
+                         const Quotient<S>& quotient) const {
+#pragma unroll 1
+    for (int c = 0; c < packs.columns.packs(); ++c) {
+      S entries[kItems];
+      if (c < packs.cached) {
+        recall(c, entries);
+      } else {
+        const Pack pack[2] = {packs.columns.load(packs.row[0], c, packs.blank),
+                              packs.columns.load(packs.row[1], c, packs.blank)};
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+          const PlainClass<S> held = class_of(top, pack, i);
+          entries[i] = grad_q_term<kSymmetric, false>(
+              row, held.w + held.d, posterior_change(row, held.w, held.d), held.delta);
+        }
+      }
+      Pack out{};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) put(out, i, from_scalar<T>(quotient.of(entries[i])));
+      packs.columns.store(args.grad_q + offset, c, out);
+    }
+  }
+
+ private:
+  // A pack's entries take the place of its logits: as many bytes, or half of them.
+  static constexpr int kKept = static_cast<int>(sizeof(S) / sizeof(T)), kOfOne = kItems / kKept;
+
+  VAAL_DEVICE void keep(int c, const S (&entries)[kItems]) const {
+#pragma unroll
+    for (int n = 0; n < kKept; ++n) {
+      Pack pack{};
+#pragma unroll
+      for (int i = 0; i < kOfOne; ++i) put<S>(pack, i, entries[n * kOfOne + i]);
+      packs.cache.store(packs.place(c, n), pack);
+    }
+  }
+  VAAL_DEVICE void recall(int c, S (&entries)[kItems]) const {
+#pragma unroll
+    for (int n = 0; n < kKept; ++n) {
+      const Pack pack = packs.cache.load(packs.place(c, n));
+#pragma unroll
+      for (int i = 0; i < kOfOne; ++i) entries[n * kOfOne + i] = unpack<S>(pack, i);
+    }
+  }
+};
+
+template <class T, bool kSymmetric>
+VAAL_KERNEL(long_row_threads(sizeof(T)))
+kl_stream(KlArguments<T> args, int cached_packs) {
+  using S = Scalar<T>;
+  Group<GroupKind::kBlock> group(thread_count());
   const SharedArray<Pack> cache(kReductionBytes);
-  group.each_row(args.rows, [&](int64_t row, bool exists) {
-    kl_any_row<true>(group, args, row, cache, cached_packs, exists);
+  group.each_row(args.rows, [&](int64_t row_index, bool) {
+    const KlPlainPacks<T, kSymmetric> steps(args, row_index * args.cols, args.cols, group.size,
+                                            group.rank, cache, cached_packs);
+    const PlainTop<S> top = group.reduce(steps.top());
+    const PlainLongSums<S> sums = group.reduce(steps.sums(top));
+    const PivotRow<S> row = sums.row();
+    const S factor = args.direction || args.grad_value == nullptr
+                         ? S(1)
+                         : load_one(args.grad_value + row_index * args.grad_value_stride);
+    const PlainTotals<S> totals = group.reduce(steps.totals(top, row, factor));
+    if (!plain_enough(args, top, sums.reach, row, totals)) {
+      kl_any_row<false>(group, args, row_index, cache, 0, true);
+      return;
+    }
+    if (args.value != nullptr && group.rank == 0) args.value[row_index] = totals.value;
+    if (args.direction) steps.write(top, row, Quotient<S>(totals.peak));
   });
 }
 

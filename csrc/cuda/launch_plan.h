@@ -73,10 +73,13 @@ constexpr int kMaxStateBytes = 48;  // the largest partial result that a block r
 constexpr int kReductionBytes = 2 * 32 * kMaxStateBytes;
 constexpr int kWarpPathThreads = 128;
 constexpr int kSplitThreads = 256;
-// No more than leave every thread registers to spare (168; 255 for double, which takes twice
-// as many): with 448 threads, and so 128 registers, kl_stream spills on sm_100 and sm_120. Held to
-// 136 (152 for double) by __maxnreg__ it does not, so the 165 that nvcc takes there are no brink.
-constexpr int stream_threads(int dtype_size) { return dtype_size == 8 ? 256 : 384; }
+// Of a block that goes through a long row of the KL with smoothing. No more than leave every thread
+// registers to spare (168; 255 for double, which takes twice as many).
+constexpr int smoothed_threads(int dtype_size) { return dtype_size == 8 ? 256 : 384; }
+
+// Of a block that goes through a long row otherwise, at most: as many as a multiprocessor holds with 80
+// registers (128 for double).
+constexpr int long_row_threads(int dtype_size) { return dtype_size == 8 ? 512 : 768; }
 
 // How much of a row a thread of each op holds in registers, in packs of 16 bytes of the stored
 // type, and how many threads may share a row. The KL keeps three numbers of the arithmetic type
@@ -143,20 +146,30 @@ inline LaunchPlan block_path(LaunchPlan plan, int64_t cols, int items) {
   return plan;
 }
 
-// `kept`: how many tensors' columns stay in shared memory.
-inline LaunchPlan stream_path(LaunchPlan plan, int64_t cols, int dtype_size, int kept,
-                              int shared_limit) {
+// A block of `threads` a row. `kept`: how many tensors' columns stay in shared memory, as far as a block
+// may take `room` bytes of it.
+inline LaunchPlan stream_path(LaunchPlan plan, int64_t cols, int dtype_size, int threads, int kept,
+                              int room) {
   plan.path = Path::kStream;
-  plan.threads_per_row = plan.block_threads = stream_threads(dtype_size);
-  plan.shared_bytes = kReductionBytes;
-  if (kept > 0) {
-    const int64_t pack_bytes = kept * 16 * int64_t{plan.block_threads};  // a pack of each
-    const int64_t room = (shared_limit - kReductionBytes) / pack_bytes;
-    const int64_t needed = ceil_div(cols * dtype_size, int64_t{16} * plan.block_threads);
-    plan.cached_packs = static_cast<int>(std::max<int64_t>(0, std::min(room, needed)));
-    plan.shared_bytes += static_cast<int>(plan.cached_packs * pack_bytes);
-  }
+  plan.threads_per_row = plan.block_threads = threads;
+  const int64_t pack_bytes = kept * 16 * int64_t{threads};  // a pack of each
+  const int64_t most = pack_bytes == 0 ? 0 : (room - kReductionBytes) / pack_bytes;
+  const int64_t needed = ceil_div(cols * dtype_size, int64_t{16} * threads);
+  plan.cached_packs = static_cast<int>(std::max<int64_t>(0, std::min(most, needed)));
+  plan.shared_bytes = kReductionBytes + static_cast<int>(plan.cached_packs * pack_bytes);
   return plan;
+}
+
+// Two blocks a multiprocessor where two rows fit in its shared memory: one waits for memory while the
+// other computes. Else one block with as many threads, and all of that memory.
+inline LaunchPlan long_row_path(LaunchPlan plan, int64_t cols, int dtype_size, int kept,
+                                int shared_limit) {
+  constexpr int kReserved = 1024;  // of every block, beside what it asks for
+  const int threads = long_row_threads(dtype_size), half = (shared_limit - kReserved) / 2;
+  const LaunchPlan one_of_two = stream_path(plan, cols, dtype_size, threads / 2, kept, half);
+  const int64_t held = int64_t{one_of_two.cached_packs} * threads / 2 * (16 / dtype_size);
+  return held >= cols ? one_of_two
+                      : stream_path(plan, cols, dtype_size, threads, kept, shared_limit);
 }
 
 inline LaunchPlan split_path(LaunchPlan plan, int64_t rows, int64_t cols, int64_t wanted_blocks) {
@@ -215,7 +228,8 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
       plan.path = Path::kStream;
       plan.shared_bytes = kReductionBytes;
     } else {
-      plan = plan_detail::stream_path(plan, cols, dtype_size, kept, limits.shared_bytes);
+      plan = plan_detail::stream_path(plan, cols, dtype_size, smoothed_threads(dtype_size), kept,
+                                      limits.shared_bytes);
     }
   } else if (cols <= 32 * few) {
     plan = plan_detail::warp_path(plan, cols, few);
@@ -229,8 +243,10 @@ inline LaunchPlan launch_plan(Op op, int64_t rows, int64_t cols, int dtype_size,
   } else if (2 * rows <= limits.multiprocessors && !of_fisher) {
     plan = plan_detail::split_path(plan, std::max<int64_t>(rows, 1), cols,
                                    2 * int64_t{limits.multiprocessors});
+  } else if (summary) {
+    plan = plan_detail::stream_path(plan, cols, dtype_size, shape.max_threads, 0, 0);
   } else {
-    plan = plan_detail::stream_path(plan, cols, dtype_size, kept, limits.shared_bytes);
+    plan = plan_detail::long_row_path(plan, cols, dtype_size, kept, limits.shared_bytes);
   }
   plan.blocks = cols == 0 ? 0
                           : std::min(ceil_div(rows, plan.rows_per_block) * plan.splits,

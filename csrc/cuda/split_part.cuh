@@ -1,9 +1,9 @@
-// Which part of which row a block works on when `splits` blocks share a row.
+// When `splits` blocks share a row: which part of which row a block works on, and what the parts left.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda/device.cuh"
+#include "cuda/group.cuh"
 
 namespace vaal {
 
@@ -22,5 +22,14 @@ struct SplitPart {
     length = static_cast<int>(cols - begin < part ? cols - begin : part);
   }
 };
+
+// One member of the row's partials, merged. state_of(partial) reads it.
+template <class Partial, class StateOf>
+VAAL_DEVICE auto merged(Group<GroupKind::kBlock>& group, const Partial* partials, int splits,
+                        StateOf&& state_of) {
+  decltype(state_of(*partials)) state;
+  for (int s = group.rank; s < splits; s += group.size) state = merge(state, state_of(partials[s]));
+  return group.reduce(state);
+}
 
 }  // namespace vaal

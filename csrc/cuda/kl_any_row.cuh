@@ -1,6 +1,6 @@
 // The steps of kl_row.cuh for any row: every step reads the thread's columns anew, from shared memory,
-// L2 or device memory. kl_any_row reduces them over a group of threads, kl_split.cuh over several
-// blocks. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
+// L2 or device memory. kl_any_row reduces them over a group of threads, kl_smoothed_split over
+// several blocks. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
 //
 // With smoothing (smoothed_kl.h) every class is measured from k = argmax a for ∂a and from r = argmax b
 // for ∂b; mean = Σ own_j H_j, and
@@ -210,18 +210,14 @@ struct KlColumns {
   }
 
   // f(class, a, b) for every item, blanks (-inf, -inf) past the end included, and after_pack(c)
-  // when pack c is through; the next packs are on their way while f works. One item at a time:
-  // f is long, and small code with few registers keeps more warps on the multiprocessor.
+  // when pack c is through. One item at a time: f is long, and small code with few registers keeps
+  // more warps on the multiprocessor.
   template <class F, class AfterPack>
   VAAL_DEVICE void visit(F&& f, AfterPack&& after_pack) const {
-    const int packs = columns.packs();
-    Pack next_a{}, next_b{};
-    // From −1 on, a turn that only reads: the code of a read, which is long, stands here once.
 #pragma unroll 1
-    for (int c = -1; c < packs; ++c) {
-      Pack pack_a = next_a, pack_b = next_b;
-      if (c + 1 < packs) read(c + 1, next_a, next_b);
-      if (c < 0) continue;
+    for (int c = 0; c < columns.packs(); ++c) {
+      Pack pack_a, pack_b;
+      read(c, pack_a, pack_b);
 #pragma unroll 1
       for (int i = 0; i < kPackItems<T>; ++i) {
         const S x = to_scalar(take<T>(pack_a)), y = to_scalar(take<T>(pack_b));
