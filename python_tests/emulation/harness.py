@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulation.build import CSRC, HERE, Program, build
+from emulation.build import CSRC, HERE, SANITIZED, Program, Toolchain, build
 from emulation.runner import Input, Output, Runner
 from torch import Tensor
 
@@ -76,7 +76,11 @@ class Plan:
 
 
 def program(
-    name: str, families: tuple[str, ...], types: tuple[str, ...], sources: Path = CSRC
+    name: str,
+    families: tuple[str, ...],
+    types: tuple[str, ...],
+    sources: Path = CSRC,
+    toolchain: Toolchain = SANITIZED,
 ) -> Program:
     """The kernels of csrc/cuda (or of a changed copy) over the primitives of this folder."""
     objects = {"fibres.o": (HERE / "fibres.cpp", ["-std=c++17"])}
@@ -84,7 +88,7 @@ def program(
         for kind in types:
             flags = ["-std=c++17", f"-I{HERE}", f"-I{sources}", f"-DVAAL_TYPE={kind}"]
             objects[f"{name}.{family}.{kind}.o"] = (HERE / f"{family}.cpp", flags)
-    return Program(name, objects)
+    return Program(name, objects, toolchain)
 
 
 @functools.cache

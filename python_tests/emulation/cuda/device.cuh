@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../fibres.h"
+#include "../launches.h"
 
 #define VAAL_DEVICE inline
 #define VAAL_KERNEL(max_threads) void
@@ -141,6 +142,8 @@ inline Order launch_order = Order::kForward;
 
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters... arguments) {
+  if (emulation::written_down(kernel, shape.blocks, shape.threads, shape.shared_bytes, arguments...))
+    return;
   const auto call = [&] { kernel(arguments...); };
   const auto body = [](const void* context) { (*static_cast<decltype(&call)>(context))(); };
   for (int64_t block = 0; block < shape.blocks; ++block)
