@@ -117,6 +117,12 @@ struct CudaMath<float> : CudaWords {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
     return power;
   }
+  // 1/x to a rounding or two, subnormal numbers as 0.
+  static VAAL_DEVICE float reciprocal_approx(float x) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
+  }
   static VAAL_DEVICE float expm1(float x) { return ::expm1f(x); }
   static VAAL_DEVICE float exp_or_expm1(bool which, float x, float y) {
     return which ? ::expf(x) : ::expm1f(y);
@@ -140,6 +146,7 @@ template <>
 struct CudaMath<double> : CudaWords {
   using Scalar = double;
   static VAAL_DEVICE double exp(double x) { return ::exp(x); }
+  static VAAL_DEVICE double reciprocal_approx(double x) { return 1 / x; }
   static VAAL_DEVICE double expm1(double x) { return ::expm1(x); }
   static VAAL_DEVICE double exp_or_expm1(bool which, double x, double y) {
     return which ? ::exp(x) : ::expm1(y);

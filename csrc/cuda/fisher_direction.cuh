@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "cuda/arguments.h"
+#include "cuda/elementary.cuh"
 #include "cuda/group.cuh"
 #include "cuda/row_packs.cuh"
 #include "math/fisher_direction.h"
@@ -81,9 +82,7 @@ struct DirectionReference {
   VAAL_DEVICE DirectionClass<S> class_of(int j, S a) const {
     if (j == pivot || a == S(-INFINITY)) return {0, 1};
     const S x = a - a_r;
-    const bool far = x < S(-0.69);  // 1 − w and w, whichever is small from its own series
-    const S power = CudaMath<S>::exp_or_expm1(far, x, x);
-    return {far ? power : 1 + power, (far ? 1 - power : -power) * inverse_h};
+    return {plain_exp(x), -plain_expm1(CudaMath<S>::max(x, S(-87))) * inverse_h};
   }
 
   VAAL_DEVICE S curvature(S R, S sigma) const {
@@ -105,7 +104,7 @@ VAAL_DEVICE S root_of(const DirectionReference<S>& from, const DirectionSums<S>&
   for (int step = 0; step < kMostSteps && group.any_beside(moves); ++step) {
     DirectionSums<S> sums;
     each([&](const DirectionClass<S>& c) {
-      const S share = 1 / (sigma + c.d), s = c.w * share;
+      const S share = CudaMath<S>::reciprocal_approx(sigma + c.d), s = c.w * share;
       sums.first += s;
       sums.second += s * share;
     });
@@ -246,12 +245,8 @@ void launch_direction(const DirectionArguments<T>& args, const LaunchPlan& plan,
     launch(direction_stream<T>, shape, args, plan.cached_packs);
     return;
   }
-  auto kernel = direction_registers<T, kShape.many_packs, true>;
-  if (plan.path == Path::kWarp) {
-    kernel = direction_registers<T, kShape.many_packs, false>;
-    if (plan.items_per_thread == kShape.few_packs * kPackItems<T>)
-      kernel = direction_registers<T, kShape.few_packs, false>;
-  }
+  const auto kernel = plan.path == Path::kWarp ? direction_registers<T, kShape.many_packs, false>
+                                               : direction_registers<T, kShape.many_packs, true>;
   launch(kernel, shape, args, plan.threads_per_row);
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cuda/arguments.h"
+#include "cuda/elementary.cuh"
 #include "cuda/kl_row.cuh"
 #include "cuda/row_packs.cuh"
 #include "math/fisher.h"
@@ -71,8 +72,7 @@ struct FisherPeak {
   S peak = 0;
 
   VAAL_DEVICE void absorb(S entry) { peak = peak_of(peak, CudaMath<S>::abs(entry)); }
-  // Divided by, not multiplied with its reciprocal: a tiny peak has none.
-  VAAL_DEVICE S divisor() const { return peak == 0 ? S(1) : peak; }
+  VAAL_DEVICE Quotient<S> quotient() const { return Quotient<S>(peak == 0 ? S(1) : peak); }
 };
 
 template <class S>
@@ -99,7 +99,7 @@ struct FisherReference {
 
   VAAL_DEVICE FisherClass<S> class_of(int j, S a, S v) const {
     if (j == pivot || a == S(-INFINITY)) return {0, 0};
-    return {CudaMath<S>::exp(a - second), (v - v_k) * scale};
+    return {plain_exp(a - second), (v - v_k) * scale};
   }
 
   // A pivot that is not finite makes the row NaN.
@@ -159,7 +159,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         peak.absorb(from.entry(known, columns.column(c, i), classes[c][i]));
-    const S divisor = group.reduce(peak).divisor();
+    const Quotient<S> quotient = group.reduce(peak).quotient();
     if (!exists) return;
 #pragma unroll
     for (int c = 0; c < kPacks; ++c) {
@@ -167,7 +167,8 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         put(out, i,
-            from_scalar<T>(from.entry(known, columns.column(c, i), classes[c][i]) / divisor));
+            from_scalar<T>(
+                quotient.of(from.entry(known, columns.column(c, i), classes[c][i]))));
       columns.store(args.out + offset, c, out);
     }
   });
@@ -215,14 +216,14 @@ fisher_stream(FisherArguments<T> args, int cached_packs) {
       for (int i = 0; i < kItems; ++i)
         peak.absorb(from.entry(known, columns.column(c, i), class_of(c, pack, i)));
     });
-    const S divisor = group.reduce(peak).divisor();
+    const Quotient<S> quotient = group.reduce(peak).quotient();
     packs.again([&](int c, const Pack(&pack)[2]) {
       Pack out{};
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         put(out, i,
-            from_scalar<T>(from.entry(known, columns.column(c, i), class_of(c, pack, i)) /
-                           divisor));
+            from_scalar<T>(
+                quotient.of(from.entry(known, columns.column(c, i), class_of(c, pack, i)))));
       columns.store(args.out + offset, c, out);
     });
   });
@@ -236,12 +237,8 @@ void launch_fisher(const FisherArguments<T>& args, const LaunchPlan& plan, Strea
     launch(fisher_stream<T>, shape, args, plan.cached_packs);
     return;
   }
-  auto kernel = fisher_registers<T, kShape.many_packs, true>;
-  if (plan.path == Path::kWarp) {
-    kernel = fisher_registers<T, kShape.many_packs, false>;
-    if (plan.items_per_thread == kShape.few_packs * kPackItems<T>)
-      kernel = fisher_registers<T, kShape.few_packs, false>;
-  }
+  const auto kernel = plan.path == Path::kWarp ? fisher_registers<T, kShape.many_packs, false>
+                                               : fisher_registers<T, kShape.many_packs, true>;
   launch(kernel, shape, args, plan.threads_per_row);
 }
 

@@ -10,12 +10,9 @@ namespace vaal {
 template <Op kOp, bool kSymmetric, class T>
 void launch_kl_registers(const KlArguments<T>& args, const LaunchPlan& plan, Stream stream) {
   constexpr RegisterShape kShape = register_shape(kOp, sizeof(T));
-  auto kernel = kl_registers<kOp, kSymmetric, T, kShape.many_packs, true>;
-  if (plan.path == Path::kWarp) {
-    kernel = kl_registers<kOp, kSymmetric, T, kShape.many_packs, false>;
-    if (plan.items_per_thread == kShape.few_packs * kPackItems<T>)
-      kernel = kl_registers<kOp, kSymmetric, T, kShape.few_packs, false>;
-  }
+  const auto kernel = plan.path == Path::kWarp
+                          ? kl_registers<kOp, kSymmetric, T, kShape.many_packs, false>
+                          : kl_registers<kOp, kSymmetric, T, kShape.many_packs, true>;
   launch(kernel, {plan.blocks, plan.block_threads, plan.shared_bytes, stream}, args,
          plan.threads_per_row);
 }

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "cuda/arguments.h"
+#include "cuda/elementary.cuh"
 #include "cuda/group.cuh"
 #include "cuda/storage.cuh"
 #include "math/plain_kl.h"
@@ -22,34 +23,6 @@ template <class T>
 constexpr Scalar<T> kPlainBlank = sizeof(T) == 8 ? Scalar<T>(-1e300) : Scalar<T>(-1e38);
 template <>
 constexpr float kPlainBlank<Half> = -60000.0f;
-
-// e^x, x <= 0: 2^t·(1 + lost·ln 2), t being x·log2 e as it rounds and `lost` what that leaves out.
-VAAL_DEVICE float plain_exp(float x) {
-  using M = CudaMath<float>;
-  constexpr float kHigh = 1.44269502f, kLow = 1.92596303e-8f;  // log2 e
-  const float t = x * kHigh, lost = M::fma(x, kLow, M::fma(x, kHigh, -t));
-  const float power = M::exp2_approx(t);
-  return M::fma(power * lost, 0.693147182f, power);
-}
-VAAL_DEVICE double plain_exp(double x) { return CudaMath<double>::exp(x); }
-
-// e^x − 1, |x| <= kReach: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r (the CPU's,
-// cpu/kernels/elementary.h). No branch, where CUDA's expm1f has several.
-VAAL_DEVICE float plain_expm1(float x) {
-  using M = CudaMath<float>;
-  const float shifted = M::fma(x, 1.4426950408889634f, 0x1.8p23f), n = shifted - 0x1.8p23f;
-  const float power = bits_to_float((float_to_bits(shifted) << 23) + 0x3F800000u);
-  const float r = M::fma(n, -0.6931471805599453f, x);
-  float sum = 0.00021107399488353521f;
-  sum = M::fma(sum, r, 0.0013959732872967753f);
-  sum = M::fma(sum, r, 0.0083311753027826696f);
-  sum = M::fma(sum, r, 0.041666037121056378f);
-  sum = M::fma(sum, r, 0.16666675300678616f);
-  sum = M::fma(sum, r, 0.50000001674936609f);
-  const float small = M::fma(sum * r, r, r);
-  return M::fma(power, small, power - 1);
-}
-VAAL_DEVICE double plain_expm1(double x) { return CudaMath<double>::expm1(x); }
 
 template <class S>
 struct PlainTop {
@@ -140,17 +113,5 @@ VAAL_DEVICE bool plain_enough(const KlArguments<T>& args, const PlainTop<S>& top
   return sure_value & (no_gradient || totals.peak > unsure) & (row.t < S(kFar)) &
          (row.t > S(kFallen)) & (reach < kReach<S>) & (top.a > kPlainBlank<T> / 2);
 }
-
-// x / divisor, rounded once, for many x: a product and what it lacks. divisor / divisor is 1.
-template <class S>
-struct Quotient {
-  S divisor, inverse;
-
-  VAAL_DEVICE explicit Quotient(S by) : divisor(by), inverse(1 / by) {}
-  VAAL_DEVICE S of(S x) const {
-    const S near = x * inverse;
-    return CudaMath<S>::fma(CudaMath<S>::fma(-near, divisor, x), inverse, near);
-  }
-};
 
 }  // namespace vaal

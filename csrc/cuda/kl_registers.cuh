@@ -19,7 +19,7 @@ namespace vaal {
 // threads_per_row · kPacks · kPackItems<T> >= cols.
 template <Op kOp, bool kSymmetric, class T, int kPacks, bool kBlock>
 VAAL_KERNEL_OF(kBlock ? register_shape(kOp, sizeof(T)).max_threads : kWarpPathThreads,
-               sizeof(T) == 8 ? 1 : 2)
+               sizeof(T) == 8 ? 1 : kBlock ? 2 : sizeof(T) == 2 && kOp == Op::kSymmetricKl ? 5 : 6)
 kl_registers(KlArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;

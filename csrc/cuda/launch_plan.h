@@ -97,7 +97,10 @@ constexpr RegisterShape register_shape(Op op, int dtype_size) {
                              : RegisterShape{1, dtype_size == 4 ? 4 : 2, 512};
     case Op::kPosteriorSummary:
     case Op::kDeepfoolStep: return {1, dtype_size == 2 ? 2 : 4, 512};
-    default: return {1, dtype_size == 2 ? 1 : 2, dtype_size == 8 ? 256 : 384};
+    default: {  // fewer packs, and so more threads a row, would pay for more reductions
+      const int packs = dtype_size == 2 ? 1 : 2;
+      return {packs, packs, dtype_size == 8 ? 256 : 384};
+    }
   }
 }
 

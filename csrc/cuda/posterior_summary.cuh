@@ -14,6 +14,7 @@
 #include <cmath>
 
 #include "cuda/arguments.h"
+#include "cuda/elementary.cuh"
 #include "cuda/group.cuh"
 #include "cuda/split_part.cuh"
 #include "cuda/storage.cuh"
@@ -23,15 +24,14 @@ namespace vaal {
 
 constexpr int kNoLabel = 0x7FFFFFFF;
 
-// The classes seen so far. NaN counts as the largest logit, as in torch.argmax.
+// The two largest logits. NaN counts as the largest, as in torch.argmax.
 template <class S>
-struct Summary {
-  S first = S(-INFINITY), second = S(-INFINITY);  // the two largest logits
-  S rest = 0, weighted = 0;                       // R and W, measured from `first`
+struct Ranked {
+  S first = S(-INFINITY), second = S(-INFINITY);
   int label = kNoLabel;
   int padding = 0;  // whole words in both types
 
-  // Classes come in ascending order; rest and weighted are filled in later.
+  // Classes come in ascending order.
   VAAL_DEVICE void rank(int j, S a) {
     const bool wins = !(a <= first) && first == first;
     second = wins ? first : CudaMath<S>::max(second, a);
@@ -41,24 +41,59 @@ struct Summary {
 };
 
 template <class S>
-VAAL_DEVICE Summary<S> merge(const Summary<S>& x, const Summary<S>& y) {
+VAAL_DEVICE Ranked<S> merge(const Ranked<S>& x, const Ranked<S>& y) {
   const bool x_nan = x.first != x.first, y_nan = y.first != y.first;
-  const bool same = x.first == y.first || (x_nan && y_nan);
-  const bool x_wins = same ? x.label < y.label : x_nan || x.first > y.first;
-  // Selected member by member: a reference to one of the two would put both into local memory.
-  const S high = x_wins ? x.first : y.first, low = x_wins ? y.first : x.first;
-  const S low_rest = x_wins ? y.rest : x.rest, low_weighted = x_wins ? y.weighted : x.weighted;
-  const bool low_is_empty = (x_wins ? y.label : x.label) == kNoLabel;  // nothing above −inf there
-  const S shift = low_is_empty ? S(-INFINITY) : low - high;
-  const S weight = CudaMath<S>::exp(shift);
-  const S mass = 1 + low_rest;  // of the lower one, measured from its own maximum
-  Summary<S> both;
-  both.first = high;
-  both.second = CudaMath<S>::max(x_wins ? x.second : y.second, low);
-  both.rest = (x_wins ? x.rest : y.rest) + weight * mass;
-  both.weighted = (x_wins ? x.weighted : y.weighted) + weigh(weight, low_weighted + shift * mass);
-  both.label = x_wins ? x.label : y.label;
-  return both;
+  const bool same = (x.first == y.first) | (x_nan & y_nan);
+  const bool x_wins = same ? x.label < y.label : x_nan | (x.first > y.first);
+  return {x_wins ? x.first : y.first,
+          CudaMath<S>::max(x_wins ? x.second : y.second, x_wins ? y.first : x.first),
+          x_wins ? x.label : y.label, 0};
+}
+
+// e^kNoWeight is 0: in place of −inf, whose product with its weight is none.
+template <class S>
+constexpr S kNoWeight = sizeof(S) == 4 ? S(-110) : S(-800);
+
+// Sums over the classes beside a pivot: R and W.
+template <class S>
+struct Weights {
+  S rest = 0, weighted = 0;
+};
+
+template <class S>
+VAAL_DEVICE Weights<S> merge(const Weights<S>& x, const Weights<S>& y) {
+  return {x.rest + y.rest, x.weighted + y.weighted};
+}
+
+// The classes seen so far, their weights measured from the largest of them.
+template <class S>
+struct Summary {
+  Ranked<S> top;
+  Weights<S> weights;
+
+  // The same weights measured from a logit that is at least as large, `label` its class: the own pivot
+  // then counts, if it is another.
+  VAAL_DEVICE Weights<S> below(S first, int label) const {
+    if (top.label == label) return weights;
+    const bool empty = top.label == kNoLabel;  // nothing above −inf
+    const S shift = empty ? S(-INFINITY) : top.first - first;
+    const S weight = CudaMath<S>::exp(shift), mass = 1 + weights.rest;
+    return {weight * mass, weigh(weight, weights.weighted + shift * mass)};
+  }
+};
+
+template <class S>
+VAAL_DEVICE Summary<S> merge(const Summary<S>& x, const Summary<S>& y) {
+  const Ranked<S> top = merge(x.top, y.top);
+  return {top, merge(x.below(top.first, top.label), y.below(top.first, top.label))};
+}
+
+// The summaries of a group's threads, merged: each moves its weights once, when the largest logit of all
+// is known.
+template <class S, GroupKind kKind>
+VAAL_DEVICE Summary<S> merged_over(Group<kKind>& group, const Summary<S>& local) {
+  const Ranked<S> top = group.reduce(local.top);
+  return {top, group.reduce(local.below(top.first, top.label))};
 }
 
 template <class T, int kPacks>
@@ -70,17 +105,19 @@ VAAL_DEVICE Summary<Scalar<T>> summarise(const Pack (&a)[kPacks], const Columns<
   for (int c = 0; c < kPacks; ++c)
 #pragma unroll
     for (int i = 0; i < kPackItems<T>; ++i)
-      local.rank(first_column + columns.column(first_pack + c, i), to_scalar(unpack<T>(a[c], i)));
-  const S base = local.label == kNoLabel ? S(0) : local.first;  // nothing but −inf here: weights 0
+      local.top.rank(first_column + columns.column(first_pack + c, i),
+                     to_scalar(unpack<T>(a[c], i)));
+  // Nothing but −inf here: all weights are 0.
+  const S base = local.top.label == kNoLabel ? S(0) : local.top.first;
 #pragma unroll
   for (int c = 0; c < kPacks; ++c)
 #pragma unroll
     for (int i = 0; i < kPackItems<T>; ++i) {
-      const S alpha = to_scalar(unpack<T>(a[c], i)) - base;
-      const bool pivot = first_column + columns.column(first_pack + c, i) == local.label;
-      const S weight = pivot ? S(0) : CudaMath<S>::exp(alpha);
-      local.rest += weight;
-      local.weighted += weigh(weight, alpha);
+      const S alpha = CudaMath<S>::max(to_scalar(unpack<T>(a[c], i)) - base, kNoWeight<S>);
+      const bool pivot = first_column + columns.column(first_pack + c, i) == local.top.label;
+      const S weight = pivot ? S(0) : plain_exp(alpha);
+      local.weights.rest += weight;
+      local.weights.weighted += weight * alpha;
     }
   return local;
 }
@@ -90,11 +127,12 @@ VAAL_DEVICE void write_summary(const SummaryArguments<T>& args, int64_t row,
                                const Summary<Scalar<T>>& all) {
   using S = Scalar<T>;
   using M = CudaMath<S>;
-  const S rest = all.rest + (all.first - all.first);  // NaN where the maximum is not finite
+  const Ranked<S>& top = all.top;
+  const S rest = all.weights.rest + (top.first - top.first);  // NaN where the maximum is not finite
   const S z = 1 + rest;
-  args.label[row] = all.label == kNoLabel ? 0 : all.label;
-  args.entropy[row] = M::log1p(rest) - all.weighted / z;
-  args.margin[row] = -M::expm1(all.second - all.first) / z;
+  args.label[row] = top.label == kNoLabel ? 0 : top.label;
+  args.entropy[row] = M::log1p(rest) - all.weights.weighted / z;
+  args.margin[row] = -M::expm1(top.second - top.first) / z;
 }
 
 // A group of threads a row, or (partials not null) a block for each of `splits` parts of a row:
@@ -115,7 +153,7 @@ summary_rows(SummaryArguments<T> args, int threads_per_row, int splits, int part
       columns.load(args.logits + here.offset, first, filled<T>(S(-INFINITY)), a);
       all = merge(all, summarise(a, columns, here.split * part, first));
     }
-    all = group.reduce(all);
+    all = merged_over(group, all);
     if (group.rank != 0 || !exists) return;
     if (partials != nullptr) partials[at] = all;
     else write_summary(args, here.row, all);
@@ -130,7 +168,7 @@ summary_merge(SummaryArguments<T> args, int splits, const Summary<Scalar<T>>* pa
   group.each_row(args.rows, [&](int64_t row, bool exists) {
     Summary<Scalar<T>> all;
     for (int s = group.rank; s < splits; s += kWarp) all = merge(all, partials[row * splits + s]);
-    all = group.reduce(all);
+    all = merged_over(group, all);
     if (group.rank == 0 && exists) write_summary(args, row, all);
   });
 }

@@ -45,12 +45,18 @@ struct RowPacks {
   // f(c, packs) for each pack, after first_read.
   template <class F>
   VAAL_DEVICE void again(F&& f) const {
+    Pack packs[kTensors];
+    const int all = columns.packs();
 #pragma unroll 1
-    for (int c = 0; c < columns.packs(); ++c) {
-      Pack packs[kTensors];
+    for (int c = 0; c < cached && c < all; ++c) {
 #pragma unroll
-      for (int n = 0; n < kTensors; ++n)
-        packs[n] = c < cached ? cache.load(place(c, n)) : columns.load(row[n], c, blank);
+      for (int n = 0; n < kTensors; ++n) packs[n] = cache.load(place(c, n));
+      f(c, packs);
+    }
+#pragma unroll 1
+    for (int c = cached; c < all; ++c) {
+#pragma unroll
+      for (int n = 0; n < kTensors; ++n) packs[n] = columns.load(row[n], c, blank);
       f(c, packs);
     }
   }

@@ -108,6 +108,7 @@ struct CudaMath {
   using Scalar = S;
   static S exp(S x) { return std::exp(x); }
   static S exp2_approx(S x) { return std::exp2(x); }
+  static S reciprocal_approx(S x) { return 1 / x; }
   static S expm1(S x) { return std::expm1(x); }
   static S exp_or_expm1(bool which, S x, S y) { return which ? exp(x) : expm1(y); }
   static S log1p(S x) { return std::log1p(x); }
