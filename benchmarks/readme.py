@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from cells import OURS, Row, by_threads, distinct, short
+from kernel_tables import roofline
 from rankings import direction, precision, query, search, stability
 from strategy_tables import strategies
 
@@ -29,6 +30,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "benchmarks" / "SEARCHES.md",
     DOCS / "how_it_works.md",
+    DOCS / "kernels.md",
     DOCS / "which_strategy.md",
     DOCS / "results" / "speed.md",
 )
@@ -70,6 +72,11 @@ def comparisons() -> dict[str, str]:
     """The tables of which strategy comes to what, from the committed runs of `reproduce`."""
     paper = ROOT / "benchmarks" / "results" / "paper"
     return {"strategies": strategies(paper), "strategies_vat": strategies(paper, "+vat")}
+
+
+def machine_code() -> dict[str, str]:
+    """The tables of the CUDA kernels, from what the build says of them."""
+    return {"roofline": roofline(ROOT / "csrc" / "cuda" / "roofline.csv")}
 
 
 def redrawn(texts: dict[Path, str], drawn: dict[str, str]) -> dict[Path, str]:
@@ -248,7 +255,7 @@ def main() -> None:
         print("\n\n".join(drawn.values()))
         return
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
-    texts = redrawn(texts, drawn | comparisons())
+    texts = redrawn(texts, drawn | comparisons() | machine_code())
     for page, text in texts.items():
         with write_atomically(page, "w") as file:
             file.write(text)

@@ -20,10 +20,14 @@ int bytes_of(const std::string& dtype) {
 }
 
 py::dict launch_plan(const std::string& op, int64_t rows, int64_t cols, const std::string& dtype,
-                     bool smoothed) {
+                     bool smoothed, int multiprocessors, int shared_bytes) {
   const auto kind = vaal::op_from_name(op);
   if (!kind) throw py::value_error("there is no op " + op);
-  const vaal::LaunchPlan plan = vaal::launch_plan(*kind, rows, cols, bytes_of(dtype), smoothed);
+  vaal::DeviceLimits limits;
+  if (multiprocessors > 0) limits.multiprocessors = multiprocessors;
+  if (shared_bytes > 0) limits.shared_bytes = shared_bytes;
+  const vaal::LaunchPlan plan = vaal::launch_plan(*kind, rows, cols, bytes_of(dtype), smoothed,
+                                                  limits);
   py::dict result;
   result["path"] = vaal::path_name(plan.path);
   result["threads_per_row"] = plan.threads_per_row;
@@ -47,7 +51,9 @@ PYBIND11_MODULE(_C, m) {
       "dict: torch, stable_abi, cxx, cpu_instruction_sets, nvcc, cuda_architectures, why_no_cuda.");
   m.def(
       "launch_plan", &launch_plan, py::arg("op"), py::arg("rows"), py::arg("cols"),
-      py::arg("dtype"), py::arg("smoothed") = false,
-      "dict: how the raw op `op` is launched for [rows, cols] of `dtype` on an H100; the fields "
-      "are those of LaunchPlan in csrc/cuda/launch_plan.h. ValueError on an unknown op or dtype.");
+      py::arg("dtype"), py::arg("smoothed") = false, py::arg("multiprocessors") = 0,
+      py::arg("shared_bytes") = 0,
+      "dict: how the raw op `op` is launched for [rows, cols] of `dtype` on a device of so many "
+      "multiprocessors and bytes of shared memory a block (0: an H100's); the fields are those of "
+      "LaunchPlan in csrc/cuda/launch_plan.h. ValueError on an unknown op or dtype.");
 }

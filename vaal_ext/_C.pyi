@@ -27,5 +27,11 @@ class LaunchPlan(TypedDict):
 
 def build_config() -> BuildConfig: ...
 def launch_plan(
-    op: str, rows: int, cols: int, dtype: str, smoothed: bool = False
+    op: str,
+    rows: int,
+    cols: int,
+    dtype: str,
+    smoothed: bool = False,
+    multiprocessors: int = 0,
+    shared_bytes: int = 0,
 ) -> LaunchPlan: ...

@@ -12,7 +12,7 @@ RESULTS = readme.ROOT / "benchmarks" / "results"
 
 def test_the_readme_is_what_the_results_say():
     texts = {page: page.read_text(encoding="utf-8") for page in readme.PAGES}
-    drawn = readme.tables(RESULTS) | readme.comparisons()
+    drawn = readme.tables(RESULTS) | readme.comparisons() | readme.machine_code()
     assert readme.redrawn(texts, drawn) == texts, "type: python benchmarks/readme.py"
     for name, table in drawn.items():
         assert any(table in text for text in texts.values()), name

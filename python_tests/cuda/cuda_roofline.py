@@ -1,24 +1,27 @@
 """How many instructions an element costs in each kernel, and what that leaves of a copy's speed.
 
-python python_tests/cuda/cuda_roofline.py             rewrites csrc/cuda/roofline.csv for this nvcc
-python python_tests/cuda/cuda_roofline.py BINARY [WORD ...] [--arch sm_90] [--cols N] [--rare] [--blocks]
-                                                      prints what it finds in a .so, .o or .cubin
+With PYTHONPATH=python_tests:
 
-Instructions an element: one warp of a launch is followed through the machine code (sass_walk.py says how
-and what it takes for usual), and what it issues counts for all of the launch's warps, 32 lanes each,
-divided by the elements of the tensor [rows, cols]. All of a block counts: its start, its reductions, its
-end. The cases are rows that the plan fills: 32 lanes full, 1000 classes, 32000 and 128256; images of 3072
-and 150528 elements.
+python python_tests/cuda/cuda_roofline.py      rewrites csrc/cuda/roofline.csv for this nvcc
+python python_tests/cuda/cuda_roofline.py BINARY [WORD ...] [--arch sm_90] [--cols N] [--rare]
+    [--blocks]                                 prints what it finds in a .so, .o or .cubin
+
+Instructions an element: one warp of a launch is followed through the machine code (sass_walk.py
+says how, and what it takes for usual); what it issues counts for all warps of the launch, 32 lanes
+each, and is divided by the elements of the tensor [rows, cols]. All of a block counts: its start,
+its reductions, its end. The cases are rows that the plan fills: 32 lanes full, 1000, 10000 and
+(few) 128256 classes; images of 3072 and 150528 elements.
 
 A launch's time an element is the longest of
-  bytes    what its threads load and store, at the rate of a copy
+  bytes    the packs of 16 bytes that its threads load and store, at the rate of a copy
   issue    its instructions, four warps a cycle and multiprocessor
-  flight   the bytes at the rate that the bytes in flight allow: what a thread has asked for at most
-           before it uses the first of it, for all threads of the blocks that fit on a multiprocessor
+  flight   the bytes at the rate that the bytes in flight allow: what a thread has asked for at
+           most before it uses the first of it, for all threads of the blocks that fit on a
+           multiprocessor
   special  exponentials, reciprocals, square roots and sines, 16 lanes a cycle
   float64  operations on doubles
-"Bound by" is that one, and the share of a copy is the first over the longest. It is a limit from above:
-latency of instructions, banks and caches only make it worse.
+"Bound by" is that one, and the share of a copy is the first over the longest. It is a limit from
+above: latencies of instructions, banks of shared memory and caches only make it worse.
 """
 
 from __future__ import annotations
@@ -34,8 +37,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # as a script: the emulation's folder
-
 import torch
 from cuda_resources import name_and_arguments, nvcc_version
 from gpus import GPUS, ISSUES, WARP, Gpu
@@ -50,8 +51,8 @@ from vaal_ext.ops import _library
 
 TABLE = Path(__file__).resolve().parents[2] / "csrc" / "cuda" / "roofline.csv"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-KEY = ("op", "path", "dtype", "cols", "kernel", "gpu")
-COLUMNS = (*KEY, "instructions", "bytes", "blocks", "in_flight", "bound_by", "share_of_copy")
+KEY = ("op", "path", "dtype", "cols", "kernel")
+CELL = "instructions bytes | blocks bytes_in_flight | bound_by share_of_copy"
 LOGITS = ("symmetric_kl", "symmetric_kl_direction", "symmetric_kl_backward")
 FISHER = ("fisher_product", "fisher_direction")
 IMAGES = ("perturb", "random_perturb", "deepfool_step")
@@ -61,11 +62,11 @@ def cases(dtype: torch.dtype) -> list[Case]:
     found = []
     for op in (*LOGITS, *FISHER, "posterior_summary", *IMAGES):
         full = sorted(32 * n for n in packs(op, dtype))
-        long = (3072, 150528) if op in IMAGES else (1000, 32000)
+        long = (3072, 150528) if op in IMAGES else (1000, 10000)
         found += [Case(op, dtype, cols) for cols in (*full, *long)]
         if op in (*LOGITS, "posterior_summary"):
             found.append(Case(op, dtype, 128256, few_rows=True))
-        if op in LOGITS:
+        if op == "symmetric_kl_direction":
             found.append(Case(op, dtype, 1000, smoothed=True))
     return found
 
@@ -112,7 +113,7 @@ def measure(
     counted = Counter()
     for at, times in walked.issued.items():
         counted[unit(code.at[at].base)] += times * scale
-    moved = (walked.loaded + walked.stored) * scale
+    moved = walked.moved * scale
     blocks = gpu.resident(launch.threads, registers, launch.shared_bytes + static)
     in_flight = blocks * launch.threads * walked.in_flight
     cycles = gpu.multiprocessors * gpu.clock
@@ -135,8 +136,9 @@ def unit(opcode: str) -> str:
 
 @functools.cache
 def instance(function: str) -> str:
-    """"fisher_stream<float>" of a mangled kernel: two compilers may spell its parameters differently."""
-    return "{}<{}>".format(*name_and_arguments(demangled([function])[0]))
+    """fisher_stream<float>, of a mangled kernel. Compilers may spell its parameters differently."""
+    name, arguments = name_and_arguments(demangled([function])[0])
+    return f"{name}<{arguments.replace('vaal::', '')}>"
 
 
 class Binary:
@@ -162,42 +164,73 @@ class Binary:
         return self._graphs[kernel]
 
 
-def rows_of(case: Case, binary: Binary, gpu: str, *, rare: bool = False):
-    """(the table's row, the Measured, the Launch) of each kernel that a case launches."""
-    found, plan, rows = launches(case)
-    for launch in found:
-        kernel = instance(launch.kernel)
-        if kernel not in binary:
-            continue
-        measured = measure(
-            binary.code(kernel), GPUS[gpu], launch, rows * case.cols, *binary.usage[kernel],
-            rare=rare,
-        )  # fmt: skip
-        path = f"{plan.path}, smoothing" if case.smoothed else plan.path
-        row = (
-            case.op, path, str(case.dtype).removeprefix("torch."), str(case.cols), kernel, gpu,
-            f"{measured.instructions:.1f}", f"{measured.bytes:.1f}", str(measured.blocks),
-            str(measured.in_flight), measured.bound_by, f"{measured.share:.2f}",
-        )  # fmt: skip
-        yield row, measured, launch
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What one line of the table is about: a kernel that a case launches."""
+
+    case: Case
+    path: str
+    kernel: str
+    launch: Launch
+    elements: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        dtype = str(self.case.dtype).removeprefix("torch.")
+        return self.case.op, self.path, dtype, str(self.case.cols), self.kernel
+
+    def measured(self, binary: Binary, gpu: str, *, rare: bool = False) -> Measured:
+        usage = binary.usage[self.kernel]
+        code = binary.code(self.kernel)
+        return measure(code, GPUS[gpu], self.launch, self.elements, *usage, rare=rare)
 
 
-def table(binary: Path, architectures: list[str]) -> list[tuple[str, ...]]:
-    rows = []
-    for architecture in architectures:
-        code = Binary(binary, architecture)
-        for dtype in DTYPES:
-            for case in cases(dtype):
-                rows += [row for row, _, _ in rows_of(case, code, architecture)]
-    order = {name: i for i, name in enumerate(GPUS)}
-    return sorted(rows, key=lambda row: (*row[:3], int(row[3]), row[4], order[row[5]]))
+def lines_of(case: Case, binary: Binary, gpu: Gpu) -> list[Line]:
+    """One for each kernel of the binary that the case launches."""
+    found, plan, rows = launches(case, gpu)
+    path = f"{plan.path}, smoothing" if case.smoothed else plan.path
+    lines = [Line(case, path, instance(one.kernel), one, rows * case.cols) for one in found]
+    return [line for line in lines if line.kernel in binary]
 
 
-def read_table() -> tuple[str, list[tuple[str, ...]]]:
-    """The nvcc that the table is for, and its rows."""
-    first, *lines = TABLE.read_text().splitlines()
-    _, *rows = csv.reader(lines)
-    return first.removeprefix("# nvcc "), [tuple(row) for row in rows]
+def cell(measured: Measured) -> str:
+    return (
+        f"{measured.instructions:.1f} {measured.bytes:.1f} | {measured.blocks} {measured.in_flight}"
+        f" | {measured.bound_by} {measured.share:.2f}"
+    )
+
+
+Table = dict[tuple[str, ...], dict[str, str]]  # KEY → architecture → cell
+
+
+def measured_table(library: Path, architectures: list[str]) -> Table:
+    found: Table = {}
+    for gpu in architectures:
+        binary = Binary(library, gpu)
+        for case in [case for dtype in DTYPES for case in cases(dtype)]:
+            for line in lines_of(case, binary, GPUS[gpu]):
+                found.setdefault(line.key, {})[gpu] = cell(line.measured(binary, gpu))
+    return found
+
+
+def read_table() -> tuple[str, Table]:
+    """The nvcc that the table is for, and the table."""
+    first, _, *lines = TABLE.read_text().splitlines()
+    rows = csv.DictReader(lines)
+    return first.removeprefix("# nvcc "), {
+        tuple(row.pop(name) for name in KEY): {gpu: text for gpu, text in row.items() if text}
+        for row in rows
+    }
+
+
+def write_table(version: str, found: Table) -> None:
+    built = [gpu for gpu in GPUS if any(gpu in row for row in found.values())]
+    with open(TABLE, "w", newline="") as file:
+        file.write(f"# nvcc {version}\n# {CELL}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*KEY, *built])
+        for key in sorted(found, key=lambda key: (*key[:3], int(key[3]), key[4])):
+            writer.writerow([*key, *(found[key].get(gpu, "") for gpu in built)])
 
 
 def built_architectures() -> list[str]:
@@ -205,18 +238,18 @@ def built_architectures() -> list[str]:
     return [name for name in GPUS if name[3:] in {number.replace(".", "") for number in numbers}]
 
 
-def print_cases(args: argparse.Namespace) -> None:
-    code = Binary(args.binary, args.arch)
-    for dtype in DTYPES:
-        for case in cases(dtype):
-            if args.cols:
-                case = dataclasses.replace(case, cols=args.cols)
-            for row, measured, launch in rows_of(case, code, args.arch, rare=args.rare):
-                if not all(word in " ".join(row) for word in args.words):
-                    continue
-                print(" ".join(row))
-                if args.blocks:
-                    print_blocks(code.code(row[4]), measured, launch)
+def print_lines(args: argparse.Namespace) -> None:
+    binary = Binary(args.binary, args.arch)
+    for case in [case for dtype in DTYPES for case in cases(dtype)]:
+        if args.cols:
+            case = dataclasses.replace(case, cols=args.cols)
+        for line in lines_of(case, binary, GPUS[args.arch]):
+            if not all(word in " ".join(line.key) for word in args.words):
+                continue
+            measured = line.measured(binary, args.arch, rare=args.rare)
+            print(*line.key, "|", cell(measured))
+            if args.blocks:
+                print_blocks(binary.code(line.kernel), measured, line.launch)
 
 
 def print_blocks(code: Code, measured: Measured, launch: Launch) -> None:
@@ -243,16 +276,12 @@ def main() -> None:
     parser.add_argument("--blocks", action="store_true", help="the basic blocks too")
     args = parser.parse_args()
     if args.binary:
-        return print_cases(args)
+        return print_lines(args)
     nvcc = _C.build_config()["nvcc"]
     if not nvcc or not _library.CUDA_LIBRARY.exists():
         sys.exit("_ops_cuda is not built here: VAAL_CUDA=1 python setup.py build_ext --inplace")
-    rows = table(_library.CUDA_LIBRARY, built_architectures())
-    with open(TABLE, "w", newline="") as file:
-        file.write(f"# nvcc {nvcc_version(nvcc)}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    found = measured_table(_library.CUDA_LIBRARY, built_architectures())
+    write_table(nvcc_version(nvcc), found)
     print(f"wrote {TABLE}")
 
 

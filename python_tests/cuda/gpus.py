@@ -1,9 +1,10 @@
 """What a multiprocessor of each architecture holds, and how fast one GPU of each is.
 
-The limits are those of "Technical Specifications per Compute Capability" in the CUDA C++ Programming
-Guide (threads, shared memory; registers are 65,536 everywhere) and of cuda_occupancy.h in the CUDA
-toolkit (blocks, and the grains in which registers and shared memory are given out). Lanes that a unit
-serves a cycle are those of the guide's "Throughput of Native Arithmetic Instructions".
+The limits are those of "Technical Specifications per Compute Capability" in the CUDA C++
+Programming Guide (threads, shared memory; registers are 65,536 everywhere) and of cuda_occupancy.h
+in the CUDA toolkit (blocks, and the grains in which registers and shared memory are given out).
+Lanes that a unit serves a cycle are those of the guide's "Throughput of Native Arithmetic
+Instructions".
 """
 
 from __future__ import annotations
@@ -48,32 +49,50 @@ class Gpu:
         """Bytes in flight that a multiprocessor needs."""
         return SECONDS_OF_FLIGHT * self.copy_rate / self.multiprocessors
 
+    @property
+    def shared_of_block(self) -> int:
+        """The most that one block may ask for."""
+        return self.shared - self.reserved
+
+    @property
+    def reserved(self) -> int:
+        return RESERVED_SHARED if self.shared_grain == 128 else 0
+
     def resident(self, threads: int, registers: int, shared: int) -> int:
-        """Blocks of that many threads, registers a thread and bytes that fit on a multiprocessor."""
+        """Blocks of so many threads, registers a thread and bytes that fit on a multiprocessor."""
         warps = -(-threads // WARP)
         grains = -(-registers * WARP // REGISTER_GRAIN) * REGISTER_GRAIN
         by_registers = ISSUES * (REGISTERS // ISSUES // grains) // warps
-        held = shared + (RESERVED_SHARED if self.shared_grain == 128 else 0)
+        held = shared + self.reserved
         held = -(-held // self.shared_grain) * self.shared_grain
         by_shared = self.shared // held if held else self.blocks
         return min(self.blocks, self.threads // (warps * WARP), by_registers, by_shared)
 
 
 KB = 1024
-# Multiprocessors, boost clocks and rates as the makers' data sheets give them: T4 and A10 (NVIDIA's
-# data sheets), A100 80 GB SXM (data sheet; architecture white paper), H100 SXM (3.35 TB/s; 1.755 GHz is
-# what it holds), B200 (HGX data sheet: 7.7 TB/s; 148, 1.965 GHz), GeForce RTX 5090 (RTX Blackwell white paper).
+LATER = (0x360, 0x370)
+# Multiprocessors, boost clocks and rates: T4 and A10 by sysrqmts.com, A100 SXM 80 GB and B200 by
+# hmc-tech.com (nvidia-a100-sxm-vs-nvidia-b200), RTX 5090 by Linux Format of May 2025; the clock of
+# the H100 is what it holds under load.
 GPUS = {
     "sm_75": Gpu("T4", 40, 1.590e9, 0.320e12, 1024, 16, 64 * KB, 256, 2),
     "sm_80": Gpu("A100", 108, 1.410e9, 2.039e12, 2048, 32, 164 * KB, 128, 32),
     "sm_86": Gpu("A10", 72, 1.695e9, 0.600e12, 1536, 16, 100 * KB, 128, 2),
     "sm_90": Gpu("H100", 132, 1.755e9, 3.35e12, 2048, 32, 228 * KB, 128, 64, parameters=0x210),
     "sm_100": Gpu(
-        "B200", 148, 1.965e9, 7.7e12, 2048, 32, 228 * KB, 128, 64,
-        parameters=0x380, shape=(0x360, 0x370),
+        "B200", 148, 1.98e9, 7.7e12, 2048, 32, 228 * KB, 128, 64, parameters=0x380, shape=LATER
     ),
     "sm_120": Gpu(
-        "RTX 5090", 170, 2.407e9, 1.792e12, 1536, 24, 100 * KB, 128, 2,
-        parameters=0x380, shape=(0x360, 0x370),
+        "RTX 5090",
+        170,
+        2.407e9,
+        1.792e12,
+        1536,
+        24,
+        100 * KB,
+        128,
+        2,
+        parameters=0x380,
+        shape=LATER,
     ),
-}  # fmt: skip
+}

@@ -17,10 +17,11 @@ import torch
 from emulation import runner
 from emulation.build import Toolchain, build
 from emulation.harness import FAMILIES, TYPES, Emulation, Plan, program
+from gpus import Gpu
 
 # libasan has the functions that tell it of fibres; nothing is checked here.
 TOOLCHAIN = Toolchain("launches", "g++", ("-O0", "-rdynamic", "-Wl,--no-as-needed,-lasan"))
-MANY_ROWS = 100_000  # no plan splits so many
+MANY_ROWS, FEW_ROWS = 100_000, 4  # of long ones the plans split so few, and not so many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +45,22 @@ class Case:
     few_rows: bool = False
     smoothed: bool = False
 
-    def plan(self) -> Plan:
+    def plan(self, gpu: Gpu) -> Plan:
         """The plan for many rows (or few), cut down to those of one block (or a row's)."""
-        rows = 4 if self.few_rows else MANY_ROWS
-        plan = Plan.of(self.op, rows, self.cols, self.dtype, smoothed=self.smoothed)
+        plan = Plan.of(
+            self.op,
+            FEW_ROWS if self.few_rows else MANY_ROWS,
+            self.cols,
+            self.dtype,
+            smoothed=self.smoothed,
+            multiprocessors=gpu.multiprocessors,
+            shared_bytes=gpu.shared_of_block,
+        )
         plan.blocks = math.ceil(self.rows_of(plan) / plan.rows_per_block) * plan.splits
         return plan
 
     def rows_of(self, plan: Plan) -> int:
-        return 4 if self.few_rows else plan.rows_per_block
+        return FEW_ROWS if self.few_rows else plan.rows_per_block
 
 
 class Recorder(runner.Runner):
@@ -74,10 +82,10 @@ def _record() -> tuple[Emulation, Path]:
 
 
 @functools.cache
-def launches(case: Case) -> tuple[tuple[Launch, ...], Plan, int]:
+def launches(case: Case, gpu: Gpu) -> tuple[tuple[Launch, ...], Plan, int]:
     """The launches of one call, its plan, and its rows."""
     emulation, path = _record()
-    plan = case.plan()
+    plan = case.plan(gpu)
     rows = case.rows_of(plan)
     x = torch.zeros(rows, case.cols, dtype=case.dtype)
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The machine code of kernels as cuobjdump writes it: instructions, basic blocks, where they join."""
+"""The machine code of kernels as cuobjdump writes it: instructions, basic blocks, their joins."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from pathlib import Path
 STEP = 16  # bytes of an instruction, from sm_70 on
 LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.+?)\s*;")
 GUARDED = re.compile(r"^@(!?)(U?P(?:\d|T))\s+(.*)$")
+REGISTER = re.compile(r"U?R(\d+)$")
+PREDICATE = re.compile(r"!?(U?P(\d|T))$")
+NO_RESULT = ("ST", "STG", "STS", "STL", "RED", "BAR", "BSYNC", "BSSY", "EXIT", "BRA", "NOP", "RET")
+NO_RESULT += ("CALL", "WARPSYNC", "DEPBAR", "MEMBAR", "ERRBAR", "CCTL", "LDGDEPBAR", "YIELD")
+NO_RESULT += ("ENDCOLLECTIVE", "LDGSTS", "BMOV", "JMP", "BREAK", "PREFETCH", "UBLKCP", "SYNCS")
+PAIRS = re.compile(
+    r"^D[A-Z]|^F[A-Z]+2$|^CS2R$|^U?IMAD\.WIDE|^(?:I2F|F2F)\.F64|^F2I.*\.[US]64"
+    r"|^(?!U?SHF|I2F|F2I|F2F).*\.(?:64|[USF]64)\b"
+)
+ACCESS = ((".128", 16), (".64", 8), (".U16", 2), (".S16", 2), (".U8", 1), (".S8", 1))  # bytes
 JUMPS = ("BRA", "JMP", "BRX", "JMX")
 ENDS = ("EXIT", "RET", "BPT", "KILL")
 OVER = -1  # where an EXIT leads to
@@ -40,23 +50,64 @@ class Instruction:
     opcode: str  # with its modifiers, as "LDG.E.128"
     operands: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def base(self) -> str:
         return self.opcode.partition(".")[0]
 
-    @property
+    @functools.cached_property
     def target(self) -> int | None:
         """Where a jump or a call goes, if it is written down."""
         if self.base in (*JUMPS, "CALL") and self.operands:
-            found = re.fullmatch(r"`?\(?(0x[0-9a-f]+)\)?", self.operands[-1])
-            return int(found[1], 16) if found else None
+            found = re.fullmatch(r"0x[0-9a-f]+", self.operands[-1])
+            return int(found[0], 16) if found else None
         return None
 
-    @property
+    @functools.cached_property
     def conditions(self) -> list[str]:
         """The predicates that must hold for a jump or an exit."""
-        named = [word for word in self.operands[:-1] if re.fullmatch(r"!?U?P(\d|T)", word)]
+        named = [word for word in self.operands[:-1] if PREDICATE.match(word)]
         return [word for word in [self.guard, *named] if word and word not in ("PT", "UPT")]
+
+    @functools.cached_property
+    def writes(self) -> tuple[list[str], list[str], list[str]]:
+        """The predicates in front, the registers and the predicates behind that it sets.
+
+        A pair or a quadruple is given as all of its registers.
+        """
+        if self.base in NO_RESULT or not self.operands:
+            return [], [], []
+        words = list(self.operands)
+        if self.base == "R2P":
+            return [f"P{i}" for i in range(7)], [], []
+        if "SETP" in self.base or self.base in ("PLOP3", "UPLOP3", "FCHK"):
+            return [word for word in words[:2] if PREDICATE.match(word)], [], []
+        front = []
+        while words and PREDICATE.match(words[0]):
+            front.append(words.pop(0))
+        if not words or not (REGISTER.match(words[0]) or words[0] in ("RZ", "URZ")):
+            return front, [], []
+        first = words.pop(0)
+        behind = []
+        while words and PREDICATE.match(words[0]):
+            behind.append(words.pop(0))
+        count = 4 if ".128" in self.opcode else 2 if PAIRS.search(self.opcode) else 1
+        if self.opcode.endswith(("64H", ".32")):
+            count = 1
+        if first in ("RZ", "URZ"):
+            return front, [first], behind
+        stem, number = first.rstrip("0123456789"), int(REGISTER.match(first)[1])
+        return front, [f"{stem}{number + i}" for i in range(count)], behind
+
+    @functools.cached_property
+    def reads(self) -> frozenset[str]:
+        """The registers (not the uniform ones) that it names besides the one it sets first."""
+        words = self.operands[0 if self.base in NO_RESULT else 1 :]
+        return frozenset(name for word in words for name in re.findall(r"\bR\d+", word))
+
+    @functools.cached_property
+    def access_bytes(self) -> int:
+        """Of a load or a store of one thread."""
+        return next((size for mark, size in ACCESS if mark in self.opcode), 4)
 
     def __str__(self) -> str:
         guard = f"@{self.guard} " if self.guard else ""

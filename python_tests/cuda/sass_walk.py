@@ -1,30 +1,31 @@
 """The usual path of one warp through a kernel, and how many instructions it issues there.
 
 The warp is followed from the first instruction to EXIT by its lane 0. Its integers are worked out
-(sass_values.py) from what the launch gives: the parameters, the shape, its place. So the branches that
-hang on them go where they go on the GPU, and a loop over packs turns as often as it does there. A
-branch that hangs on data (floats, what was loaded or shuffled) is decided by rules:
+(sass_rules.py) from what the launch gives: the parameters, the shape, its place. So the branches
+that hang on them go where they go on the GPU, and a loop over packs turns as often as it does
+there. A branch that hangs on data (floats, what was loaded or shuffled) is decided by rules:
 
 1. A way that ends in a call of the slow part of a division or square root (every way from it to the
    join holds a CALL) is not taken, nor is one that only warps take which have come apart.
 2. A loop whose end hangs on data is gone through TURNS times.
-3. Where one way is a shortcut past a piece in which lanes work together (SHFL, BAR), all of a row's
-   threads take the same: the shortcut is taken (a row whose argmax moved far away is rare).
-4. Where both ways are long (LONG instructions), or the predicate stays what it was while a loop turns,
-   it is a choice between two kinds of rows, and the shorter is taken.
+3. Where one way is a shortcut past a piece in which lanes work together (SHFL, BAR), all threads of
+   a row take the same: the shortcut (a row whose argmax moved far away is rare).
+4. Where both ways are long (LONG instructions) it is a choice between two kinds of rows, and the
+   shorter is taken.
 5. Elsewhere lanes of one warp may differ, and both ways are counted.
 
-`rare` reverses rules 3 and 4. An instruction whose guard is false is issued like any other and counts.
+`rare` reverses rules 3 and 4. An instruction whose guard is false is issued like any other, and
+counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 
 from sass import OVER, STEP, Code, Instruction
-from sass_values import NO_RESULT, PREDICATE, State, destinations, run
+from sass_rules import run
+from sass_values import State
 
 TURNS = 3
 LONG = 40
@@ -45,8 +46,10 @@ class Launch:
 @dataclasses.dataclass
 class Path:
     issued: Counter[int] = dataclasses.field(default_factory=Counter)  # by place
-    loaded: int = 0  # bytes of one thread from global memory
-    stored: int = 0
+    loaded: Counter[int] = dataclasses.field(
+        default_factory=Counter
+    )  # bytes, by those of an access
+    stored: Counter[int] = dataclasses.field(default_factory=Counter)
     in_flight: int = 0  # the most bytes that a thread has asked for and not yet used
     choices: dict[int, str] = dataclasses.field(default_factory=dict)  # place of a branch → why
 
@@ -54,12 +57,14 @@ class Path:
     def instructions(self) -> int:
         return self.issued.total()
 
+    @property
+    def moved(self) -> int:
+        """Bytes of a thread's share of its rows: whole packs, where there are any.
 
-def access_bytes(opcode: str) -> int:
-    for mark, size in ((".128", 16), (".64", 8), (".U16", 2), (".S16", 2), (".U8", 1), (".S8", 1)):
-        if mark in opcode:
-            return size
-    return 4
+        What else it moves is a number a row, which one lane writes or all read in one place.
+        """
+        both = self.loaded + self.stored
+        return both[16] or both.total()
 
 
 class Walk:
@@ -180,10 +185,9 @@ class Walk:
             run(one, state)
 
     def _memory(self, one: Instruction, idle: bool) -> None:
-        for word in one.operands[0 if one.base in NO_RESULT else 1 :]:
-            for name in re.findall(r"\bR\d+", word):
-                if name in self.pending:
-                    self._arrived(self.pending[name])
+        for name in one.reads & self.pending.keys():
+            if name in self.pending:
+                self._arrived(self.pending[name])
         if one.base == "DEPBAR":
             keep = int(one.operands[-1], 16) if len(one.operands) > 1 else 0
             for number in [n for n, _ in self.loads.items() if n < 0 and -n <= self.groups - keep]:
@@ -192,12 +196,12 @@ class Walk:
             self.groups += 1
         if idle:
             return
-        size = access_bytes(one.opcode)
+        size = one.access_bytes
         if one.base in LOADS:
-            self.path.loaded += size
+            self.path.loaded[size] += size
             if one.base == "LDG":
                 number = self.steps
-                for name in destinations(one)[1]:
+                for name in one.writes[1]:
                     self.pending[name] = number
                 self.loads[number] = size
             else:
@@ -205,9 +209,9 @@ class Walk:
                 self.loads[group] = self.loads.get(group, 0) + size
             self.path.in_flight = max(self.path.in_flight, sum(self.loads.values()))
         elif one.base == "STG":
-            self.path.stored += size
+            self.path.stored[size] += size
         else:
-            for name in destinations(one)[1]:
+            for name in one.writes[1]:
                 self.pending.pop(name, None)
 
     def _arrived(self, number: int) -> None:

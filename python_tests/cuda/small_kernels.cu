@@ -1,13 +1,18 @@
 // Kernels whose usual path is known, for test_cuda_sass.py. A multiplication by asm is one instruction of
 // the machine's: FMUL, as often as it stands here and is gone through.
 #define ONE(x) asm volatile("mul.rn.f32 %0, %0, %0;" : "+f"(x))
-#define THREE(x) ONE(x); ONE(x); ONE(x)
+#define THREE(x) \
+  ONE(x);        \
+  ONE(x);        \
+  ONE(x)
 
 // n·3 multiplications, n known from the launch.
 extern "C" __global__ void loop(float* x, int n) {
   float value = x[0];
 #pragma unroll 1
-  for (int i = 0; i < n; ++i) { THREE(value); }
+  for (int i = 0; i < n; ++i) {
+    THREE(value);
+  }
   x[0] = value;
 }
 
@@ -17,7 +22,9 @@ extern "C" __global__ void integers(float* x, int a, int b, long long c) {
   long long turns = a / b + (c >> 3);
   if (c < 0) turns = -turns;
 #pragma unroll 1
-  for (long long i = 0; i < turns; ++i) { ONE(value); }
+  for (long long i = 0; i < turns; ++i) {
+    ONE(value);
+  }
   x[0] = value;
 }
 
@@ -77,7 +84,9 @@ extern "C" __global__ void kinds(float* x) {
 // Until the data says so.
 extern "C" __global__ void until(float* x) {
   float value = x[threadIdx.x];
-  do { ONE(value); } while (value > 1);
+  do {
+    ONE(value);
+  } while (value > 1);
   x[threadIdx.x] = value;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -20,14 +21,11 @@ pytestmark = [
     pytest.mark.skipif(find_cuobjdump() is None, reason="needs cuobjdump"),
     pytest.mark.slow,
 ]
-"""nvcc takes seconds."""
 
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory):
     """{architecture: {name: Code}}."""
-    import subprocess
-
     binary = tmp_path_factory.mktemp("sass") / "small.fatbin"
     code = [f"-gencode=arch=compute_{name[3:]},code={name}" for name in GPUS]
     subprocess.run([NVCC, "-fatbin", "-O3", *code, "-o", binary, KERNELS], check=True)
@@ -86,7 +84,8 @@ def test_a_row_is_gone_through_by_all_warps(walk, cols):
     path, issued = walk("rows", struct.pack("<qqi", 1 << 40, 5, cols), blocks=5, threads=128)
     turns = len(range(32, cols, 128))
     assert issued["FMUL"] == 2 * turns
-    assert (path.loaded, path.stored) == (4 * turns, 4 * turns)
+    assert (path.loaded[4], path.stored[4]) == (4 * turns, 4 * turns)
+    assert path.moved == 8 * turns
     _, again = walk("rows", struct.pack("<qqi", 1 << 40, 5, cols), blocks=2, threads=128)
     assert again["FMUL"] == 3 * issued["FMUL"]  # rows 0, 2 and 4
 
@@ -94,7 +93,7 @@ def test_a_row_is_gone_through_by_all_warps(walk, cols):
 def test_the_slow_part_of_a_division_is_left_out(walk):
     path, issued = walk("cold", pointer_and(""))
     assert (issued["MUFU"], issued["CALL"], issued["FCHK"]) == (1, 0, 1)
-    assert list(path.choices.values())[0].startswith("slow path")
+    assert next(iter(path.choices.values())).startswith("slow path")
 
 
 def test_a_piece_of_common_work_is_for_rare_rows(walk):
@@ -122,5 +121,6 @@ def test_a_loop_that_data_ends_turns_a_few_times(walk):
 
 def test_bytes_in_flight_are_those_before_the_first_use(walk):
     path, _ = walk("together", struct.pack("<qq", 1 << 40, 1 << 41))
-    assert path.loaded == 4 * 16 + 4 * 4
+    assert path.loaded == {16: 4 * 16, 4: 4 * 4}
+    assert path.moved == 4 * 16
     assert path.in_flight >= 64  # four packs; ptxas may bring forward what comes later

@@ -1,7 +1,7 @@
 """How often the CUDA kernels read and write each element, counted in the emulation.
 
-On a GPU these ops are bound by memory, so this is what their speed is made of: launch_plan.h states
-the count of every path, and a copy (one load, one store) is the measure.
+launch_plan.h states the count of every path, and a copy (one load, one store) is the measure.
+csrc/cuda/roofline.csv says whether these bytes bind a kernel, or its instructions.
 """
 
 from __future__ import annotations

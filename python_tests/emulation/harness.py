@@ -63,12 +63,10 @@ class Plan:
     shared_bytes: int
 
     @classmethod
-    def of(
-        cls, op: str, rows: int, cols: int, dtype: torch.dtype, *, smoothed: bool = False
-    ) -> Plan:
-        """What the launch would be on an H100."""
+    def of(cls, op: str, rows: int, cols: int, dtype: torch.dtype, **options) -> Plan:
+        """What the launch would be on an H100, or on another device: the options of launch_plan."""
         name = str(dtype).removeprefix("torch.")
-        return cls(**_C.launch_plan(op, rows, cols, name, smoothed=smoothed))
+        return cls(**_C.launch_plan(op, rows, cols, name, **options))
 
     def integers(self) -> list[int]:
         """The fields in the order in which kernels.h reads them."""

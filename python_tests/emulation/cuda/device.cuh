@@ -143,7 +143,8 @@ inline Order launch_order = Order::kForward;
 
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters... arguments) {
-  if (emulation::written_down(kernel, shape.blocks, shape.threads, shape.shared_bytes, arguments...))
+  if (emulation::written_down(kernel, shape.blocks, shape.threads, shape.shared_bytes,
+                              arguments...))
     return;
   const auto call = [&] { kernel(arguments...); };
   const auto body = [](const void* context) { (*static_cast<decltype(&call)>(context))(); };
