@@ -4,9 +4,9 @@
 //
 //   warp    1 … 32 lanes share a row, several rows a block; the row stays in registers.
 //   block   one block a row; the row stays in the block's registers.
-//   stream  one block a row that is too long for that. The KL keeps as much of it in shared memory
-//           as there is room and reads the rest again (from L2) in every step; posterior_summary
-//           needs one pass. The KL with smoothing takes this path at every length.
+//   stream  one block a row that is too long for that. The KL and the two ops of F keep as much of it
+//           in shared memory as there is room and read the rest again (from L2) in every step;
+//           posterior_summary needs one pass. The KL with smoothing takes this path at every length.
 //   split   several blocks a row: each step is a kernel of its own and leaves one partial result a
 //           block in a workspace. For few long rows (the two ops of F stream those too), and for
 //           long samples of perturb, random_perturb and deepfool_step (whose stream would read a row
@@ -83,7 +83,7 @@ constexpr int long_row_threads(int dtype_size) { return dtype_size == 8 ? 512 : 
 
 // How much of a row a thread of each op holds in registers, in packs of 16 bytes of the stored
 // type, and how many threads may share a row. The KL keeps three numbers of the arithmetic type
-// an element between its steps, the others only the packs: hence fewer packs there. A type of two
+// an element between its steps, the two ops of F two, the others only the packs: hence fewer packs there. A type of two
 // bytes has eight elements a pack.
 struct RegisterShape {
   int few_packs, many_packs, max_threads;
