@@ -1,6 +1,5 @@
 // The steps of kl_row.cuh for any row: every step reads the thread's columns anew, from shared memory,
-// L2 or device memory. kl_any_row reduces them over a group of threads, kl_smoothed_split over
-// several blocks. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
+// L2 or device memory. kl_any_row reduces them over a group of threads. Formulas: csrc/math/pivot_kl.h and smoothed_kl.h.
 //
 // With smoothing (smoothed_kl.h) every class is measured from k = argmax a for ∂a and from r = argmax b
 // for ∂b; mean = Σ own_j H_j, and

@@ -7,22 +7,17 @@
 
 namespace vaal {
 
-template <Op kOp, bool kSymmetric, class T>
-void launch_kl_registers(const KlArguments<T>& args, const LaunchPlan& plan, Stream stream) {
-  constexpr RegisterShape kShape = register_shape(kOp, sizeof(T));
-  const auto kernel = plan.path == Path::kWarp
-                          ? kl_registers<kOp, kSymmetric, T, kShape.many_packs, false>
-                          : kl_registers<kOp, kSymmetric, T, kShape.many_packs, true>;
-  launch(kernel, {plan.blocks, plan.block_threads, plan.shared_bytes, stream}, args,
-         plan.threads_per_row);
-}
-
 template <Op kOp, class T>
 void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream) {
-  if (plan.path == Path::kStream || plan.path == Path::kSplit)
+  if (plan.path == Path::kStream || plan.path == Path::kSplit) {
     launch_kl_long_rows(args, plan, workspace, stream);
-  else if (args.symmetric) launch_kl_registers<kOp, true>(args, plan, stream);
-  else launch_kl_registers<kOp, false>(args, plan, stream);
+    return;
+  }
+  constexpr RegisterShape kShape = register_shape(kOp, sizeof(T));
+  const auto kernel = plan.path == Path::kWarp ? kl_registers<kOp, T, kShape.many_packs, false>
+                                               : kl_registers<kOp, T, kShape.many_packs, true>;
+  launch(kernel, {plan.blocks, plan.block_threads, plan.shared_bytes, stream}, args,
+         plan.threads_per_row);
 }
 
 }  // namespace vaal

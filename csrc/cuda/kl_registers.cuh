@@ -9,17 +9,25 @@
 // (4·E·cols with both gradients). Nothing is read twice.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/arguments.h"
 #include "cuda/kl_any_row.cuh"
 #include "cuda/kl_plain.cuh"
 
 namespace vaal {
 
+// Blocks that a multiprocessor is to hold: as many as there are without spilled registers.
+constexpr int blocks_of(Op op, int dtype_size, bool block) {
+  if (dtype_size == 8) return 1;
+  return block ? 2 : op == Op::kSymmetricKlDirection ? 6 : 5;
+}
+
 // threads_per_row = 1 … 32: several rows a block; more: the block is the row.
 // threads_per_row · kPacks · kPackItems<T> >= cols.
-template <Op kOp, bool kSymmetric, class T, int kPacks, bool kBlock>
+template <Op kOp, class T, int kPacks, bool kBlock>
 VAAL_KERNEL_OF(kBlock ? register_shape(kOp, sizeof(T)).max_threads : kWarpPathThreads,
-               sizeof(T) == 8 ? 1 : kBlock ? 2 : sizeof(T) == 2 && kOp == Op::kSymmetricKl ? 5 : 6)
+               blocks_of(kOp, sizeof(T), kBlock))
 kl_registers(KlArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
@@ -52,7 +60,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
     top = group.reduce(top);
 
     PlainClass<S> classes[kPacks][kItems];
-    PlainSums<S, kGradQ && kSymmetric, kGradP> sums;
+    PlainSums<S, kGradQ, kGradP> sums;
     each([&](int c, int i) {
       classes[c][i] = plain_class(top, to_scalar(unpack<T>(a[c], i)),
                                   to_scalar(unpack<T>(b[c], i)));
@@ -63,26 +71,28 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
 
     const bool by_q = kGradQ && (kDirection || args.grad_q != nullptr);
     const bool by_p = kGradP && args.grad_p != nullptr;
-    const auto grad_q = [&](const PlainClass<S>& c) {
-      return grad_q_term<kSymmetric, false>(row, c.w + c.d, posterior_change(row, c.w, c.d),
-                                            c.delta);
-    };
-    const auto grad_p = [&](const PlainClass<S>& c) {
-      return grad_p_term<kSymmetric, false>(row, c.w, posterior_change(row, c.w, c.d), c.delta);
-    };
-    PlainTotals<S> totals;
-    each([&](int c, int i) {
-      const PlainClass<S>& held = classes[c][i];
-      if constexpr (kValue)
-        totals.value += value_term<CudaMath<S>, kSymmetric, false>(
-            row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
-      if (by_q) totals.absorb_entry(grad_q(held));
-      if (by_p) totals.absorb_entry(grad_p(held));
-    });
-    totals = group.reduce(totals);
+    const auto finish = [&](auto divergence) {
+      constexpr bool kSymmetric = divergence.value;
+      const auto grad_q = [&](const PlainClass<S>& c) {
+        return grad_q_term<kSymmetric, false>(row, c.w + c.d, posterior_change(row, c.w, c.d),
+                                              c.delta);
+      };
+      const auto grad_p = [&](const PlainClass<S>& c) {
+        return grad_p_term<kSymmetric, false>(row, c.w, posterior_change(row, c.w, c.d), c.delta);
+      };
+      PlainTotals<S> totals;
+      each([&](int c, int i) {
+        const PlainClass<S>& held = classes[c][i];
+        if constexpr (kValue)
+          totals.value += value_term<CudaMath<S>, kSymmetric, false>(
+              row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
+        if (by_q) totals.absorb_entry(grad_q(held));
+        if (by_p) totals.absorb_entry(grad_p(held));
+      });
+      totals = group.reduce(totals);
+      const bool plain = !exists || plain_enough(args, top, sums.reach, row, totals);
+      if (!plain || !exists) return plain;
 
-    const bool plain = !exists || plain_enough(args, top, sums.reach, row, totals);
-    if (plain && exists) {
       if (kValue && group.rank == 0) args.value[row_index] = totals.value;
       const Quotient<S> quotient(kDirection ? totals.peak : S(1));
       const S factor =
@@ -102,7 +112,9 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       };
       if (by_q) store(args.grad_q, grad_q);
       if (by_p) store(args.grad_p, grad_p);
-    }
+      return plain;
+    };
+    const bool plain = args.symmetric ? finish(std::true_type{}) : finish(std::false_type{});
     if (group.any_beside(!plain))
       kl_any_row<false>(group, args, row_index, SharedArray<Pack>(0), 0, exists && !plain);
   });

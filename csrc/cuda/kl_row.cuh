@@ -21,9 +21,6 @@
 
 namespace vaal {
 
-// Where several blocks share a row, a kernel does one of these.
-enum class KlStep { kTop, kSums, kTotals, kWrite };
-
 constexpr int kNoClass = 0x7FFFFFFF;
 constexpr double kWideShift = 30.0;
 

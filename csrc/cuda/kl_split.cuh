@@ -13,6 +13,9 @@
 
 namespace vaal {
 
+// A kernel does one of these.
+enum class KlStep { kTop, kSums, kTotals, kWrite };
+
 template <class S>
 struct KlPartial {
   PlainTop<S> top;
@@ -21,7 +24,7 @@ struct KlPartial {
 };
 
 // part: columns a block, a multiple of the items of a pack.
-template <KlStep kStep, class T, bool kSymmetric>
+template <KlStep kStep, class T>
 VAAL_KERNEL_OF(kSplitThreads, sizeof(T) == 8 ? 2 : 3)
 kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* workspace) {
   using S = Scalar<T>;
@@ -32,7 +35,7 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     const SplitPart here(block, splits, part, args.cols);
     const bool first_thread = group.rank == 0, first_block = here.split == 0;
     Partial* const partials = workspace + here.row * splits;
-    const KlPlainPacks<T, kSymmetric> steps(args, here.offset, here.length, group.size, group.rank,
+    const KlPlainPacks<T> steps(args, here.offset, here.length, group.size, group.rank,
                                             no_cache, 0);
     if constexpr (kStep == KlStep::kTop) {
       const PlainTop<S> top = group.reduce(steps.top());

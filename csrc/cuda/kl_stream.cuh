@@ -21,7 +21,7 @@ using PlainLongSums = PlainSums<S, true, true>;
 
 // The steps on a thread's packs of a row, or of a part of it. What they know of the row comes from
 // reductions in between.
-template <class T, bool kSymmetric>
+template <class T>
 struct KlPlainPacks {
   using S = Scalar<T>;
   static constexpr int kItems = kPackItems<T>;
@@ -71,30 +71,11 @@ struct KlPlainPacks {
                                     S factor) const {
     PlainTotals<S> totals;
     packs.again([&](int c, const Pack(&pack)[2]) {
-      Pack out_q{}, out_p{};
-      S entries[kItems];
+      PlainClass<S> classes[kItems];
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const PlainClass<S> held = class_of(top, pack, i);
-        const S x = posterior_change(row, held.w, held.d);
-        totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, x,
-                                                                   held.delta - row.log_ratio);
-        const S by_q = grad_q_term<kSymmetric, false>(row, held.w + held.d, x, held.delta);
-        entries[i] = by_q;
-        if (args.grad_q != nullptr) totals.absorb_entry(by_q);
-        if (args.direction) continue;
-        put(out_q, i, from_scalar<T>(by_q * factor));
-        if (args.grad_p == nullptr) continue;
-        const S by_p = grad_p_term<kSymmetric, false>(row, held.w, x, held.delta);
-        totals.absorb_entry(by_p);
-        put(out_p, i, from_scalar<T>(by_p * factor));
-      }
-      if (args.direction) {
-        if (c < packs.cached) keep(c, entries);
-        return;
-      }
-      if (args.grad_q != nullptr) packs.columns.store(args.grad_q + offset, c, out_q);
-      if (args.grad_p != nullptr) packs.columns.store(args.grad_p + offset, c, out_p);
+      for (int i = 0; i < kItems; ++i) classes[i] = class_of(top, pack, i);
+      if (args.symmetric) absorb<true>(totals, row, factor, c, classes);
+      else absorb<false>(totals, row, factor, c, classes);
     });
     return totals;
   }
@@ -113,8 +94,10 @@ struct KlPlainPacks {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) {
           const PlainClass<S> held = class_of(top, pack, i);
-          entries[i] = grad_q_term<kSymmetric, false>(
-              row, held.w + held.d, posterior_change(row, held.w, held.d), held.delta);
+          const S x = posterior_change(row, held.w, held.d);
+          entries[i] = args.symmetric
+                           ? grad_q_term<true, false>(row, held.w + held.d, x, held.delta)
+                           : grad_q_term<false, false>(row, held.w + held.d, x, held.delta);
         }
       }
       Pack out{};
@@ -125,6 +108,36 @@ struct KlPlainPacks {
   }
 
  private:
+  // One pack of totals().
+  template <bool kSymmetric>
+  VAAL_DEVICE void absorb(PlainTotals<S>& totals, const PivotRow<S>& row, S factor, int c,
+                          const PlainClass<S> (&classes)[kItems]) const {
+    Pack out_q{}, out_p{};
+    S entries[kItems];
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const PlainClass<S>& held = classes[i];
+      const S x = posterior_change(row, held.w, held.d);
+      totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, x,
+                                                                 held.delta - row.log_ratio);
+      const S by_q = grad_q_term<kSymmetric, false>(row, held.w + held.d, x, held.delta);
+      entries[i] = by_q;
+      if (args.grad_q != nullptr) totals.absorb_entry(by_q);
+      if (args.direction) continue;
+      put(out_q, i, from_scalar<T>(by_q * factor));
+      if (args.grad_p == nullptr) continue;
+      const S by_p = grad_p_term<kSymmetric, false>(row, held.w, x, held.delta);
+      totals.absorb_entry(by_p);
+      put(out_p, i, from_scalar<T>(by_p * factor));
+    }
+    if (args.direction) {
+      if (c < packs.cached) keep(c, entries);
+      return;
+    }
+    if (args.grad_q != nullptr) packs.columns.store(args.grad_q + offset, c, out_q);
+    if (args.grad_p != nullptr) packs.columns.store(args.grad_p + offset, c, out_p);
+  }
+
   // A pack's entries take the place of its logits: as many bytes, or half of them.
   static constexpr int kKept = static_cast<int>(sizeof(S) / sizeof(T)), kOfOne = kItems / kKept;
 
@@ -147,14 +160,14 @@ struct KlPlainPacks {
   }
 };
 
-template <class T, bool kSymmetric>
+template <class T>
 VAAL_KERNEL(long_row_threads(sizeof(T)))
 kl_stream(KlArguments<T> args, int cached_packs) {
   using S = Scalar<T>;
   Group<GroupKind::kBlock> group(thread_count());
   const SharedArray<Pack> cache(kReductionBytes);
   group.each_row(args.rows, [&](int64_t row_index, bool) {
-    const KlPlainPacks<T, kSymmetric> steps(args, row_index * args.cols, args.cols, group.size,
+    const KlPlainPacks<T> steps(args, row_index * args.cols, args.cols, group.size,
                                             group.rank, cache, cached_packs);
     const PlainTop<S> top = group.reduce(steps.top());
     const PlainLongSums<S> sums = group.reduce(steps.sums(top));
