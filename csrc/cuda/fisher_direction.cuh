@@ -128,8 +128,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
   const Pack blank = filled<T>(S(-INFINITY));
 
   group.each_row(args.rows, [&](int64_t row, bool exists) {
-    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0,
-                             args.whole_packs);
+    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0, args.whole_packs);
     const int64_t offset = row * args.cols;
     Pack a[kPacks];
     columns.load(args.logits + offset, 0, blank, a);
@@ -229,8 +228,8 @@ direction_stream(DirectionArguments<T> args, int cached_packs) {
       Pack out{};
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        put(out, i, from_scalar<T>(from.entry(columns.column(c, i), class_of(c, pack, i), sigma,
-                                              all)));
+        put(out, i,
+            from_scalar<T>(from.entry(columns.column(c, i), class_of(c, pack, i), sigma, all)));
       columns.store(args.out + offset, c, out);
     });
     if (group.rank == 0) args.curvature[row] = from.curvature(weights.first, sigma);

@@ -124,8 +124,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
   const Pack blank = filled<T>(S(-INFINITY));
 
   group.each_row(args.rows, [&](int64_t row, bool exists) {
-    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0,
-                             args.whole_packs);
+    const Columns<T> columns(group.rank, group.size, exists ? args.cols : 0, args.whole_packs);
     const int64_t offset = row * args.cols;
     Pack a[kPacks], v[kPacks];
     columns.load(args.p + offset, 0, blank, a);
@@ -167,8 +166,7 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         put(out, i,
-            from_scalar<T>(
-                quotient.of(from.entry(known, columns.column(c, i), classes[c][i]))));
+            from_scalar<T>(quotient.of(from.entry(known, columns.column(c, i), classes[c][i]))));
       columns.store(args.out + offset, c, out);
     }
   });

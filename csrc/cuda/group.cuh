@@ -70,7 +70,8 @@ struct Group {
   VAAL_DEVICE void each_row(int64_t rows, F&& f) const {
     const int together = is_block() ? 1 : thread_count() / size;
     const int mine = is_block() ? 0 : thread_index() / size;
-    for (int64_t first = block_index() * together; first < rows; first += block_count() * together) {
+    for (int64_t first = block_index() * together; first < rows;
+         first += block_count() * together) {
       const int64_t row = first + mine;
       f(row < rows ? row : rows - 1, row < rows);
     }

@@ -304,15 +304,15 @@ VAAL_DEVICE void kl_any_row(Group<kKind>& group, const KlArguments<T>& args, int
                             const SharedArray<Pack>& cache, int cached_packs, bool wanted) {
   using S = Scalar<T>;
   const int64_t offset = row_index * args.cols;
-  const KlColumns<T, kSmoothing> columns{{group.rank, group.size, wanted ? args.cols : 0,
-                                          args.whole_packs},
-                                         args.p + offset,
-                                         args.q + offset,
-                                         0,
-                                         cache,
-                                         cached_packs,
-                                         group.size,
-                                         group.rank};
+  const KlColumns<T, kSmoothing> columns{
+      {group.rank, group.size, wanted ? args.cols : 0, args.whole_packs},
+      args.p + offset,
+      args.q + offset,
+      0,
+      cache,
+      cached_packs,
+      group.size,
+      group.rank};
   columns.fill_cache();
   Reference<S> from = reference_of(group.reduce(columns.top()), columns.b);
   if (group.any_beside(from.wide)) {

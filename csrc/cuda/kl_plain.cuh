@@ -3,7 +3,7 @@
 //   a = p_logits[row, :]    b = q_logits[row, :]                                        [C] each
 //
 // 1. PlainTop: a and b at the pivot k = argmax a.
-// 2. PlainSums: R, D and, for gradients, T and U; how far a logit moved. With them the PivotRow.
+// 2. PlainSums: R, D, T and U; how far a logit moved. With them the PivotRow.
 // 3. PlainTotals: the value and the largest entry of the gradient. plain_enough() then tells whether the
 //    row was one for these formulas.
 #pragma once
@@ -54,34 +54,25 @@ VAAL_DEVICE PlainClass<S> plain_class(const PlainTop<S>& top, S a, S b) {
   return {w, w * plain_expm1(delta), delta};
 }
 
-// kT, kU: whether T (for ∂b) and U (for ∂a) are needed.
-template <class S, bool kT, bool kU>
+template <class S>
 struct PlainSums {
-  static constexpr int kSums = 2 + kT + kU;
-  S sum[kSums] = {};  // R, D, then T, then U
-  S reach = 0;        // max|δ|
+  S R = 0, D = 0, T = 0, U = 0;  // T for ∂b, U for ∂a
+  S reach = 0;                   // max|δ|
 
   VAAL_DEVICE void absorb(const PlainClass<S>& c) {
-    sum[0] += c.w;
-    sum[1] += c.d;
-    if constexpr (kT) sum[2] += (c.w + c.d) * c.delta;
-    if constexpr (kU) sum[kSums - 1] += c.w * c.delta;
+    R += c.w;
+    D += c.d;
+    T += (c.w + c.d) * c.delta;
+    U += c.w * c.delta;
     reach = CudaMath<S>::max(reach, CudaMath<S>::abs(c.delta));
   }
 
-  VAAL_DEVICE PivotRow<S> row() const {
-    return plain_row<CudaMath<S>>(sum[0], sum[1], kT ? sum[2] : S(0), kU ? sum[kSums - 1] : S(0));
-  }
+  VAAL_DEVICE PivotRow<S> row() const { return plain_row<CudaMath<S>>(R, D, T, U); }
 };
 
-template <class S, bool kT, bool kU>
-VAAL_DEVICE PlainSums<S, kT, kU> merge(const PlainSums<S, kT, kU>& x,
-                                       const PlainSums<S, kT, kU>& y) {
-  PlainSums<S, kT, kU> both;
-#pragma unroll
-  for (int i = 0; i < both.kSums; ++i) both.sum[i] = x.sum[i] + y.sum[i];
-  both.reach = CudaMath<S>::max(x.reach, y.reach);
-  return both;
+template <class S>
+VAAL_DEVICE PlainSums<S> merge(const PlainSums<S>& x, const PlainSums<S>& y) {
+  return {x.R + y.R, x.D + y.D, x.T + y.T, x.U + y.U, CudaMath<S>::max(x.reach, y.reach)};
 }
 
 template <class S>
@@ -89,9 +80,7 @@ struct PlainTotals {
   S value = 0;
   S peak = 0;  // the largest magnitude of a gradient entry
 
-  VAAL_DEVICE void absorb_entry(S entry) {
-    peak = CudaMath<S>::max(peak, CudaMath<S>::abs(entry));
-  }
+  VAAL_DEVICE void absorb_entry(S entry) { peak = CudaMath<S>::max(peak, CudaMath<S>::abs(entry)); }
 };
 
 template <class S>
@@ -111,7 +100,7 @@ VAAL_DEVICE bool plain_enough(const KlArguments<T>& args, const PlainTop<S>& top
   const bool sure_value = args.value == nullptr || totals.value > unsure;
   const bool no_gradient = args.grad_q == nullptr && args.grad_p == nullptr;
   return sure_value & (no_gradient || totals.peak > unsure) & (row.t < S(kFar)) &
-         (row.t > S(kFallen)) & (reach < kReach<S>) & (top.a > kPlainBlank<T> / 2);
+         (row.t > S(kFallen)) & (reach < kReach<S>)&(top.a > kPlainBlank<T> / 2);
 }
 
 }  // namespace vaal

@@ -17,23 +17,19 @@
 
 namespace vaal {
 
-// Blocks that a multiprocessor is to hold: as many as there are without spilled registers.
-constexpr int blocks_of(Op op, int dtype_size, bool block) {
-  if (dtype_size == 8) return 1;
-  return block ? 2 : op == Op::kSymmetricKlDirection ? 6 : 5;
+constexpr RegisterShape kl_shape(int dtype_size) {
+  return register_shape(Op::kSymmetricKl, dtype_size);  // the same for the three ops
 }
 
 // threads_per_row = 1 … 32: several rows a block; more: the block is the row.
 // threads_per_row · kPacks · kPackItems<T> >= cols.
-template <Op kOp, class T, int kPacks, bool kBlock>
-VAAL_KERNEL_OF(kBlock ? register_shape(kOp, sizeof(T)).max_threads : kWarpPathThreads,
-               blocks_of(kOp, sizeof(T), kBlock))
+template <class T, int kPacks, bool kBlock>
+VAAL_KERNEL_OF(kBlock ? kl_shape(sizeof(T)).max_threads : kWarpPathThreads, sizeof(T) == 8 ? 1
+                                                                            : kBlock       ? 2
+                                                                                           : 5)
 kl_registers(KlArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
-  constexpr bool kValue = kOp != Op::kSymmetricKlBackward;
-  constexpr bool kDirection = kOp == Op::kSymmetricKlDirection;
-  constexpr bool kGradQ = kOp != Op::kSymmetricKl, kGradP = kOp == Op::kSymmetricKlBackward;
 
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
   const Pack blank = filled<T>(kPlainBlank<T>);
@@ -60,7 +56,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
     top = group.reduce(top);
 
     PlainClass<S> classes[kPacks][kItems];
-    PlainSums<S, kGradQ, kGradP> sums;
+    PlainSums<S> sums;
     each([&](int c, int i) {
       classes[c][i] = plain_class(top, to_scalar(unpack<T>(a[c], i)),
                                   to_scalar(unpack<T>(b[c], i)));
@@ -69,8 +65,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
     sums = group.reduce(sums);
     const PivotRow<S> row = sums.row();
 
-    const bool by_q = kGradQ && (kDirection || args.grad_q != nullptr);
-    const bool by_p = kGradP && args.grad_p != nullptr;
+    const bool by_q = args.grad_q != nullptr, by_p = args.grad_p != nullptr;
     const auto finish = [&](auto divergence) {
       constexpr bool kSymmetric = divergence.value;
       const auto grad_q = [&](const PlainClass<S>& c) {
@@ -83,9 +78,8 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       PlainTotals<S> totals;
       each([&](int c, int i) {
         const PlainClass<S>& held = classes[c][i];
-        if constexpr (kValue)
-          totals.value += value_term<CudaMath<S>, kSymmetric, false>(
-              row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
+        totals.value += value_term<CudaMath<S>, kSymmetric, false>(
+            row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
         if (by_q) totals.absorb_entry(grad_q(held));
         if (by_p) totals.absorb_entry(grad_p(held));
       });
@@ -93,31 +87,45 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       const bool plain = !exists || plain_enough(args, top, sums.reach, row, totals);
       if (!plain || !exists) return plain;
 
-      if (kValue && group.rank == 0) args.value[row_index] = totals.value;
-      const Quotient<S> quotient(kDirection ? totals.peak : S(1));
-      const S factor =
-          kGradP ? load_one(args.grad_value + row_index * args.grad_value_stride) : S(1);
-      // f: an entry of the gradient by its class.
-      const auto store = [&](T* out, auto&& f) {
+      if (args.value != nullptr && group.rank == 0) args.value[row_index] = totals.value;
+      // scaled: what an entry of the gradient becomes; f: the entry by its class.
+      const auto store = [&](T* out, auto&& scaled, auto&& f) {
 #pragma unroll
         for (int c = 0; c < kPacks; ++c) {
           Pack pack{};
 #pragma unroll
-          for (int i = 0; i < kItems; ++i) {
-            const S g = f(classes[c][i]);
-            put(pack, i, from_scalar<T>(kDirection ? quotient.of(g) : g * factor));
-          }
+          for (int i = 0; i < kItems; ++i) put(pack, i, from_scalar<T>(scaled(f(classes[c][i]))));
           columns.store(out + offset, c, pack);
         }
       };
-      if (by_q) store(args.grad_q, grad_q);
-      if (by_p) store(args.grad_p, grad_p);
+      if (args.direction) {
+        const Quotient<S> quotient(totals.peak);
+        store(args.grad_q, [&](S g) { return quotient.of(g); }, grad_q);
+      } else if (by_q || by_p) {
+        const S factor = load_one(args.grad_value + row_index * args.grad_value_stride);
+        const auto times = [&](S g) { return g * factor; };
+        if (by_q) store(args.grad_q, times, grad_q);
+        if (by_p) store(args.grad_p, times, grad_p);
+      }
       return plain;
     };
     const bool plain = args.symmetric ? finish(std::true_type{}) : finish(std::false_type{});
     if (group.any_beside(!plain))
       kl_any_row<false>(group, args, row_index, SharedArray<Pack>(0), 0, exists && !plain);
   });
+}
+
+template <class T>
+void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream) {
+  if (plan.path == Path::kStream || plan.path == Path::kSplit) {
+    launch_kl_long_rows(args, plan, workspace, stream);
+    return;
+  }
+  constexpr int kPacks = kl_shape(sizeof(T)).many_packs;
+  const auto kernel = plan.path == Path::kWarp ? kl_registers<T, kPacks, false>
+                                               : kl_registers<T, kPacks, true>;
+  launch(kernel, {plan.blocks, plan.block_threads, plan.shared_bytes, stream}, args,
+         plan.threads_per_row);
 }
 
 }  // namespace vaal

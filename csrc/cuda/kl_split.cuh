@@ -19,7 +19,7 @@ enum class KlStep { kTop, kSums, kTotals, kWrite };
 template <class S>
 struct KlPartial {
   PlainTop<S> top;
-  PlainLongSums<S> sums;
+  PlainSums<S> sums;
   PlainTotals<S> totals;
 };
 
@@ -35,8 +35,8 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     const SplitPart here(block, splits, part, args.cols);
     const bool first_thread = group.rank == 0, first_block = here.split == 0;
     Partial* const partials = workspace + here.row * splits;
-    const KlPlainPacks<T> steps(args, here.offset, here.length, group.size, group.rank,
-                                            no_cache, 0);
+    const KlPlainPacks<T> steps(args, here.offset, here.length, group.size, group.rank, no_cache,
+                                0);
     if constexpr (kStep == KlStep::kTop) {
       const PlainTop<S> top = group.reduce(steps.top());
       if (first_thread) partials[here.split].top = top;
@@ -44,7 +44,7 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     }
     const auto top = merged(group, partials, splits, [](const Partial& x) { return x.top; });
     if constexpr (kStep == KlStep::kSums) {
-      const PlainLongSums<S> sums = group.reduce(steps.sums(top));
+      const PlainSums<S> sums = group.reduce(steps.sums(top));
       if (first_thread) partials[here.split].sums = sums;
       return;
     }

@@ -16,9 +16,6 @@
 
 namespace vaal {
 
-template <class S>
-using PlainLongSums = PlainSums<S, true, true>;
-
 // The steps on a thread's packs of a row, or of a part of it. What they know of the row comes from
 // reductions in between.
 template <class T>
@@ -57,8 +54,8 @@ struct KlPlainPacks {
     return plain_class(top, to_scalar(unpack<T>(pack[0], i)), to_scalar(unpack<T>(pack[1], i)));
   }
 
-  VAAL_DEVICE PlainLongSums<S> sums(const PlainTop<S>& top) const {
-    PlainLongSums<S> sums;
+  VAAL_DEVICE PlainSums<S> sums(const PlainTop<S>& top) const {
+    PlainSums<S> sums;
     packs.again([&](int, const Pack(&pack)[2]) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) sums.absorb(class_of(top, pack, i));
@@ -167,10 +164,10 @@ kl_stream(KlArguments<T> args, int cached_packs) {
   Group<GroupKind::kBlock> group(thread_count());
   const SharedArray<Pack> cache(kReductionBytes);
   group.each_row(args.rows, [&](int64_t row_index, bool) {
-    const KlPlainPacks<T> steps(args, row_index * args.cols, args.cols, group.size,
-                                            group.rank, cache, cached_packs);
+    const KlPlainPacks<T> steps(args, row_index * args.cols, args.cols, group.size, group.rank,
+                                cache, cached_packs);
     const PlainTop<S> top = group.reduce(steps.top());
-    const PlainLongSums<S> sums = group.reduce(steps.sums(top));
+    const PlainSums<S> sums = group.reduce(steps.sums(top));
     const PivotRow<S> row = sums.row();
     const S factor = args.direction || args.grad_value == nullptr
                          ? S(1)

@@ -251,9 +251,7 @@ void run_block(const BlockShape& shape, void (*body)(const void*), const void* c
 const BlockShape& block() { return Block::instance().shape(); }
 int thread() { return Block::instance().thread(); }
 void barrier() { Block::instance().barrier(); }
-uint32_t shuffle_xor(uint32_t word, int flip) {
-  return Block::instance().shuffle_xor(word, flip);
-}
+uint32_t shuffle_xor(uint32_t word, int flip) { return Block::instance().shuffle_xor(word, flip); }
 void read_shared(int64_t at, void* to, int bytes) { Block::instance().read_shared(at, to, bytes); }
 void write_shared(int64_t at, const void* from, int bytes) {
   Block::instance().write_shared(at, from, bytes);

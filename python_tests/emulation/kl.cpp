@@ -2,18 +2,12 @@
 //
 // integers: … op, symmetric, stride of grad_value        numbers: smoothing
 // buffers:  p, q, grad_value → value, grad_p, grad_q
-#include "cuda/kl_launch.cuh"
 #include "cuda/kl_long_launch.cuh"
+#include "cuda/kl_registers.cuh"
 #include "kernels.h"
 
 namespace vaal::testing {
 namespace {
-
-template <Op kOp>
-void run(const KlArguments<T>& args, const LaunchPlan& plan) {
-  const Workspace workspace(kl_workspace_bytes<T>(plan, args.rows));
-  launch_kl<kOp>(args, plan, workspace.data(), Stream{});
-}
 
 void kl(const Call& call, void* const* buffer) {
   const Launch launch(call);
@@ -37,11 +31,8 @@ void kl(const Call& call, void* const* buffer) {
   args.grad_q = static_cast<T*>(buffer[5]);
   args.whole_packs = whole_packs(launch.cols, sizeof(T),
                                  {args.p, args.q, args.grad_p, args.grad_q});
-  switch (op) {
-    case Op::kSymmetricKl: return run<Op::kSymmetricKl>(args, launch.plan);
-    case Op::kSymmetricKlBackward: return run<Op::kSymmetricKlBackward>(args, launch.plan);
-    default: return run<Op::kSymmetricKlDirection>(args, launch.plan);
-  }
+  const Workspace workspace(kl_workspace_bytes<T>(launch.plan, args.rows));
+  launch_kl(args, launch.plan, workspace.data(), Stream{});
 }
 
 const Registration registration(named("kl"), kl);

@@ -24,9 +24,7 @@ inline int64_t block_count() { return emulation::block().count; }
 inline int thread_index() { return emulation::thread(); }
 inline int thread_count() { return emulation::block().threads; }
 inline void barrier() { emulation::barrier(); }
-inline uint32_t shuffle_xor(uint32_t word, int flip) {
-  return emulation::shuffle_xor(word, flip);
-}
+inline uint32_t shuffle_xor(uint32_t word, int flip) { return emulation::shuffle_xor(word, flip); }
 inline bool any_lane(bool x) {
   uint32_t word = x;
   for (int flip = 16; flip > 0; flip /= 2) word |= shuffle_xor(word, flip);
