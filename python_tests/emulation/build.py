@@ -1,4 +1,4 @@
-"""Builds the processes that run kernels, with ninja: below build/ a folder for each toolchain."""
+"""Builds what runs kernels, with ninja: below build/ a folder for each toolchain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import runpy
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -56,6 +57,8 @@ class Toolchain:
 # No checks of the stack in the CPU kernels, where UBSan watches the bounds of arrays: they keep
 # registers in arrays, and with the checks the compiler takes minutes.
 SANITIZED = Toolchain("sanitized", "g++", tuple(FLAGS), ("--param=asan-stack=0",))
+# For Python's own process, which no sanitizer watches.
+IN_PROCESS = Toolchain("in-process", "g++", ("-O1", "-fPIC", "-fvisibility=hidden"))
 CLANG = Toolchain("clang", "clang++", ("-O3",), package="clang")
 # -O2, which takes half as long as -O3. Static: the libraries of aarch64 are not where qemu looks.
 AARCH64 = Toolchain(
@@ -81,6 +84,7 @@ class Program:
         self.toolchain = toolchain
         self.path = toolchain.folder / name
         self.objects = {"runner.o": (HERE / "runner.cpp", ["-std=c++17"]), **objects}
+        self.link: list[str] = []
 
     def command(self) -> list[str]:
         """What starts it."""
@@ -88,20 +92,36 @@ class Program:
         return [*([shutil.which(launcher)] if launcher else []), str(self.path)]
 
 
-def build(name: str, programs: list[Program]) -> None:
+class Library:
+    """A library that Python loads, the objects that it is made of, and the linker's flags."""
+
+    def __init__(
+        self,
+        name: str,
+        objects: dict[str, tuple[Path, list[str]]],
+        toolchain: Toolchain,
+        link: list[str],
+    ) -> None:
+        self.toolchain = toolchain
+        self.path = toolchain.folder / name
+        self.objects = objects
+        self.link = ["-shared", *link]
+
+
+def build(name: str, programs: Sequence[Program | Library]) -> None:
     """Brings programs of one toolchain up to date, with two jobs; `name` is the ninja file's."""
     toolchain = programs[0].toolchain
     cxx, folder, flags = toolchain.cxx, toolchain.folder, list(toolchain.flags)
     lines = [
         "rule cxx\n  depfile = $out.d\n  deps = gcc",
         f"  command = {cxx} -MMD -MF $out.d $flags -c $in -o $out",
-        f"rule link\n  command = {cxx} $flags -o $out $in",
+        f"rule link\n  command = {cxx} -o $out $in $flags",
     ]
     objects = {}
     for program in programs:
         objects.update(program.objects)
         lines.append(f"build {paths([program.path])}: link {paths(program.objects)}")
-        lines.append(f"  flags = {words(flags)}")
+        lines.append(f"  flags = {words(flags + program.link)}")
     for target, (source, own) in objects.items():
         lines.append(f"build {target}: cxx {paths([source])}")
         lines.append(f"  flags = {words(flags + own)}")

@@ -16,6 +16,11 @@
 #include "runner.h"
 #include "shared_memory.h"
 
+#ifndef __SANITIZE_ADDRESS__  // in Python's process: nobody asks which stack is in use
+void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
+void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+#endif
+
 namespace vaal::emulation {
 namespace {
 

@@ -41,4 +41,10 @@ struct Traffic {
 };
 inline Traffic traffic{};
 
+// What stands for CUDA's runtime (runtime.cpp), if anything does, is asked before each launch, which
+// does not come to pass if it says false, and told after it. The stream is of no other use here.
+inline bool (*before_launch)(int64_t blocks, int threads, int shared_bytes,
+                             const void* stream) = nullptr;
+inline void (*after_launch)() = nullptr;
+
 }  // namespace vaal::emulation

@@ -2,19 +2,50 @@
 
 import pytest
 import torch
+from emulation.device_ops import emulated_ops
+from emulation.harness import needs_compiler
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-        ],
-    ),
-]
+EMULATED = pytest.param("emulated", marks=needs_compiler)
+CUDA = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    ],
+)
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=["cpu", EMULATED, CUDA])
 def device(request):
-    return request.param
+    """Where the tensors lie; "emulated": on the CPU, where csrc/cuda runs on them."""
+    if request.param != "emulated":
+        yield request.param
+    else:
+        with emulated_ops():
+            yield "cpu"
+
+
+@pytest.fixture(params=["cpu", EMULATED])
+def kernels(request):
+    """Those of the CPU, and csrc/cuda emulated, for tests whose tensors lie on the CPU."""
+    if request.param == "emulated":
+        with emulated_ops():
+            yield request.param
+    else:
+        yield request.param
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what takes the emulation seconds: a vocabulary, hundreds of rows of a thousand
+    classes, a Jacobian of hundreds of columns. cuda/test_cuda_tensors.py has long rows, a few."""
+
+    def too_slow(item):
+        if "emulated" not in item.name:
+            return False
+        cols, short = item.callspec.params.get("cols", 0), "kernels" in item.callspec.params
+        return cols > (300 if short else 2000) or (
+            item.originalname == "test_gradcheck" and cols > 7
+        )
+
+    config.hook.pytest_deselected(items=[item for item in items if too_slow(item)])
+    items[:] = [item for item in items if not too_slow(item)]

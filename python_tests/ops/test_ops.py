@@ -301,6 +301,9 @@ def test_one_gradient_alone_and_expanded_upstream(device):
     weights = torch.randn(6, device=device)
     (weighted,) = torch.autograd.grad((weights * ops.symmetric_kl(a.detach(), b)).sum(), b)
     torch.testing.assert_close(weighted, weights.unsqueeze(1) * both[1])
+    apart = torch.stack([weights, -weights], dim=1)[:, 0]
+    (strided,) = torch.autograd.grad(ops.symmetric_kl(a.detach(), b), b, apart)
+    assert torch.equal(strided, weighted)
 
 
 def test_double_backward_is_refused(device):

@@ -58,7 +58,7 @@ def test_float64_formulas_agree_with_50_digits(cols, spread, step, how):
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("cols", CLASSES)
-def test_float32_is_right_at_every_step(cols, spread, step, divergence):
+def test_float32_is_right_at_every_step(cols, spread, step, divergence, kernels):
     """1e-6 at the median row, 2e-5 at the worst. A logit of up to 40 rounds by 40 · 6e-8 = 2e-6 in
     a difference, which is what a worst row shows; ten times that is allowed."""
     a, b = logits(200 if cols < 32000 else 16, cols, spread, step)
@@ -75,7 +75,7 @@ def test_float32_is_right_at_every_step(cols, spread, step, divergence):
 @pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("spread", [10, 40])
 @pytest.mark.parametrize("cols", [3, 20, 300])
-def test_logits_that_have_nothing_in_common(cols, spread, smoothing, divergence):
+def test_logits_that_have_nothing_in_common(cols, spread, smoothing, divergence, kernels):
     """The argmax moves by dozens, beyond what the pivot serves; everything keeps its relative
     accuracy, also a gradient that vanishes because a posterior is saturated. With smoothing the
     bound is that of the test of it below. A gradient under 1e-20 has factors that float32 stores
@@ -92,7 +92,7 @@ def test_logits_that_have_nothing_in_common(cols, spread, smoothing, divergence)
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
 @pytest.mark.parametrize("smoothing", [0, 1e-3, 0.1])
 @pytest.mark.parametrize("cols", [4, 30])
-def test_float64_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergence):
+def test_float64_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergence, kernels):
     """400 roundoffs of the row's norm, however small a saturated row's gradient is."""
     a, b = moved_rows(cols, torch.float64)
     how = {"smoothing": smoothing, "divergence": divergence}
@@ -109,7 +109,7 @@ def test_float64_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergenc
 @pytest.mark.parametrize("divergence", ["symmetric", "forward"])
 @pytest.mark.parametrize("smoothing", [0, 1e-3, 0.1])
 @pytest.mark.parametrize("cols", [4, 30, 1000, 32000])
-def test_float32_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergence):
+def test_float32_of_a_posterior_that_narrows_or_moves(cols, smoothing, divergence, kernels):
     """400 roundoffs (2.4e-5), as at the worst row elsewhere; rows are laid over registers in two
     ways (30, 1000 classes).
 
@@ -142,7 +142,7 @@ def largest_h(a, b, smoothing, divergence):
 
 @pytest.mark.parametrize("cols", [3, 300])
 @pytest.mark.parametrize(("dtype", "bottom"), [(torch.float32, -87), (torch.float64, -708)])
-def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols):
+def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols, kernels):
     """e^bottom is the smallest normal number. One class comes from below it and is all that the
     value and the gradient consist of; rows are laid over registers in two ways (3, 300 classes)."""
     rises = torch.tensor([2.0, 20.0, 40.0, 60.0, 80.0, 100.0, 300.0, 700.0], dtype=dtype)
@@ -163,7 +163,7 @@ def test_a_class_that_rises_from_below_the_range_of_numbers(dtype, bottom, cols)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("cols", [2, 10, 1000])
 @pytest.mark.parametrize("smoothing", [1e-6, 1e-3, 0.1])
-def test_smoothed_values_and_gradients(smoothing, cols, step, divergence):
+def test_smoothed_values_and_gradients(smoothing, cols, step, divergence, kernels):
     """Smoothing adds a logarithm of 1 + y and a division: twice the bounds of the plain op at the
     median; at the worst row the gradient's two terms, each right to 1e-6, cancel to a hundredth."""
     a, b = logits(200, cols, 3, step)
@@ -183,7 +183,7 @@ def cosine(x, y):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("gap", [0, 20, 60, 200])
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])
-def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
+def test_direction_survives_saturation_and_half_precision(cols, gap, dtype, kernels):
     """A cosine within 1e-6 of 1. bfloat16 cannot store every direction that well (its 8 bits alone
     cost about 2e-6): there the result must be as good as the exact direction rounded to it."""
     a, b = logits(50, cols, 1, 0.1)
@@ -201,7 +201,7 @@ def test_direction_survives_saturation_and_half_precision(cols, gap, dtype):
     assert (value >= 0).all()
 
 
-def test_direction_is_the_scaled_gradient():
+def test_direction_is_the_scaled_gradient(kernels):
     a, b = logits(64, 10, 3, 0.3)
     _, _, gradient = value_and_gradients(ops, a, b)
     _, direction = ops.symmetric_kl_direction(a, b)
@@ -221,7 +221,7 @@ def test_textbook_formula_fails_where_this_one_holds():
 
 
 @pytest.mark.parametrize("cols", [1, 2, 10, 33, 1000])
-def test_posterior_summary(cols):
+def test_posterior_summary(cols, kernels):
     """Entropy and margin lie within a few roundings of float32 of their own size or of 1."""
     a, _ = logits(300, cols, 4, 0)
     label, entropy, margin = ops.posterior_summary(a)
@@ -244,7 +244,7 @@ def exact_product(a, v):
 @pytest.mark.parametrize("gap", [0, 60, 200])
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("cols", [2, 10, 100])
-def test_fisher_product_agrees_with_200_digits(cols, spread, gap):
+def test_fisher_product_agrees_with_200_digits(cols, spread, gap, kernels):
     """float64's formulas to 1e-13, as above, and the float32 kernel to the 2e-6 of a logit of 40
     that rounds in a difference. 200 digits: with a gap of 200, p·v misses its largest term by
     e^-200."""
@@ -302,7 +302,7 @@ def rows_with_a_top_direction(cols):
 
 
 @pytest.mark.parametrize("cols", [2, 3, 10, 40])
-def test_fisher_direction_agrees_with_60_digits(cols):
+def test_fisher_direction_agrees_with_60_digits(cols, kernels):
     """Of a row maximum of 1 a few roundings; of λ twenty, in the sums, and those of the difference
     of the two largest logits, a rounding of its own size that an exponential makes relative. λ of
     1e-87 is nothing in float32."""
@@ -326,7 +326,7 @@ def test_fisher_direction_agrees_with_60_digits(cols):
                     assert abs(found / eigenvalue - 1) <= allowed
 
 
-def test_fisher_direction_is_an_eigenvector():
+def test_fisher_direction_is_an_eigenvector(kernels):
     """Of many classes too, in float64: what is left of (F - λ) v is rounding, and no other
     eigenvalue is larger."""
     a, _ = logits(4, 300, 3, 0, torch.float64)
@@ -341,7 +341,7 @@ def test_fisher_direction_is_an_eigenvector():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("gap", [0, 20, 60, 200])
 @pytest.mark.parametrize("cols", [2, 10, 100, 1000])
-def test_fisher_product_survives_saturation_and_half_precision(cols, gap, dtype):
+def test_fisher_product_survives_saturation_and_half_precision(cols, gap, dtype, kernels):
     """As for the direction: what the type can store, or a cosine within 1e-6 of 1."""
     a, v = logits(50, cols, 1, 1.0)
     a[:, 0] += gap

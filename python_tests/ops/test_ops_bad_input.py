@@ -63,17 +63,52 @@ def test_numbers_of_numpy_are_numbers():
     assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize(
-    ("op", "more"),
-    [
-        ("symmetric_kl", (0.0, True)),
-        ("symmetric_kl", (0.1, True)),
-        ("symmetric_kl_direction", (0.0, True)),
-        ("fisher_product", ()),
-    ],
-)
-def test_the_kernels_themselves_refuse_rows_without_classes(op, more):
+RAW = torch.ops.vaal
+ONE, LABELS, OTHERS = torch.ones(2), torch.zeros(2).long(), torch.ones(2, 1).long()
+GRADIENTS = torch.zeros(2, 1, 4)
+KL = {"symmetric_kl": (0.0, True), "symmetric_kl_direction": (0.1, True), "fisher_product": ()}
+PAST_PYTHON = {
+    **{f"{op}, no class": (op, (X[:, :0], X[:, :0], *more)) for op, more in KL.items()},
+    **{f"{op}, other shape": (op, (X, X[:, :2], *more)) for op, more in KL.items()},
+    **{f"{op}, other rows": (op, (X, X[:1], *more)) for op, more in KL.items()},
+    **{f"{op}, other type": (op, (X, X.double(), *more)) for op, more in KL.items()},
+    **{f"{op}, one row": (op, (X[0], X[0], *more)) for op, more in KL.items()},
+    **{f"{op}, integers": (op, (X.long(), X.long(), *more)) for op, more in KL.items()},
+    **{
+        f"backward, grad_value {name}": (
+            "symmetric_kl_backward",
+            (grad, X, X, 0.0, True, True, True),
+        )
+        for name, grad in {
+            "too short": ONE[:1],
+            "a matrix": X[:, :1],
+            "of another type": ONE.double(),
+        }.items()
+    },
+    "summary, no class": ("posterior_summary", (X[:, :0],)),
+    "summary, one row": ("posterior_summary", (X[0],)),
+    "fisher_direction, no class": ("fisher_direction", (X[:, :0],)),
+    "perturb, other shape": ("perturb", (X, X[:, :2], 0.5)),
+    "perturb, other dimensions": ("perturb", (X, X.unsqueeze(2), 0.5)),
+    "perturb, other type": ("perturb", (X, X.double(), 0.5)),
+    "perturb, a number": ("perturb", (X[0, 0], X[0, 0], 0.5)),
+    "random_perturb, other index": ("random_perturb", (X, 0.5, 1, INDEX[:1])),
+    "random_perturb, int32 index": ("random_perturb", (X, 0.5, 1, INDEX.int())),
+    "deepfool, other samples": ("deepfool_step", (X, GRADIENTS[:1], LABELS, OTHERS)),
+    "deepfool, other type": ("deepfool_step", (X, GRADIENTS.double(), LABELS, OTHERS)),
+    "deepfool, other reference": ("deepfool_step", (X, GRADIENTS, LABELS[:1], OTHERS)),
+    "deepfool, int32 reference": ("deepfool_step", (X, GRADIENTS, LABELS.int(), OTHERS)),
+    "deepfool, other candidates": ("deepfool_step", (X, GRADIENTS, LABELS, OTHERS.expand(2, 2))),
+    "deepfool, int32 candidates": ("deepfool_step", (X, GRADIENTS, LABELS, OTHERS.int())),
+    "deepfool, no candidate": ("deepfool_step", (X, GRADIENTS[:, :0], LABELS, OTHERS[:, :0])),
+    "deepfool, no element": ("deepfool_step", (X, GRADIENTS[..., :0], LABELS, OTHERS)),
+}
+
+
+@pytest.mark.parametrize("name", PAST_PYTHON)
+def test_the_kernels_themselves_refuse(name, kernels):
     """A compiled or exported graph calls them past the checks in Python."""
-    empty = X[:, :0]
-    with pytest.raises(RuntimeError, match="C >= 1"):
-        getattr(torch.ops.vaal, op)(empty, empty, *more)
+    op, given = PAST_PYTHON[name]
+    message = "C >= 1" if "no class" in name else "vaal: "
+    with pytest.raises(RuntimeError, match=message):
+        getattr(RAW, op)(*given)

@@ -71,7 +71,7 @@ FIRST = {
 
 @pytest.mark.parametrize("module", [ops, reference], ids=["ops", "reference"])
 @pytest.mark.parametrize("route", FIRST)
-def test_first_derivatives_of_symmetric_kl(route, module):
+def test_first_derivatives_of_symmetric_kl(route, module, kernels):
     """Against the textbook's: both in float64, whose roundoff is far below 1e-12."""
     got, expected = FIRST[route](module.symmetric_kl), FIRST[route](textbook)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
@@ -82,7 +82,7 @@ def test_first_derivatives_of_symmetric_kl(route, module):
 @pytest.mark.parametrize(
     "how", [{}, {"divergence": "forward"}, {"smoothing": 0.1}], ids=["plain", "forward", "smoothed"]
 )
-def test_forward_mode_agrees_with_reverse(how):
+def test_forward_mode_agrees_with_reverse(how, kernels):
     inputs = tracked(A), tracked(B)
     assert torch.autograd.gradcheck(
         lambda p, q: ops.symmetric_kl(p, q, **how),
@@ -93,7 +93,7 @@ def test_forward_mode_agrees_with_reverse(how):
     )
 
 
-def test_forward_mode_of_half_types():
+def test_forward_mode_of_half_types(kernels):
     """A tangent [B] in the type of the value; bfloat16 stores a gradient to 2^-9."""
     a, b, v = (x.bfloat16() for x in (A, B, V))
     value, tangent = func.jvp(lambda b: ops.symmetric_kl(a, b), (b,), (v,))
@@ -142,7 +142,7 @@ SECOND = {
 
 @pytest.mark.parametrize("module", [ops, reference], ids=["ops", "reference"])
 @pytest.mark.parametrize("route", SECOND)
-def test_second_derivatives_are_refused(route, module):
+def test_second_derivatives_are_refused(route, module, kernels):
     with pytest.raises(RuntimeError, match="can be differentiated once only"):
         SECOND[route](module.symmetric_kl)
 
@@ -180,13 +180,13 @@ ASKED = {
 
 @pytest.mark.parametrize("op", NOT_DIFFERENTIABLE)
 @pytest.mark.parametrize("route", ASKED)
-def test_ops_without_a_derivative_refuse(route, op):
+def test_ops_without_a_derivative_refuse(route, op, kernels):
     with pytest.raises(RuntimeError, match=f"{op} is not differentiable: .*detach"):
         ASKED[route](NOT_DIFFERENTIABLE[op])
 
 
 @pytest.mark.parametrize("op", NOT_DIFFERENTIABLE)
-def test_a_constant_inside_a_transform_is_one(op):
+def test_a_constant_inside_a_transform_is_one(op, kernels):
     """What is detached, or does not depend on what is differentiated by, has no derivative."""
     call = NOT_DIFFERENTIABLE[op]
     constant = call(B)
@@ -202,7 +202,7 @@ def test_a_constant_inside_a_transform_is_one(op):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("op", NOT_DIFFERENTIABLE)
-def test_vmap_of_the_other_ops(op):
+def test_vmap_of_the_other_ops(op, kernels):
     """The dimension that is mapped over joins the samples."""
     call = NOT_DIFFERENTIABLE[op]
     together = func.vmap(call)(MANY_B)

@@ -56,8 +56,15 @@ def check_row(module, a, b, smoothing, divergence, roundoffs):
     ],
     ids=str,
 )
-def test_one_class_below_those_that_share_the_posterior(logits, moves, divergence, dtype, module):
-    """One logit rises by 1. 200 roundoffs: e^x has |x| of them, and two are multiplied."""
+def test_one_class_below_those_that_share_the_posterior(
+    logits, moves, divergence, dtype, module, kernels
+):
+    """One logit rises by 1. 200 roundoffs: e^x has |x| of them, and two are multiplied.
+
+    The float32 of csrc/cuda has bounds of its own, in cuda/test_cuda_emulation_kl.py.
+    """
+    if kernels == "emulated" and dtype == torch.float32:
+        return
     a = torch.tensor([logits], dtype=dtype)
     b = a.clone()
     b[0, moves] += 1
@@ -76,9 +83,10 @@ def test_the_direction_of_three_that_share_the_posterior():
 @DIVERGENCES
 @pytest.mark.parametrize("smoothing", [1e-6, 0.1, 0.9])
 @pytest.mark.parametrize("cols", [4, 17])
-def test_shared_posteriors(cols, smoothing, divergence, dtype, module):
-    """400 roundoffs, as at the worst row elsewhere. The reference is trusted in float64."""
-    if module is reference and dtype == torch.float32:
+def test_shared_posteriors(cols, smoothing, divergence, dtype, module, kernels):
+    """400 roundoffs, as at the worst row elsewhere. The reference and csrc/cuda are held to them in
+    float64."""
+    if (module is reference or kernels == "emulated") and dtype == torch.float32:
         return
     for a, b in zip(*shared_rows(cols, dtype), strict=True):
         check_row(module, a.unsqueeze(0), b.unsqueeze(0), smoothing, divergence, 400)
@@ -109,7 +117,7 @@ def test_shared_posteriors_of_long_rows(smoothing, divergence, dtype):
     [([-1, 9.418, 60], [87, 9.418, 60.00001], 0), ([-1, 60], [87, 60], 0.1)],
     ids=str,
 )
-def test_the_argmax_leaves_a_class_far_below_behind(a, b, smoothing, dtype):
+def test_the_argmax_leaves_a_class_far_below_behind(a, b, smoothing, dtype, kernels):
     """∂/∂a of the class that rises is of the order e^-61, its rise e^87."""
     a, b = torch.tensor([a], dtype=dtype), torch.tensor([b], dtype=dtype)
     check_row(ops, a, b, smoothing, "forward", 100)
@@ -151,7 +159,7 @@ def test_only_a_class_far_below_the_runner_up_moves(gap, smoothing, dtype):
 
 @pytest.mark.parametrize("elements", [3, 70_000])
 @pytest.mark.parametrize("size", [5e-324, 1e-309, 1e-300, 1.0, 1e300])
-def test_perturb_in_float64_at_both_ends(size, elements):
+def test_perturb_in_float64_at_both_ends(size, elements, kernels):
     """The smallest subnormal number is 4.9e-324; there the direction itself has one digit."""
     direction = torch.zeros(2, elements, dtype=torch.float64)
     direction[:, 0] = size

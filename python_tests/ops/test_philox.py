@@ -67,7 +67,7 @@ def start(x, index, seed=7):
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 784, 3072, 150528])
-def test_fused_normals_are_the_reference_normals(size):
+def test_fused_normals_are_the_reference_normals(size, kernels):
     """1e-6: float32 normals of at most 5.8, divided by their norm, added to zero."""
     x, index = torch.zeros(3, size), torch.tensor([0, 1, 2**40 + 3])
     expected = reference.random_perturb(x.double(), 1.0, seed=7, sample_index=index)
@@ -77,7 +77,7 @@ def test_fused_normals_are_the_reference_normals(size):
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**62, -(2**63)])
-def test_every_seed_of_64_bits(seed):
+def test_every_seed_of_64_bits(seed, kernels):
     x, index = torch.zeros(2, 10, dtype=torch.float64), torch.tensor([5, 6])
     expected = reference.random_perturb(x, 1.0, seed=seed, sample_index=index)
     torch.testing.assert_close(start(x, index, seed), expected, rtol=0, atol=1e-14)
@@ -85,7 +85,7 @@ def test_every_seed_of_64_bits(seed):
 
 @pytest.mark.parametrize("size", [1, 2, 5, 63, 64])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_a_short_sample_starts_as_it_does_alone(size, dtype):
+def test_a_short_sample_starts_as_it_does_alone(size, dtype, kernels):
     """On the CPU short samples are drawn in groups of 16."""
     x = torch.randn(37, size).to(dtype)
     index = torch.randint(-(2**62), 2**62, (2 * len(x),))[::2]
@@ -96,7 +96,7 @@ def test_a_short_sample_starts_as_it_does_alone(size, dtype):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_sample_starts_the_same_in_every_batch():
+def test_a_sample_starts_the_same_in_every_batch(kernels):
     x, index = torch.randn(100, 3, 8, 8), torch.arange(100)
     whole = start(x, index)
     for size in (1, 7, 64):
@@ -107,7 +107,7 @@ def test_a_sample_starts_the_same_in_every_batch():
     assert torch.equal(start(x.to(memory_format=torch.channels_last), index), whole)
 
 
-def test_seeds_and_samples_differ_and_normals_are_normal():
+def test_seeds_and_samples_differ_and_normals_are_normal(kernels):
     x = torch.zeros(4000, 64, dtype=torch.float64)
     directions = start(x, torch.arange(4000))
     assert not torch.allclose(directions, start(x, torch.arange(4000), seed=8))

@@ -144,12 +144,16 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Parameters.
   if (emulation::written_down(kernel, shape.blocks, shape.threads, shape.shared_bytes,
                               arguments...))
     return;
+  if (emulation::before_launch != nullptr &&
+      !emulation::before_launch(shape.blocks, shape.threads, shape.shared_bytes, shape.stream))
+    return;
   const auto call = [&] { kernel(arguments...); };
   const auto body = [](const void* context) { (*static_cast<decltype(&call)>(context))(); };
   for (int64_t block = 0; block < shape.blocks; ++block)
     emulation::run_block(
         {block, shape.blocks, shape.threads, shape.shared_bytes, emulation::launch_order}, body,
         &call);
+  if (emulation::after_launch != nullptr) emulation::after_launch();
 }
 
 }  // namespace vaal
