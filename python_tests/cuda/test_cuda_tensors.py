@@ -23,19 +23,16 @@ from vaal_ext import _C
 pytestmark = needs_compiler
 raw = torch.ops.vaal
 
-# Rows and columns for every path of an H100, in float32. A device of one multiprocessor streams the
+# Rows and columns for every path of an H100, in float32; a device of one multiprocessor streams the
 # long rows of logits.
-LOGITS = {"warp": (5, 20), "block": (3, 1001), "split": (4, 12_501)}
-SAMPLES = LOGITS
-STREAMED = ("fisher_product", "fisher_direction")
+SHAPES = {"warp": (5, 20), "block": (3, 1001), "split": (4, 12_501)}
+STREAMED = ("fisher_product", "fisher_direction", "symmetric_kl_backward")  # the last is smoothed
 
 
-def arguments(op, rows, cols, dtype=torch.float32):
-    """What the raw op takes, dense; its tensors, of which the first is [rows, cols], come first."""
-    generator = torch.Generator().manual_seed(cols)
-    x, y = torch.randn(2, rows, cols, generator=generator).to(dtype)
-    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
-    index, grad = torch.arange(rows), torch.linspace(-1, 1, rows, dtype=arithmetic)
+def arguments(op, rows, cols):
+    """What the raw op takes, float32 and dense."""
+    x, y = torch.randn(2, rows, cols, generator=torch.Generator().manual_seed(cols))
+    index, grad = torch.arange(rows), torch.linspace(-1, 1, rows)
     return {
         "symmetric_kl": (x, y, 0.0, True),
         "symmetric_kl_direction": (x, y, 0.0, False),
@@ -63,11 +60,6 @@ def results(op, given):
     return (found,) if isinstance(found, torch.Tensor) else found
 
 
-def planned(op, rows, cols, smoothed):
-    rows = 2 * rows if op == "deepfool_step" else rows
-    return _C.launch_plan(op, rows, cols, "float32", smoothed=smoothed)
-
-
 @pytest.fixture
 def device_ops():
     """The ops on an emulated H100, on which all tensors lie."""
@@ -75,18 +67,20 @@ def device_ops():
         yield
 
 
-@pytest.mark.parametrize("path", LOGITS)
+@pytest.mark.parametrize("path", SHAPES)
 @pytest.mark.parametrize("op", ALL_OPS)
 def test_each_op_launches_its_plan(op, path):
-    """On the H100 that _C.launch_plan is of; results as on the CPU, within 400 ulps of a row."""
-    rows, cols = LOGITS[path]
+    """On the H100 that _C.launch_plan is of; results as on the CPU, within 400 ulps."""
+    rows, cols = SHAPES[path]
     given = arguments(op, rows, cols)
-    smoothed = op == "symmetric_kl_backward"
-    plan = planned(op, rows, cols, smoothed)
-    if op in STREAMED or smoothed:
-        assert plan["path"] in (path, "stream")
-    else:
-        assert plan["path"] == path
+    plan = _C.launch_plan(
+        op,
+        2 * rows if op == "deepfool_step" else rows,
+        cols,
+        "float32",
+        smoothed=op == "symmetric_kl_backward",
+    )
+    assert plan["path"] == path or (op in STREAMED and plan["path"] == "stream")
     expected = results(op, given)
     with emulated_ops():
         found = results(op, given)
@@ -99,7 +93,7 @@ def test_each_op_launches_its_plan(op, path):
 def test_the_plan_is_that_of_the_tensors_device(op, device_ops):
     """The other device has one multiprocessor and hardly any shared memory. Afterwards the caller's
     device is the current one again."""
-    given = arguments(op, *LOGITS["split"])
+    given = arguments(op, *SHAPES["split"])
     here = results(op, given)
     on_the_first = launches()
     with on_the_other_device(*tensors(given)):
@@ -112,18 +106,33 @@ def test_the_plan_is_that_of_the_tensors_device(op, device_ops):
     torch.testing.assert_close(there, here, rtol=400 * 2.0**-23, atol=1e-5)
 
 
-MIXED = [
+PLACES = [
     (op, place)
     for op in ALL_OPS
     for place, x in enumerate(arguments(op, 2, 3))
-    if isinstance(x, torch.Tensor) and len(tensors(arguments(op, 2, 3))) > 1
+    if isinstance(x, torch.Tensor)
 ]
+LYING = {
+    "misaligned": lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape),
+    "strided": lambda x: torch.stack([x, -x], dim=-1)[..., 0],
+}
 
 
-@pytest.mark.parametrize(("op", "place"), MIXED)
+@pytest.mark.parametrize("how", LYING)
+@pytest.mark.parametrize(("op", "place"), PLACES)
+def test_each_tensor_may_lie_in_any_way(op, place, how, device_ops):
+    """Rows of whole packs, which are read as such where they can be: else sums round otherwise."""
+    given = list(arguments(op, 3, 32))
+    expected = results(op, given)
+    given[place] = LYING[how](given[place])
+    torch.testing.assert_close(results(op, given), expected, rtol=400 * 2.0**-23, atol=1e-5)
+
+
+@pytest.mark.parametrize(("op", "place"), PLACES)
 def test_tensors_on_two_devices_are_refused(op, place, device_ops):
-    given = arguments(op, 2, 3)
-    given = tuple(x.clone() if isinstance(x, torch.Tensor) else x for x in given)
+    given = tuple(x.clone() if isinstance(x, torch.Tensor) else x for x in arguments(op, 2, 3))
+    if len(tensors(given)) == 1:
+        return
     with on_the_other_device(given[place]), pytest.raises(RuntimeError, match="vaal: "):
         results(op, given)
     assert current_device() == 0

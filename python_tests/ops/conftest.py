@@ -40,12 +40,12 @@ def pytest_collection_modifyitems(config, items):
     classes, a Jacobian of hundreds of columns. cuda/test_cuda_tensors.py has long rows, a few."""
 
     def too_slow(item):
-        if "emulated" not in item.name:
-            return False
-        cols, short = item.callspec.params.get("cols", 0), "kernels" in item.callspec.params
-        return cols > (300 if short else 2000) or (
-            item.originalname == "test_gradcheck" and cols > 7
-        )
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        cols = params.get("cols", 0)
+        if params.get("kernels") == "emulated":
+            return cols > 300
+        gradients = item.originalname == "test_gradcheck"
+        return params.get("device") == "emulated" and cols > (7 if gradients else 2000)
 
     config.hook.pytest_deselected(items=[item for item in items if too_slow(item)])
     items[:] = [item for item in items if not too_slow(item)]

@@ -112,6 +112,11 @@ def test_deepfool_strides_and_threads(device):
         gradients.movedim(2, 4).contiguous().movedim(4, 2),
         flat.view(gradients.shape),
     ]
+    # Rows of which every second one is misaligned: those of one sample, and those of two.
+    for sample, candidate in ((4 * 193, 193), (3 * 192 + 1, 192)):
+        strides = (sample, candidate, 64, 8, 1)
+        view = gradients.new_empty(4 * sample).as_strided(gradients.shape, strides)
+        views.append(view.copy_(gradients))
     for view in views:
         for mine, theirs in zip(
             ops.deepfool_step(logits, view, own, candidates.t().contiguous().t()),
