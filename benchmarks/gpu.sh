@@ -102,7 +102,8 @@ for each in $steps; do
             ;;
         tests)
             # Only the files with tests for a device: the others may need packages that are not here.
-            files=$(grep -l 'pytest.mark.gpu' python_tests/*/test_*.py)
+            # Those of the ops have their mark from a fixture of all of them.
+            files="$(grep -l 'pytest.mark.gpu' python_tests/*/test_*.py) python_tests/ops"
             # shellcheck disable=SC2086
             step tests 420 "$python" -m pytest -m gpu $files
             ;;
