@@ -86,12 +86,12 @@ struct DirectionReference {
   }
 
   VAAL_DEVICE S curvature(S R, S sigma) const {
-    return alone ? nothing : e / (1 + e * R) * (1 + h * sigma);
+    return alone ? R - R : e / (1 + e * R) * (1 + h * sigma);
   }
 
   // Σ v is the pivot's own entry, turned round.
   VAAL_DEVICE S entry(int j, const DirectionClass<S>& c, S sigma, S all) const {
-    return alone ? nothing : j == pivot ? S(-1) + (all - all) : c.w / (sigma + c.d) / all;
+    return alone ? all - all : j == pivot ? S(-1) + (all - all) : c.w / (sigma + c.d) / all;
   }
 };
 

@@ -125,10 +125,9 @@ def test_fisher_directions(rows, cols, dtype, device):
 
 def test_fisher_directions_of_what_is_not_finite(device):
     """A class at -inf has an entry of 0, and a class alone one too; all else makes the row NaN."""
-    logits = torch.tensor(
-        [[0, 1, -inf], [-inf, 3, -inf], [0, nan, 1], [0, inf, 1], [-inf] * 3, [inf, inf, 0]],
-        device=device,
-    )
+    rows = [[0, 1, -inf], [-inf, 3, -inf], [0, nan, 1], [0, inf, 1], [-inf] * 3, [inf, inf, 0]]
+    rows += [[-inf, nan, 0], [0, nan, -inf]]
+    logits = torch.tensor(rows, device=device)
     for module in (ops, reference):
         direction, curvature = module.fisher_direction(logits)
         finite = torch.tensor([[1.0, -1, 0], [0, 0, 0]], device=device)

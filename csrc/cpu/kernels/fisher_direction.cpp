@@ -85,7 +85,7 @@ void directions(const DirectionArguments& args, int64_t begin, int64_t end) {
       store(column_w + at, entry);
     }, [&]() __attribute__((always_inline)) { sum_v.take(block_v); });
     const V all = Rows::sum(sum_v.total);
-    const V nothing = a_k - a_k;  // 0, or NaN
+    const V nothing = R - R;  // 0, or NaN
     T* const out = static_cast<T*>(args.out);
     Rows::write(out, first, end, cols, column_w, alone ? nothing : 1 / all);
     // The pivot's own entry is Σ v, turned round: -1 to the bit.
