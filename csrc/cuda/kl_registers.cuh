@@ -21,12 +21,24 @@ constexpr RegisterShape kl_shape(int dtype_size) {
   return register_shape(Op::kSymmetricKl, dtype_size);  // the same for the three ops
 }
 
+// Blocks that a multiprocessor is to hold: as many as no register is spilled for. For compute
+// capabilities from 10.0 on nvcc pairs float32 operations; widened half types then take more registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kPaired = true;
+#else
+constexpr bool kPaired = false;
+#endif
+constexpr int kl_blocks(int dtype_size, bool block) {
+  if (dtype_size == 8) return 1;
+  const bool fewer = kPaired && dtype_size == 2;
+  return block ? (fewer ? 1 : 2) : fewer ? 4 : 5;
+}
+
 // threads_per_row = 1 … 32: several rows a block; more: the block is the row.
 // threads_per_row · kPacks · kPackItems<T> >= cols.
 template <class T, int kPacks, bool kBlock>
-VAAL_KERNEL_OF(kBlock ? kl_shape(sizeof(T)).max_threads : kWarpPathThreads, sizeof(T) == 8 ? 1
-                                                                            : kBlock       ? 2
-                                                                                           : 5)
+VAAL_KERNEL_OF(kBlock ? kl_shape(sizeof(T)).max_threads : kWarpPathThreads,
+               kl_blocks(sizeof(T), kBlock))
 kl_registers(KlArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
