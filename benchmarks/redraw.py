@@ -23,6 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from accuracy_plot import draw_accuracy
 from query_plot import draw_queries
 from readme import ROOT
 from speed_plot import draw_speed
@@ -180,6 +181,10 @@ def _speed(path: Path, data: Path, title: str) -> None:
     draw_speed(path, _read(data), title)
 
 
+def _accuracy(path: Path, data: Path, title: str) -> None:
+    draw_accuracy(path, _read(data), title)
+
+
 def _queries_found(path: Path, data: Path, title: str) -> None:
     draw_queries(path, _read(data), title)
 
@@ -244,6 +249,7 @@ def _grouped(rows: list[Row], column: str) -> list[tuple[str, list[Row]]]:
 
 _SPEED = "How many times as long as vaal_ext each opponent takes (float32, one thread)"
 _QUERIES = "What a query costs and what it finds (percentile 90, 100 picks, one thread)"
+_ACCURACY = "Error of the gradient of J by rounding\nline: median row; band: up to the worst"
 # Learning curves: folder below paper/, the picture's name there.
 _LEARNING_CURVES = (
     ("digits", "digits"), ("digits-paper-vat", "digits"), ("fashion", "fashion"),
@@ -278,6 +284,7 @@ def pictures(results: Path) -> Iterator[Picture]:
     """Every picture in the folder of results."""
     yield Picture("speed.png", "ops_cpu.csv", _SPEED, _speed, draw_speed)
     yield Picture("query.png", "query_cpu.csv", _QUERIES, _queries_found, draw_queries)
+    yield Picture("accuracy.png", "accuracy_cpu.csv", _ACCURACY, _accuracy, draw_accuracy)
     title = f"digits|{_of_statistics(results / 'digits.csv')}"
     yield Picture("digits.png", "digits.csv", title, _curves, draw_learning_curves)
     for folder, name in _LEARNING_CURVES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import accuracy_plot
 import matplotlib
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def drawn(monkeypatch):
         what_ldr_is,
         speed_plot,
         query_plot,
+        accuracy_plot,
     ):
         monkeypatch.setattr(module, "write_figure", keep)
     return found
@@ -91,6 +93,16 @@ def draw_all(tmp_path, rng, title) -> None:
     what_ldr_is.draw_roughness(path, {"vaal": pool}, title)
     speed_plot.draw_speed(path, speeds(), title)
     query_plot.draw_queries(path, queries(), title)
+    accuracy_plot.draw_accuracy(path, errors(), title)
+
+
+def errors():
+    return [
+        {"method": method, "what": "gradient", "classes": "all"}
+        | {"step": step, "median": "1e-7", "worst": "1e-6"}
+        for method in ("vaal_ext, float32", "textbook, float32", "textbook, float64")
+        for step in ("1.0", "0.01")
+    ]
 
 
 def queries():
