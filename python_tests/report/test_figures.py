@@ -124,7 +124,7 @@ def speeds():
 
 def test_no_legend_lies_over_data(tmp_path, drawn):
     draw_all(tmp_path, np.random.default_rng(0), "title")
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     for figure in drawn:
         (legend,) = figure.legends
         assert all(axes.get_legend() is None for axes in figure.axes)
@@ -147,7 +147,7 @@ def test_no_text_runs_off_the_picture(tmp_path, drawn):
     sweeps.draw_sweep(
         tmp_path / "s.png", [sweeps.SweepRow("vaal", 80.0, 79.0, 81.0, 80.0, 3)], title
     )
-    assert len(drawn) == 13
+    assert len(drawn) == 14
     for figure in drawn:
         for text in (figure._suptitle, figure._supxlabel):
             if text is not None:
