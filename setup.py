@@ -193,7 +193,7 @@ class Plan:
         kernels = [*common, f"-I{csrc}", "--expt-relaxed-constexpr", "-Xptxas", "-v"]
         kernels += code_flags(self.architectures)
         objects = []
-        longest_first = {"kl_long_rows": 0, "symmetric_kl": 1}
+        longest_first = {"kl_long_rows": 0}
         sources = sorted((csrc / "cuda").glob("*.cu"))
         for source in sorted(sources, key=lambda file: longest_first.get(file.stem, 2)):
             objects.append(f"{source.stem}.cuda.o")

@@ -44,9 +44,9 @@ struct KlArguments {
 
 template <class T>
 int64_t kl_workspace_bytes(const LaunchPlan& plan, int64_t rows);
-template <class T>
+template <Op kOp, class T>
 void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream);
-// Its stream and split paths, compiled by themselves.
+// The stream and split paths, which are the same for the three ops.
 template <class T>
 void launch_kl_long_rows(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace,
                          Stream stream);

@@ -33,17 +33,16 @@ VAAL_DEVICE float plain_expm1(float x) {
 }
 VAAL_DEVICE double plain_expm1(double x) { return CudaMath<double>::expm1(x); }
 
-// x / divisor, rounded once, for many x: a product and what it lacks. divisor / divisor is 1. Of a divisor
-// below 1e-19 both are taken 2^80 times as large, for its reciprocal to be finite.
+// x / divisor, rounded once, for many x: a product and what it lacks. divisor / divisor is 1. 1 / divisor
+// must be finite.
 template <class S>
 struct Quotient {
-  S up, divisor, inverse;
+  S divisor, inverse;
 
-  VAAL_DEVICE explicit Quotient(S by)
-      : up(by < S(1e-19) ? S(0x1p80) : S(1)), divisor(by * up), inverse(1 / divisor) {}
+  VAAL_DEVICE explicit Quotient(S by) : divisor(by), inverse(1 / by) {}
   VAAL_DEVICE S of(S x) const {
-    const S raised = x * up, near = raised * inverse;
-    return CudaMath<S>::fma(CudaMath<S>::fma(-near, divisor, raised), inverse, near);
+    const S near = x * inverse;
+    return CudaMath<S>::fma(CudaMath<S>::fma(-near, divisor, x), inverse, near);
   }
 };
 

@@ -72,7 +72,9 @@ struct FisherPeak {
   S peak = 0;
 
   VAAL_DEVICE void absorb(S entry) { peak = peak_of(peak, CudaMath<S>::abs(entry)); }
-  VAAL_DEVICE Quotient<S> quotient() const { return Quotient<S>(peak == 0 ? S(1) : peak); }
+  // What entries are raised by before they are divided: the reciprocal of a tiny peak is not finite.
+  VAAL_DEVICE S up() const { return peak < S(1e-19) ? S(0x1p80) : S(1); }
+  VAAL_DEVICE Quotient<S> quotient() const { return Quotient<S>(peak == 0 ? S(1) : peak * up()); }
 };
 
 template <class S>
@@ -158,7 +160,9 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         peak.absorb(from.entry(known, columns.column(c, i), classes[c][i]));
-    const Quotient<S> quotient = group.reduce(peak).quotient();
+    peak = group.reduce(peak);
+    const Quotient<S> quotient = peak.quotient();
+    const S up = peak.up();
     if (!exists) return;
 #pragma unroll
     for (int c = 0; c < kPacks; ++c) {
@@ -166,7 +170,8 @@ fisher_registers(FisherArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         put(out, i,
-            from_scalar<T>(quotient.of(from.entry(known, columns.column(c, i), classes[c][i]))));
+            from_scalar<T>(
+                quotient.of(up * from.entry(known, columns.column(c, i), classes[c][i]))));
       columns.store(args.out + offset, c, out);
     }
   });
@@ -214,14 +219,16 @@ fisher_stream(FisherArguments<T> args, int cached_packs) {
       for (int i = 0; i < kItems; ++i)
         peak.absorb(from.entry(known, columns.column(c, i), class_of(c, pack, i)));
     });
-    const Quotient<S> quotient = group.reduce(peak).quotient();
+    peak = group.reduce(peak);
+    const Quotient<S> quotient = peak.quotient();
+    const S up = peak.up();
     packs.again([&](int c, const Pack(&pack)[2]) {
       Pack out{};
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         put(out, i,
             from_scalar<T>(
-                quotient.of(from.entry(known, columns.column(c, i), class_of(c, pack, i)))));
+                quotient.of(up * from.entry(known, columns.column(c, i), class_of(c, pack, i)))));
       columns.store(args.out + offset, c, out);
     });
   });

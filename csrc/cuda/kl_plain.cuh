@@ -3,7 +3,7 @@
 //   a = p_logits[row, :]    b = q_logits[row, :]                                        [C] each
 //
 // 1. PlainTop: a and b at the pivot k = argmax a.
-// 2. PlainSums: R, D, T and U; how far a logit moved. With them the PivotRow.
+// 2. PlainSums: R, D, T, and how far a logit moved; PlainMoment: U, for ∂a alone. With them the PivotRow.
 // 3. PlainTotals: the value and the largest entry of the gradient. plain_enough() then tells whether the
 //    row was one for these formulas.
 #pragma once
@@ -56,23 +56,38 @@ VAAL_DEVICE PlainClass<S> plain_class(const PlainTop<S>& top, S a, S b) {
 
 template <class S>
 struct PlainSums {
-  S R = 0, D = 0, T = 0, U = 0;  // T for ∂b, U for ∂a
-  S reach = 0;                   // max|δ|
+  S R = 0, D = 0, T = 0;
+  S reach = 0;  // max|δ|
 
   VAAL_DEVICE void absorb(const PlainClass<S>& c) {
     R += c.w;
     D += c.d;
     T += (c.w + c.d) * c.delta;
-    U += c.w * c.delta;
     reach = CudaMath<S>::max(reach, CudaMath<S>::abs(c.delta));
   }
-
-  VAAL_DEVICE PivotRow<S> row() const { return plain_row<CudaMath<S>>(R, D, T, U); }
 };
 
 template <class S>
 VAAL_DEVICE PlainSums<S> merge(const PlainSums<S>& x, const PlainSums<S>& y) {
-  return {x.R + y.R, x.D + y.D, x.T + y.T, x.U + y.U, CudaMath<S>::max(x.reach, y.reach)};
+  return {x.R + y.R, x.D + y.D, x.T + y.T, CudaMath<S>::max(x.reach, y.reach)};
+}
+
+// What ∂a needs besides.
+template <class S>
+struct PlainMoment {
+  S U = 0;
+
+  VAAL_DEVICE void absorb(const PlainClass<S>& c) { U += c.w * c.delta; }
+};
+
+template <class S>
+VAAL_DEVICE PlainMoment<S> merge(const PlainMoment<S>& x, const PlainMoment<S>& y) {
+  return {x.U + y.U};
+}
+
+template <class S>
+VAAL_DEVICE PivotRow<S> row_of(const PlainSums<S>& sums, const PlainMoment<S>& moment) {
+  return plain_row<CudaMath<S>>(sums.R, sums.D, sums.T, moment.U);
 }
 
 template <class S>

@@ -36,12 +36,16 @@ constexpr int kl_blocks(int dtype_size, bool block) {
 
 // threads_per_row = 1 … 32: several rows a block; more: the block is the row.
 // threads_per_row · kPacks · kPackItems<T> >= cols.
-template <class T, int kPacks, bool kBlock>
+template <Op kOp, class T, int kPacks, bool kBlock>
 VAAL_KERNEL_OF(kBlock ? kl_shape(sizeof(T)).max_threads : kWarpPathThreads,
                kl_blocks(sizeof(T), kBlock))
 kl_registers(KlArguments<T> args, int threads_per_row) {
   using S = Scalar<T>;
   constexpr int kItems = kPackItems<T>;
+  constexpr bool kDirection = kOp == Op::kSymmetricKlDirection;
+  constexpr bool kBackward = kOp == Op::kSymmetricKlBackward;
+  const bool by_q = kDirection || (kBackward && args.grad_q != nullptr);
+  const bool by_p = kBackward && args.grad_p != nullptr;
 
   Group<kBlock ? GroupKind::kBlock : GroupKind::kLanes> group(threads_per_row);
   const Pack blank = filled<T>(kPlainBlank<T>);
@@ -75,9 +79,12 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
       sums.absorb(classes[c][i]);
     });
     sums = group.reduce(sums);
-    const PivotRow<S> row = sums.row();
-
-    const bool by_q = args.grad_q != nullptr, by_p = args.grad_p != nullptr;
+    PlainMoment<S> moment;
+    if (by_p) {
+      each([&](int c, int i) { moment.absorb(classes[c][i]); });
+      moment = group.reduce(moment);
+    }
+    const PivotRow<S> row = row_of(sums, moment);
     const auto finish = [&](auto divergence) {
       constexpr bool kSymmetric = divergence.value;
       const auto grad_q = [&](const PlainClass<S>& c) {
@@ -88,13 +95,19 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
         return grad_p_term<kSymmetric, false>(row, c.w, posterior_change(row, c.w, c.d), c.delta);
       };
       PlainTotals<S> totals;
-      each([&](int c, int i) {
-        const PlainClass<S>& held = classes[c][i];
+      const auto absorb_value = [&](const PlainClass<S>& c) {
         totals.value += value_term<CudaMath<S>, kSymmetric, false>(
-            row, held.w, posterior_change(row, held.w, held.d), held.delta - row.log_ratio);
-        if (by_q) totals.absorb_entry(grad_q(held));
-        if (by_p) totals.absorb_entry(grad_p(held));
-      });
+            row, c.w, posterior_change(row, c.w, c.d), c.delta - row.log_ratio);
+      };
+      if (by_q) {
+        each([&](int c, int i) {
+          absorb_value(classes[c][i]);
+          totals.absorb_entry(grad_q(classes[c][i]));
+        });
+      } else {
+        each([&](int c, int i) { absorb_value(classes[c][i]); });
+      }
+      if (by_p) each([&](int c, int i) { totals.absorb_entry(grad_p(classes[c][i])); });
       totals = group.reduce(totals);
       const bool plain = !exists || plain_enough(args, top, sums.reach, row, totals);
       if (!plain || !exists) return plain;
@@ -110,7 +123,7 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
           columns.store(out + offset, c, pack);
         }
       };
-      if (args.direction) {
+      if constexpr (kDirection) {
         const Quotient<S> quotient(totals.peak);
         store(args.grad_q, [&](S g) { return quotient.of(g); }, grad_q);
       } else if (by_q || by_p) {
@@ -127,15 +140,15 @@ kl_registers(KlArguments<T> args, int threads_per_row) {
   });
 }
 
-template <class T>
+template <Op kOp, class T>
 void launch_kl(const KlArguments<T>& args, const LaunchPlan& plan, void* workspace, Stream stream) {
   if (plan.path == Path::kStream || plan.path == Path::kSplit) {
     launch_kl_long_rows(args, plan, workspace, stream);
     return;
   }
   constexpr int kPacks = kl_shape(sizeof(T)).many_packs;
-  const auto kernel = plan.path == Path::kWarp ? kl_registers<T, kPacks, false>
-                                               : kl_registers<T, kPacks, true>;
+  const auto kernel = plan.path == Path::kWarp ? kl_registers<kOp, T, kPacks, false>
+                                               : kl_registers<kOp, T, kPacks, true>;
   launch(kernel, {plan.blocks, plan.block_threads, plan.shared_bytes, stream}, args,
          plan.threads_per_row);
 }

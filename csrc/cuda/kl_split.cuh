@@ -20,6 +20,7 @@ template <class S>
 struct KlPartial {
   PlainTop<S> top;
   PlainSums<S> sums;
+  PlainMoment<S> moment;
   PlainTotals<S> totals;
 };
 
@@ -44,12 +45,18 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     }
     const auto top = merged(group, partials, splits, [](const Partial& x) { return x.top; });
     if constexpr (kStep == KlStep::kSums) {
-      const PlainSums<S> sums = group.reduce(steps.sums(top));
-      if (first_thread) partials[here.split].sums = sums;
+      PlainMoment<S> moment;
+      const PlainSums<S> sums = group.reduce(steps.sums(top, moment));
+      moment = group.reduce(moment);
+      if (first_thread) {
+        partials[here.split].sums = sums;
+        partials[here.split].moment = moment;
+      }
       return;
     }
     const auto sums = merged(group, partials, splits, [](const Partial& x) { return x.sums; });
-    const PivotRow<S> row = sums.row();
+    const auto moment = merged(group, partials, splits, [](const Partial& x) { return x.moment; });
+    const PivotRow<S> row = row_of(sums, moment);
     if constexpr (kStep == KlStep::kTotals) {
       const S factor = args.direction || args.grad_value == nullptr
                            ? S(1)

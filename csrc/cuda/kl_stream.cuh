@@ -54,11 +54,18 @@ struct KlPlainPacks {
     return plain_class(top, to_scalar(unpack<T>(pack[0], i)), to_scalar(unpack<T>(pack[1], i)));
   }
 
-  VAAL_DEVICE PlainSums<S> sums(const PlainTop<S>& top) const {
+  VAAL_DEVICE PlainSums<S> sums(const PlainTop<S>& top, PlainMoment<S>& moment) const {
     PlainSums<S> sums;
     packs.again([&](int, const Pack(&pack)[2]) {
+      PlainClass<S> classes[kItems];
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) sums.absorb(class_of(top, pack, i));
+      for (int i = 0; i < kItems; ++i) {
+        classes[i] = class_of(top, pack, i);
+        sums.absorb(classes[i]);
+      }
+      if (args.grad_p == nullptr) return;
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) moment.absorb(classes[i]);
     });
     return sums;
   }
@@ -109,30 +116,36 @@ struct KlPlainPacks {
   template <bool kSymmetric>
   VAAL_DEVICE void absorb(PlainTotals<S>& totals, const PivotRow<S>& row, S factor, int c,
                           const PlainClass<S> (&classes)[kItems]) const {
-    Pack out_q{}, out_p{};
-    S entries[kItems];
+    S changes[kItems], entries[kItems];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       const PlainClass<S>& held = classes[i];
-      const S x = posterior_change(row, held.w, held.d);
-      totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, x,
+      changes[i] = posterior_change(row, held.w, held.d);
+      totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, changes[i],
                                                                  held.delta - row.log_ratio);
-      const S by_q = grad_q_term<kSymmetric, false>(row, held.w + held.d, x, held.delta);
-      entries[i] = by_q;
-      if (args.grad_q != nullptr) totals.absorb_entry(by_q);
-      if (args.direction) continue;
-      put(out_q, i, from_scalar<T>(by_q * factor));
-      if (args.grad_p == nullptr) continue;
-      const S by_p = grad_p_term<kSymmetric, false>(row, held.w, x, held.delta);
-      totals.absorb_entry(by_p);
-      put(out_p, i, from_scalar<T>(by_p * factor));
     }
-    if (args.direction) {
-      if (c < packs.cached) keep(c, entries);
-      return;
+    Pack out{};
+    if (args.grad_q != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const PlainClass<S>& held = classes[i];
+        entries[i] = grad_q_term<kSymmetric, false>(row, held.w + held.d, changes[i], held.delta);
+        totals.absorb_entry(entries[i]);
+        put(out, i, from_scalar<T>(entries[i] * factor));
+      }
+      if (!args.direction) packs.columns.store(args.grad_q + offset, c, out);
+      else if (c < packs.cached) keep(c, entries);
     }
-    if (args.grad_q != nullptr) packs.columns.store(args.grad_q + offset, c, out_q);
-    if (args.grad_p != nullptr) packs.columns.store(args.grad_p + offset, c, out_p);
+    if (args.grad_p != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const PlainClass<S>& held = classes[i];
+        const S entry = grad_p_term<kSymmetric, false>(row, held.w, changes[i], held.delta);
+        totals.absorb_entry(entry);
+        put(out, i, from_scalar<T>(entry * factor));
+      }
+      packs.columns.store(args.grad_p + offset, c, out);
+    }
   }
 
   // A pack's entries take the place of its logits: as many bytes, or half of them.
@@ -167,8 +180,10 @@ kl_stream(KlArguments<T> args, int cached_packs) {
     const KlPlainPacks<T> steps(args, row_index * args.cols, args.cols, group.size, group.rank,
                                 cache, cached_packs);
     const PlainTop<S> top = group.reduce(steps.top());
-    const PlainSums<S> sums = group.reduce(steps.sums(top));
-    const PivotRow<S> row = sums.row();
+    PlainMoment<S> moment;
+    const PlainSums<S> sums = group.reduce(steps.sums(top, moment));
+    if (args.grad_p != nullptr) moment = group.reduce(moment);
+    const PivotRow<S> row = row_of(sums, moment);
     const S factor = args.direction || args.grad_value == nullptr
                          ? S(1)
                          : load_one(args.grad_value + row_index * args.grad_value_stride);

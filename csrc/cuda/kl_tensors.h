@@ -41,7 +41,7 @@ void run_kl(const Logits& logits, double smoothing, bool symmetric, const KlResu
     args.grad_q = static_cast<T*>(results.grad_q);
     args.whole_packs = whole_packs(cols, sizeof(T), {args.p, args.q, args.grad_p, args.grad_q});
     const Workspace workspace(logits.p, kl_workspace_bytes<T>(plan, rows));
-    launch_kl(args, plan, workspace.data(), current_stream(logits.p));
+    launch_kl<kOp>(args, plan, workspace.data(), current_stream(logits.p));
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }

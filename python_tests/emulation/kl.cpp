@@ -32,7 +32,14 @@ void kl(const Call& call, void* const* buffer) {
   args.whole_packs = whole_packs(launch.cols, sizeof(T),
                                  {args.p, args.q, args.grad_p, args.grad_q});
   const Workspace workspace(kl_workspace_bytes<T>(launch.plan, args.rows));
-  launch_kl(args, launch.plan, workspace.data(), Stream{});
+  const auto run = [&](auto launch_op) {
+    launch_op(args, launch.plan, workspace.data(), Stream{});
+  };
+  switch (op) {
+    case Op::kSymmetricKl: return run(launch_kl<Op::kSymmetricKl, T>);
+    case Op::kSymmetricKlBackward: return run(launch_kl<Op::kSymmetricKlBackward, T>);
+    default: return run(launch_kl<Op::kSymmetricKlDirection, T>);
+  }
 }
 
 const Registration registration(named("kl"), kl);
