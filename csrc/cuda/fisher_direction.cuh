@@ -66,7 +66,7 @@ struct DirectionClass {
 // What the classes of a row are measured from.
 template <class S>
 struct DirectionReference {
-  S a_r, nothing, e, h, inverse_h;  // nothing: 0, or NaN where the pivot is not finite
+  S a_r, nothing, e, h, inverse_h;  // nothing: 0, or NaN where a logit makes the row NaN
   int pivot;
   bool alone;  // C = 1, or nothing besides the pivot
 
@@ -86,12 +86,12 @@ struct DirectionReference {
   }
 
   VAAL_DEVICE S curvature(S R, S sigma) const {
-    return alone ? R - R : e / (1 + e * R) * (1 + h * sigma);
+    return alone ? nothing : e / (1 + e * R) * (1 + h * sigma);
   }
 
   // Σ v is the pivot's own entry, turned round.
   VAAL_DEVICE S entry(int j, const DirectionClass<S>& c, S sigma, S all) const {
-    return alone ? all - all : j == pivot ? S(-1) + (all - all) : c.w / (sigma + c.d) / all;
+    return alone ? nothing : j == pivot ? S(-1) + (all - all) : c.w / (sigma + c.d) / all;
   }
 };
 
@@ -139,7 +139,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
         top.absorb(columns.column(c, i), to_scalar(unpack<T>(a[c], i)));
-    const DirectionReference<S> from(group.reduce(top));
+    DirectionReference<S> from(group.reduce(top));
 
     DirectionClass<S> classes[kPacks][kItems];
     DirectionSums<S> weights;
@@ -155,6 +155,7 @@ direction_registers(DirectionArguments<T> args, int threads_per_row) {
       }
     weights.first += from.nothing;
     weights = group.reduce(weights);
+    from.nothing = weights.first - weights.first;
 
     const auto each = [&](const auto& f) {
 #pragma unroll
@@ -202,7 +203,7 @@ direction_stream(DirectionArguments<T> args, int cached_packs) {
       for (int i = 0; i < kItems; ++i)
         top.absorb(columns.column(c, i), to_scalar(unpack<T>(pack[0], i)));
     });
-    const DirectionReference<S> from(group.reduce(top));
+    DirectionReference<S> from(group.reduce(top));
     const auto class_of = [&](int c, const Pack(&pack)[1], int i) {
       return from.class_of(columns.column(c, i), to_scalar(unpack<T>(pack[0], i)));
     };
@@ -219,6 +220,7 @@ direction_stream(DirectionArguments<T> args, int cached_packs) {
     });
     weights.first += from.nothing;
     weights = group.reduce(weights);
+    from.nothing = weights.first - weights.first;
 
     const S sigma = root_of(from, weights, group, each);
     DirectionSums<S> entries;

@@ -22,7 +22,7 @@ constexpr RegisterShape kl_shape(int dtype_size) {
 }
 
 // Blocks that a multiprocessor is to hold: as many as no register is spilled for. For compute
-// capabilities from 10.0 on nvcc pairs float32 operations; widened half types then take more registers.
+// capabilities from 10.0 on nvcc pairs float32 operations, which takes more registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr bool kPaired = true;
 #else
@@ -30,8 +30,8 @@ constexpr bool kPaired = false;
 #endif
 constexpr int kl_blocks(int dtype_size, bool block) {
   if (dtype_size == 8) return 1;
-  const bool fewer = kPaired && dtype_size == 2;
-  return block ? (fewer ? 1 : 2) : fewer ? 4 : 5;
+  if (block) return kPaired ? 1 : 2;
+  return kPaired && dtype_size == 2 ? 4 : 5;
 }
 
 // threads_per_row = 1 … 32: several rows a block; more: the block is the row.

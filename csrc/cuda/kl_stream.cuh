@@ -116,31 +116,35 @@ struct KlPlainPacks {
   template <bool kSymmetric>
   VAAL_DEVICE void absorb(PlainTotals<S>& totals, const PivotRow<S>& row, S factor, int c,
                           const PlainClass<S> (&classes)[kItems]) const {
-    S changes[kItems], entries[kItems];
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      const PlainClass<S>& held = classes[i];
-      changes[i] = posterior_change(row, held.w, held.d);
-      totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, changes[i],
+    const auto absorb_value = [&](const PlainClass<S>& held, S x) {
+      totals.value += value_term<CudaMath<S>, kSymmetric, false>(row, held.w, x,
                                                                  held.delta - row.log_ratio);
-    }
+    };
     Pack out{};
     if (args.grad_q != nullptr) {
+      S entries[kItems];
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const PlainClass<S>& held = classes[i];
-        entries[i] = grad_q_term<kSymmetric, false>(row, held.w + held.d, changes[i], held.delta);
+        const S x = posterior_change(row, held.w, held.d);
+        absorb_value(held, x);
+        entries[i] = grad_q_term<kSymmetric, false>(row, held.w + held.d, x, held.delta);
         totals.absorb_entry(entries[i]);
         put(out, i, from_scalar<T>(entries[i] * factor));
       }
       if (!args.direction) packs.columns.store(args.grad_q + offset, c, out);
       else if (c < packs.cached) keep(c, entries);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i)
+        absorb_value(classes[i], posterior_change(row, classes[i].w, classes[i].d));
     }
     if (args.grad_p != nullptr) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const PlainClass<S>& held = classes[i];
-        const S entry = grad_p_term<kSymmetric, false>(row, held.w, changes[i], held.delta);
+        const S x = posterior_change(row, held.w, held.d);
+        const S entry = grad_p_term<kSymmetric, false>(row, held.w, x, held.delta);
         totals.absorb_entry(entry);
         put(out, i, from_scalar<T>(entry * factor));
       }
