@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #define VAAL_DEVICE __device__ __forceinline__
-#define VAAL_KERNEL(max_threads) __global__ void __launch_bounds__(max_threads, 1)
+#define VAAL_KERNEL(max_threads) VAAL_KERNEL_OF(max_threads, 1)
 // Registers are kept few enough for `blocks` of them on a multiprocessor: one waits at its barrier
 // while another computes.
 #define VAAL_KERNEL_OF(max_threads, blocks) __global__ void __launch_bounds__(max_threads, blocks)

@@ -58,10 +58,8 @@ kl_split(KlArguments<T> args, int splits, int part, KlPartial<Scalar<T>>* worksp
     const auto moment = merged(group, partials, splits, [](const Partial& x) { return x.moment; });
     const PivotRow<S> row = row_of(sums, moment);
     if constexpr (kStep == KlStep::kTotals) {
-      const S factor = args.direction || args.grad_value == nullptr
-                           ? S(1)
-                           : load_one(args.grad_value + here.row * args.grad_value_stride);
-      const PlainTotals<S> totals = group.reduce(steps.totals(top, row, factor));
+      const PlainTotals<S> totals = group.reduce(
+          steps.totals(top, row, upstream_of(args, here.row)));
       if (first_thread) partials[here.split].totals = totals;
       return;
     }

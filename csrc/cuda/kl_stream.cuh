@@ -16,6 +16,14 @@
 
 namespace vaal {
 
+// What the row's gradient is multiplied by in the step that writes it: dL/dvalue in the backward.
+template <class T>
+VAAL_DEVICE Scalar<T> upstream_of(const KlArguments<T>& args, int64_t row) {
+  return args.direction || args.grad_value == nullptr
+             ? Scalar<T>(1)
+             : load_one(args.grad_value + row * args.grad_value_stride);
+}
+
 // The steps on a thread's packs of a row, or of a part of it. What they know of the row comes from
 // reductions in between.
 template <class T>
@@ -188,10 +196,8 @@ kl_stream(KlArguments<T> args, int cached_packs) {
     const PlainSums<S> sums = group.reduce(steps.sums(top, moment));
     if (args.grad_p != nullptr) moment = group.reduce(moment);
     const PivotRow<S> row = row_of(sums, moment);
-    const S factor = args.direction || args.grad_value == nullptr
-                         ? S(1)
-                         : load_one(args.grad_value + row_index * args.grad_value_stride);
-    const PlainTotals<S> totals = group.reduce(steps.totals(top, row, factor));
+    const PlainTotals<S> totals = group.reduce(
+        steps.totals(top, row, upstream_of(args, row_index)));
     if (!plain_enough(args, top, sums.reach, row, totals)) {
       kl_any_row<false>(group, args, row_index, cache, 0, true);
       return;
