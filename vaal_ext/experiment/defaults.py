@@ -75,6 +75,8 @@ _IMAGES = replace(
 SETTINGS = {
     "moons": replace(_TOY, vat_xi=0.02, vat_eps=0.2),
     "circles": replace(_TOY, vat_xi=0.0005, vat_eps=0.005),
+    "moons-100": _TOY,
+    "circles-100": _TOY,
     "digits": replace(_OWN, learning_rate=3e-3, steps=100, query_size=10),  # initial: two a class
     "mnist": replace(_IMAGES, vat_xi=0.1, vat_eps=1.0, vat_decay=0.5, vat_steps=1000),
     "fashion-mnist": replace(_IMAGES, vat_xi=0.03, vat_eps=0.3, vat_decay=0.5),

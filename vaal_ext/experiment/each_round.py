@@ -125,9 +125,14 @@ class Experiment:
             seed=self._seed(Stream.QUERY, number),
             val_accuracy=before.rounds[-1].val_accuracy,
             progress=self.bars,
+            labelled=partial(self._labelled, before.labelled),
             look=number == 1,  # the later queries are of the same kind of network and pool
         )
         return self.data.train_x[torch.from_numpy(unlabelled)], context
+
+    def _labelled(self, labelled: np.ndarray) -> tuple[Tensor, Tensor]:
+        index = torch.from_numpy(labelled)
+        return self.data.train_x[index], self.data.train_y[index]
 
     def learn(
         self,

@@ -122,7 +122,7 @@ class Learner:
                     "or name that class in config.json"
                 )
         training, evaluation = parts(self.config, labels)
-        x, y = self._samples(training, progress)
+        x, y = self.samples(training, progress)
         if training and len(y) == 0:
             broken = self.images.unreadable([self.images.names.index(min(training))])
             raise ValueError(
@@ -130,7 +130,7 @@ class Learner:
                 f"{''.join(broken)}"
             )
         root = self.config.test
-        others = self._test(root, progress) if root else self._samples(evaluation, progress)
+        others = self._test(root, progress) if root else self.samples(evaluation, progress)
         run = self.config.run.resolved()
         model = self._model(number)
         vat, seed = None, run.settings.seed
@@ -204,7 +204,9 @@ class Learner:
         """The text of a module whose ``network()`` is the network, for ``vaal-ext score``."""
         return _FACTORY.format(shape=self.images.shape, num_classes=len(self.config.classes))
 
-    def _samples(self, labels: Mapping[str, str], progress: bool) -> tuple[Tensor, Tensor]:
+    def samples(self, labels: Mapping[str, str], progress: bool) -> tuple[Tensor, Tensor]:
+        """The images that can be read, floating [B, ...], and their labels, int64 [B], on the
+        network's device. A warning tells how many cannot be read."""
         # By name: the result does not depend on the order in which the answers came.
         position = {name: i for i, name in enumerate(self.images.names)}
         classes = {position[image]: self._class(name) for image, name in labels.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,10 @@ def _choose(
     lengths = config.search_lengths(images)
     how = f"by {config.run.strategy}, the network of training {trainings[-1].training}"
     how += "".join(f", {name} {length:g}" for name, length in lengths.items())
-    model = Learner(config, images, network).load(project.weights(trainings[-1].training))
+    learner = Learner(config, images, network)
+    model = learner.load(project.weights(trainings[-1].training))
+    training, _ = parts(config, labels_there(project, images))
+    context = replace(context, labelled=partial(learner.samples, training, False))
     strategy = replace(config.run, **lengths).resolved().strategy
     part = Subset(images, pool.tolist())
     loader = DataLoader(part, batch_size=_SCORE_BATCH, num_workers=workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,7 +140,7 @@ class PoolScores:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the arrays to `path` (an .npz without pickles), whole or not at all."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: getattr(self, name) for name in (*DTYPES, *_OPTIONAL)}
         with write_atomically(path) as file:
             np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
 

@@ -13,18 +13,40 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from vaal_ext.strategies.bald import Bald
 from vaal_ext.strategies.dfal import Dfal
 from vaal_ext.strategies.interface import QueryContext, Strategy
 from vaal_ext.strategies.paper import Entropy, Margin, Random, Vaal
+from vaal_ext.strategies.skactiveml import (
+    Badge,
+    Clue,
+    Contrastive,
+    CoreSet,
+    DropQuery,
+    Falcun,
+    MaxHerding,
+    ProbCover,
+    TypiClust,
+)
 
 __all__ = [
     "STRATEGIES",
+    "Badge",
+    "Bald",
+    "Clue",
+    "Contrastive",
+    "CoreSet",
     "Dfal",
+    "DropQuery",
     "Entropy",
+    "Falcun",
     "Margin",
+    "MaxHerding",
+    "ProbCover",
     "QueryContext",
     "Random",
     "Strategy",
+    "TypiClust",
     "Vaal",
     "make_strategy",
     "parse_strategy",
@@ -33,7 +55,11 @@ __all__ = [
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Random, Entropy, Margin, Vaal, Dfal)
+    strategy.name: strategy
+    for strategy in (
+        *(Random, Entropy, Margin, Vaal, Dfal, Bald),
+        *(Badge, Clue, Contrastive, CoreSet, DropQuery, Falcun, MaxHerding, ProbCover, TypiClust),
+    )
 }
 
 

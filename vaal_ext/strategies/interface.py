@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +26,8 @@ class QueryContext:
     if ``progress``. ``n`` is how many samples will be picked, or None where that is not known when
     the pool is scored: a strategy that knows it need not score what cannot be picked. With ``look``
     False the scoring does not first check the network on a few samples, see
-    :class:`vaal_ext.LDRScorer`.
+    :class:`vaal_ext.LDRScorer`. ``labelled`` gives the samples that are labelled already, floating
+    [L, ...], and their labels, int64 [L]; None where they are not at hand.
     """
 
     sample_index: np.ndarray
@@ -36,6 +38,7 @@ class QueryContext:
     progress: bool = False
     n: int | None = None
     look: bool = True
+    labelled: Callable[[], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

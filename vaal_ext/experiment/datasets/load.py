@@ -3,6 +3,9 @@
 ================= ==============================================================================
 ``moons``         two interleaved half circles in the plane (paper section IV.A): 1000 points
 ``circles``       two concentric circles in the plane (paper section IV.A): 1000 points
+``moons-100``     two arcs of three quarters of a turn, noisy, in a plane of a space of 100
+                  dimensions, as in Miyato et al. 2016, section 4.1 (VAT)
+``circles-100``   two concentric circles, noisy, likewise
 ``digits``        scikit-learn's 1797 handwritten digits, 8 x 8 pixels: 1000 in the pool, 297 for
                   validation, 500 to test on
 ``mnist``         see :mod:`.images` for the files; 55,000, 5,000 and 10,000 images
@@ -28,7 +31,13 @@ from torch import Tensor
 from vaal_ext.experiment.datasets.arrays import labelled_samples, mapped_samples, read_npz, samples
 from vaal_ext.experiment.datasets.folder import ImageFolderPool, labelled_parts
 from vaal_ext.experiment.datasets.images import IMAGE_DATASETS, read_images
-from vaal_ext.experiment.datasets.names import DATASET_NAMES, POOL_NAMES, path_of, unknown_name
+from vaal_ext.experiment.datasets.names import (
+    DATASET_NAMES,
+    POOL_NAMES,
+    TOYS,
+    path_of,
+    unknown_name,
+)
 
 __all__ = ["DataSplit", "content_key", "load_dataset", "load_pool"]
 
@@ -40,6 +49,7 @@ _DIGITS_SPLIT_SEED = 1797  # fixed: every run on the digits is measured on the s
 
 _TOY_POOL, _TOY_TEST, _TOY_VAL = 800, 200, 200  # the paper has 800 and 200, and no validation set
 _INNER_RADIUS = 0.8  # as in scikit-learn's make_circles; the paper gives no number
+_EMBEDDING = 100  # dimensions, Miyato et al. 2016, section 4.1
 
 # Shares of data that bring no test or validation set of their own.
 _TEST_SHARE, _VAL_SHARE = 0.2, 0.1
@@ -68,7 +78,7 @@ class DataSplit:
 def content_key(name: str, seed: int) -> tuple[str, int | None]:
     """A key that is the same for two calls of :func:`load_dataset` which give the same data: the
     name, and the seed where the data depend on it."""
-    drawn = name in ("moons", "circles") or name.startswith("npz:")
+    drawn = name in TOYS or name.startswith("npz:")
     return name, seed if drawn else None
 
 
@@ -103,8 +113,9 @@ def load_dataset(
         path = path_of(name)
         parts = labelled_parts(path, progress, on_unreadable)
         return _with_held_out(parts, _FOLDER_SPLIT_SEED, path, name)
-    if name == "moons" or name == "circles":
-        return _toy(name, seed)
+    if name in TOYS:
+        rng = np.random.default_rng(seed)
+        return _toy_split(*(_embedded_toy if name.endswith("-100") else _toy)(name, rng), name)
     if name == "digits":
         return _digits()
     if name in IMAGE_DATASETS:
@@ -156,9 +167,9 @@ def _require_folder(name: str, on_unreadable: str) -> None:
         raise ValueError(f"on_unreadable={on_unreadable!r} is for folder:PATH, got {name!r}")
 
 
-def _toy(name: str, seed: int) -> DataSplit:
-    """Points uniform on two arcs or two circles, without noise; as many of each class."""
-    rng = np.random.default_rng(seed)
+def _toy(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Points uniform on two arcs or two circles, without noise: float64 [N, 2], and their classes.
+    There are as many of each class."""
     total = _TOY_POOL + _TOY_TEST + _TOY_VAL
     label = rng.permutation(np.arange(total) % 2)
     if name == "moons":
@@ -169,9 +180,34 @@ def _toy(name: str, seed: int) -> DataSplit:
         angle = rng.uniform(0.0, 2.0 * np.pi, total)
         outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         inner = _INNER_RADIUS * outer
-    x = torch.from_numpy(np.where(label[:, None] == 0, outer, inner)).float()
-    y = torch.from_numpy(label.astype(np.int64))
-    return _cut(x, y, [_TOY_POOL, _TOY_VAL, _TOY_TEST], 2, name)
+    return np.where(label[:, None] == 0, outer, inner), label
+
+
+def _embedded_toy(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The same as float64 [N, 100], drawn like the two data sets in VAT's published code.
+
+    The paper says that points uniform on two curves are linearly embedded in 100 dimensions. The
+    files (github.com/takerum/vat, dataset/syndata_1.pkl and syndata_2.pkl) hold the embedding, two
+    orthonormal rows, and the points: a circle fitted to each class has the numbers used here.
+    """
+    total = _TOY_POOL + _TOY_TEST + _TOY_VAL
+    label = rng.permutation(np.arange(total) % 2)
+    side = np.where(label == 0, -1.0, 1.0)
+    if name == "moons-100":
+        angle = rng.uniform(0.5 * np.pi, 2.0 * np.pi, total) + np.where(label == 0, 0.0, np.pi)
+        radius, centre, noise = np.ones(total), np.stack([0.5 * side, -0.25 * side], axis=1), 0.1
+    else:
+        angle = rng.uniform(0.0, 2.0 * np.pi, total)
+        radius, centre, noise = np.where(label == 0, 0.25, 1.0), np.zeros((total, 2)), 0.05
+    plane = centre + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    plane += noise * rng.standard_normal((total, 2))
+    rows, _ = np.linalg.qr(rng.standard_normal((_EMBEDDING, 2)))
+    return plane @ rows.T, label
+
+
+def _toy_split(x: np.ndarray, label: np.ndarray, name: str) -> DataSplit:
+    samples, labels = torch.from_numpy(x).float(), torch.from_numpy(label.astype(np.int64))
+    return _cut(samples, labels, [_TOY_POOL, _TOY_VAL, _TOY_TEST], 2, name)
 
 
 def _digits() -> DataSplit:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vaal_ext.experiment.datasets.images import IMAGE_DATASETS
 
-__all__ = ["DATASET_NAMES", "POOL_NAMES", "path_of", "unknown_name"]
+__all__ = ["DATASET_NAMES", "POOL_NAMES", "TOYS", "path_of", "unknown_name"]
 
-DATASET_NAMES = ("moons", "circles", "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
+TOYS = ("moons", "circles", "moons-100", "circles-100")
+DATASET_NAMES = (*TOYS, "digits", *IMAGE_DATASETS, "npz:PATH", "folder:PATH")
 POOL_NAMES = (*DATASET_NAMES, "npy:PATH")
 
 
