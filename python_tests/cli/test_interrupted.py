@@ -36,7 +36,7 @@ def interrupted(*_: object, **__: object) -> None:
             loop, "run", "the finished rounds are kept in my  run; to go on",
         ),
         (
-            ["reproduce", "digits", "--variant", "vaal, rising", "--out", "o"],
+            ["reproduce", "digits", "--variant", "vaal (Ip 5)", "--out", "o"],
             runner, "run", "the finished rounds of all runs are kept in o/runs; to go on",
         ),
         (

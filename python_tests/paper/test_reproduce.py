@@ -51,11 +51,13 @@ def planned(names: list[str], data: str, out: Path, **settings: object) -> list:
 
 
 def test_exhibits_share_the_runs_they_have_in_common(images, tmp_path):
-    """PRT 90, Ip 5 and uniform sampling are VAAL as it is in Table II."""
+    """PRT 90, Ip 5 and uniform sampling are one run; the direct search of Fig. 7 is Table II's."""
     names = {
         name: {item.folder for item in planned([name], images, tmp_path)}
-        for name in ("fig6", "fig7", "fig9", "fig10", "table2")
+        for name in ("fig6", "fig7", "fig9", "fig10")
     }
+    tables = {item.folder for item in planned(["table2"], images, tmp_path)}
+    assert len(tables & names["fig7"]) == 1
     common = set.intersection(*names.values())
     assert len(common) == 1
     assert common.pop().parts[-2].startswith("vaal,rounds=2")
@@ -71,7 +73,8 @@ def test_a_folder_is_named_after_what_differs(images, tmp_path):
     assert names["PRT 90"] == "vaal,rounds=2,pool_size=150"
     items = plan_runs([EXHIBITS["digits"]], Overrides(seeds=1), tmp_path)
     names = {item.label: item.folder.parts[-2] for item in items}
-    assert names["vaal"] == "vaal"
+    assert names["vaal (Ip 5)"] == "vaal"
+    assert names["vaal"] == "vaal,xi=None,num_iters=0,method=direct"
     assert names["vaal (paper)"] == "vaal,xi=2.0,eps=2.0"
 
 
@@ -81,7 +84,8 @@ def test_the_paper_s_settings_are_the_plan():
         (exhibit,) = exhibits_named([name]).values()
         assert exhibit.rounds == 1
     assert [v["percentile"] for v in EXHIBITS["fig6"].variants.values()] == [70, 80, 90, 99]
-    assert [v["num_iters"] for v in EXHIBITS["fig7"].variants.values()] == [1, 2, 3, 4, 5, 6]
+    iterations = EXHIBITS["fig7"].variants
+    assert [iterations[f"Ip {n}"]["num_iters"] for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
     assert [v["class_prior"] for v in EXHIBITS["fig9"].variants.values()] == [None, "uniform"]
     for name, dataset in (("table2", "mnist"), ("table3", "svhn"), ("table4", "cifar10")):
         exhibit = EXHIBITS[name]
@@ -89,7 +93,7 @@ def test_the_paper_s_settings_are_the_plan():
         assert exhibit.rounds == 10
         assert set(PRINTED[dataset]) <= set(exhibit.variants)
         assert all(len(row) == len(ANNOTATIONS) for row in PRINTED[dataset].values())
-    assert EXHIBITS["table2"].variants["vaal (paper)"]["eps"] == 2.0
+    assert EXHIBITS["digits"].variants["vaal (paper)"]["eps"] == 2.0
 
 
 def test_the_toy_figures(tmp_path, capsys):
@@ -104,18 +108,22 @@ def test_the_toy_figures(tmp_path, capsys):
             10, 10
         ]  # fmt: skip
     rows = read(tmp_path / "fig5" / "fig5.csv")
-    assert len(rows) == 2 * 2 * 2 * 3  # data sets, strategies, seeds, updates
+    assert len(rows) == 4 * 3 * 2 * 3  # data sets, strategies, seeds, updates
     # The network that is watched is the run's: after the last update its error is the run's.
     for row in rows:
         if row["update"] == "3":
-            name = f"{row['strategy']},rounds=1,steps=3"
+            name = {
+                "random": "random,rounds=1,steps=3",
+                "vaal": "vaal,rounds=1,xi=None,num_iters=0,method=direct,steps=3",
+                "vaal (Ip 5)": "vaal,rounds=1,steps=3",
+            }[row["strategy"]]
             folder = tmp_path / "runs" / row["dataset"] / name / f"seed_{row['seed']}"
             accuracy = float(read(folder / "rounds.csv")[1]["test_accuracy"])
             assert float(row["test_error"]) == pytest.approx(1 - accuracy, abs=1e-6)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/state.pt")}
     capsys.readouterr()
     assert main(command) == 0  # nothing is run again
-    assert "8 of 8 runs are finished" in capsys.readouterr().out
+    assert "24 of 24 runs are finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/state.pt")}
 
 
@@ -133,7 +141,7 @@ def test_the_image_exhibits(images, tmp_path, capsys):
     variants = EXHIBITS["table2"].variants
     assert [cell["strategy"] for cell in cells] == list(variants)  # 100 annotations each
     by_name = {cell["strategy"]: cell for cell in cells}
-    assert by_name["vaal"]["paper"] == by_name["vaal (paper)"]["paper"] == "91.16"
+    assert by_name["vaal"]["paper"] == "91.16"
     assert by_name["margin"]["paper"] == ""
     rounds = read(tmp_path / "table2" / "statistics_mnist" / "runs.csv")
     assert [row["strategy"] for row in rounds[::3]] == list(variants)  # two queries, three rounds
@@ -239,11 +247,10 @@ def test_bad_input_is_refused_before_anything_is_run(images, tmp_path, capsys):
         (["table2", "--data", images], "are 1100 labels; the pool of npz:"),
         (["fig3", "--data", images], "data cannot replace it"),
         (["fig3", "--seeds", "0"], "seeds must be at least 1"),
-        (["fig3", "--variant", "margin"], "are 'random'; 'vaal'; got 'margin'\n"),
+        (["fig3", "--variant", "margin"], "are 'random'; 'vaal'; 'vaal (Ip 5)'; got 'margin'\n"),
         (
-            ["digits", "--variant", "vaal rising"],
-            "'vaal, rising'; 'vaal, rising, no prior'; 'vaal (paper)'; 'vaal+vat (paper)'; got "
-            "'vaal rising', did you mean 'vaal, rising'?\n",
+            ["digits", "--variant", "vaal Ip 5"],
+            "got 'vaal Ip 5', did you mean 'vaal (Ip 5)'?\n",
         ),
         (["tabel2"], "got 'tabel2', did you mean table2?\n"),
         (["table2", "--data", images, *SMALL[:-1], "50"], "query_size must be at most pool_size"),
@@ -366,6 +373,12 @@ def test_a_planned_run_is_the_one_that_vaal_ext_run_makes(images, tmp_path):
     """No setting is lost on the way: a plan without overrides is the data set's own run, by the
     paper's search."""
     items = plan_runs([EXHIBITS["digits"]], Overrides(seeds=1), tmp_path)
-    config = next(item.config for item in items if item.label == "vaal+vat")
-    search = {"method": "finite-difference", "vat_method": "finite-difference"}
-    assert config == RunConfig(dataset="digits", strategy="vaal+vat", **search).resolved()
+    configs = {item.label: item.config for item in items}
+    for name in ("vaal", "vaal+vat", "badge"):
+        usual = RunConfig(dataset="digits", strategy=name).resolved()
+        assert configs[name].strategy == usual.strategy
+        assert configs[name].regulariser == usual.regulariser
+    search = {"method": "finite-difference"}
+    assert (
+        configs["vaal (Ip 5)"] == RunConfig(dataset="digits", strategy="vaal", **search).resolved()
+    )

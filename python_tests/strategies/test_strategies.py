@@ -17,13 +17,18 @@ from vaal_ext.pool.scores import PoolScores
 from vaal_ext.selection import select
 from vaal_ext.strategies import STRATEGIES, QueryContext, Strategy, make_strategy
 
+EMBEDDED = (
+    "badge", "clue", "contrastive", "coreset", "dropquery", "falcun", "maxherding", "probcover",
+    "typiclust",
+)  # fmt: skip
 _SETTINGS = {
     "random": {},
     "entropy": {"backend": "reference"},
     "margin": {"backend": "reference"},
     "vaal": {"eps": 0.5, "backend": "reference"},
     "dfal": {"backend": "reference"},
-}
+    "bald": {"backend": "reference"},
+} | {name: {"backend": "reference"} for name in EMBEDDED}
 
 
 @pytest.fixture
@@ -40,7 +45,11 @@ def pool():
 
 @pytest.fixture
 def context():
-    return QueryContext(sample_index=np.arange(200, 260), num_classes=3, seed=5)
+    def labelled():
+        x = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+        return x, torch.arange(12) % 3
+
+    return QueryContext(sample_index=np.arange(200, 260), num_classes=3, seed=5, labelled=labelled)
 
 
 def query(strategy: Strategy, model, pool, n, context) -> np.ndarray:
@@ -210,7 +219,7 @@ def test_dfal_takes_the_nearest_and_makes_their_twins(model, pool, context):
 @pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [
-        ("dropout", {}, ValueError, "random, entropy, margin, vaal, dfal, got 'dropout'"),
+        ("dropout", {}, ValueError, "random, entropy, .*, typiclust, got 'dropout'"),
         ("random", {"xi": 1.0}, ValueError, "random has no setting 'xi'; it has none"),
         ("entropy", {"xi": 1.0}, ValueError, "it has backend"),
         ("margin", {"backend": "cuda"}, ValueError, "backend must be"),

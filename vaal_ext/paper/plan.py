@@ -1,9 +1,10 @@
 """What is run for every figure and table: one entry each, on one page.
 
 An exhibit (a figure or a table) needs runs: variants on a data set, all over the same seeds. A
-variant names what differs from the data set's own settings (``settings.SETTINGS``); "(paper)" marks
-the paper's one number for both lengths, xi = eps = 2, "rising" a threshold that follows the
-accuracy, and "no prior" a query that is not balanced over the classes (the best of search-digits).
+variant names what differs from the data set's own settings (``defaults.SETTINGS``) with the paper's
+search. In the tables "vaal" has the direct search, which is the default, and "vaal (Ip 5)" the
+paper's with a short step; "vaal (paper)" has the paper's one number for both lengths, xi = eps = 2,
+too, and "vaal (eps 2, maximum)" that length with 20 steps, which find the maximum.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaal_ext.experiment.datasets.names import TOYS
 from vaal_ext.experiment.defaults import PRESETS
 
 __all__ = ["EXHIBITS", "Exhibit", "Variant", "exhibits_named"]
@@ -24,27 +26,44 @@ _PAPER_VAT = {
     key: PRESETS["paper"][key] for key in ("vat_method", "vat_xi", "vat_eps", "vat_num_iters")
 }
 
-# The strategies that every data set is tried with: the paper's five, the regulariser with other
-# queries (so that its gain is not credited to the query), and margin, which the paper lacks.
-_STRATEGIES: dict[str, Variant] = {
-    name: {"strategy": name}
-    for name in (
-        "random", "entropy", "margin", "dfal", "vaal",
-        "random+vat", "entropy+vat", "margin+vat", "vaal+vat",
+_DIRECT = {"method": "direct", "xi": None, "num_iters": 0}
+_DIRECT_VAT = {"vat_method": "direct", "vat_xi": None, "vat_num_iters": 0}
+
+
+def _plain(*names: str) -> dict[str, Variant]:
+    return {name: {"strategy": name} for name in names}
+
+
+def _regularised(*queries: str) -> dict[str, Variant]:
+    """So that what the regulariser gains is not credited to the query."""
+    return {
+        f"{name}+vat": {"strategy": f"{name}+vat", **_DIRECT, **_DIRECT_VAT} for name in queries
+    }
+
+
+# The rows of every table: the paper's strategies, margin, and the opponents that people use.
+_ROWS = (
+    _plain("random", "entropy", "margin", "dfal", "badge", "typiclust")
+    | {
+        "vaal": {"strategy": "vaal", **_DIRECT},
+        "vaal (eps 2, maximum)": {"strategy": "vaal", **_DIRECT, "num_iters": 20, "eps": 2.0},
+    }
+    | _regularised("random", "entropy", "vaal")
+)
+# And what only the small data sets are tried with.
+_MORE_ROWS = (
+    _plain(
+        "bald", "coreset", "probcover", "clue", "contrastive", "dropquery", "falcun", "maxherding"
     )
-}  # fmt: skip
-_WITH_PAPERS_LENGTHS: dict[str, Variant] = _STRATEGIES | {
-    "vaal, rising": {"strategy": "vaal", "percentile": "accuracy"},
-    "vaal, rising, no prior": {
-        "strategy": "vaal",
-        "percentile": "accuracy",
-        "class_prior": None,
-    },
-    "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
-    "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
-}
-_RANDOM = {"random": {"strategy": "random"}}
-_TOY = _RANDOM | {"vaal": {"strategy": "vaal"}}
+    | {
+        "vaal (Ip 5)": {"strategy": "vaal"},
+        "vaal (paper)": {"strategy": "vaal", **_PAPER_QUERY},
+        "vaal+vat (paper)": {"strategy": "vaal+vat", **_PAPER_QUERY, **_PAPER_VAT},
+    }
+    | _regularised("margin")
+)
+_RANDOM = _plain("random")
+_BOTH = {name: (_ROWS | _MORE_ROWS)[name] for name in ("random", "vaal", "vaal (Ip 5)")}
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Exhibit:
     shows: str
     title: str
     datasets: tuple[str, ...]
-    variants: dict[str, Variant] = field(default_factory=lambda: dict(_WITH_PAPERS_LENGTHS))
+    variants: dict[str, Variant] = field(default_factory=lambda: dict(_ROWS))
     seeds: int = 5
     rounds: int = 10
     one_query: bool = False
@@ -83,7 +102,7 @@ def _radii(*lengths: float) -> dict[str, Variant]:
     return {f"vaal, eps {eps:g}": _vaal(eps=eps, xi=eps / 10) for eps in lengths}
 
 
-_BASELINES = {name: _STRATEGIES[name] for name in ("random", "entropy", "margin")}
+_BASELINES = _plain("random", "entropy", "margin")
 _FISHER = {"method": "fisher", "xi": None}
 _RISING = {"percentile": "accuracy"}
 _SEARCHES = {
@@ -114,11 +133,11 @@ _TOY_REGULARISERS = {
 _RADII = _radii(0.1) | {"vaal, eps 2 (paper)": _vaal(**_PAPER_QUERY)}
 
 EXHIBITS: dict[str, Exhibit] = {
-    "fig3": Exhibit("contours", "Circles before and after a query", ("circles",), _TOY, 1, 1, True),
-    "fig4": Exhibit("contours", "Moons before and after a query", ("moons",), _TOY, 1, 1, True),
+    "fig3": Exhibit("contours", "Circles before and after a query", ("circles",), _BOTH, 1, 1,
+        True),
+    "fig4": Exhibit("contours", "Moons before and after a query", ("moons",), _BOTH, 1, 1, True),
     "fig5": Exhibit(
-        "updates", "Test error against updates, 10 + 10 labels", ("circles", "moons"), _TOY, 20, 1,
-        True,
+        "updates", "Test error against updates, 10 + 10 labels", TOYS, _BOTH, 20, 1, True,
     ),
     "fig6": Exhibit(
         "curves", "Percentile rank threshold (PRT)", ("mnist",),
@@ -126,7 +145,8 @@ EXHIBITS: dict[str, Exhibit] = {
     ),
     "fig7": Exhibit(
         "curves", "Iterations of the power method (Ip)", ("mnist",),
-        {f"Ip {number}": _vaal(num_iters=number) for number in range(1, 7)},
+        {f"Ip {number}": _vaal(num_iters=number) for number in range(1, 7)}
+        | {f"direct, {n} more": _vaal(**_DIRECT) | {"num_iters": n} for n in range(3)},
     ),
     "fig9": Exhibit(
         "losses", "Losses and accuracy without and with uniform sampling", ("mnist",),
@@ -141,10 +161,9 @@ EXHIBITS: dict[str, Exhibit] = {
     "table4": Exhibit("table", "Table IV: CIFAR-10", ("cifar10",)),
     # Beside the paper, and not among "all".
     "toys": Exhibit(
-        "table", "Every strategy, 10 + 10 labels", ("circles", "moons"), seeds=20, rounds=1,
-        one_query=True,
+        "table", "Every strategy, 10 + 10 labels", TOYS, _ROWS | _MORE_ROWS, 20, 1, True
     ),
-    "digits": Exhibit("table", "Digits", ("digits",), seeds=20),
+    "digits": Exhibit("table", "Digits", ("digits",), _ROWS | _MORE_ROWS, 20),
     "fashion": Exhibit("table", "Fashion-MNIST", ("fashion-mnist",)),
     "what-ldr-is": Exhibit("roughness", "what LDR measures", ("digits",), _RADII, 1, 4),
     "what-ldr-is-mnist": Exhibit("roughness", "what LDR measures", ("mnist",), _RADII, 1, 4),
@@ -161,7 +180,7 @@ EXHIBITS: dict[str, Exhibit] = {
     # How settings were chosen: on the validation set, and on seeds of their own.
     "radius-toys": Exhibit(
         "sweep", "length of the perturbation and order", ("circles", "moons"),
-        {name: _BASELINES[name] for name in ("random", "entropy")} | _TOY_SEARCHES, 10, 1, True,
+        _plain("random", "entropy") | _TOY_SEARCHES, 10, 1, True,
         first_seed=100,
     ),
     "vat-toys": Exhibit(
