@@ -29,6 +29,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "command_options",
+    "ideas",
     "mathml",
 ]
 exclude_patterns = ["_extensions"]

@@ -123,9 +123,12 @@ def write_tables(curves: Sequence[Curve], out: Path) -> None:
 def write_runs(groups: dict[str, list[Run]], path: Path) -> None:
     """What everything else is made of, as CSV: a row for each round of each run of the groups.
 
-    Accuracies in 0..1, losses in nats; ``query_seconds`` is what the query before took.
+    Accuracies in 0..1, losses in nats; ``query_seconds`` is what the query before took, and
+    ``train_seconds`` what the training with its labels did.
     """
-    columns = ("accuracy", "val_accuracy", "test_loss", "train_loss", "query_seconds")
+    columns = (
+        "accuracy", "val_accuracy", "test_loss", "train_loss", "train_seconds", "query_seconds"
+    )  # fmt: skip
     rows = [
         (name, run.config["seed"], labels, *(getattr(run, c)[i].item() for c in columns))
         for name, runs in groups.items()
