@@ -63,7 +63,14 @@ def by_strategy(network: Trained, classes: int, name: str, **settings) -> Query:
     strategy = make_strategy(name, **settings)
 
     def query(pool: Tensor) -> np.ndarray:
-        context = QueryContext(np.arange(len(pool)), classes, 0, batch_size=_BATCH, n=PICKS)
+        context = QueryContext(
+            np.arange(len(pool)),
+            classes,
+            0,
+            batch_size=_BATCH,
+            n=PICKS,
+            labelled=lambda: network.labelled,
+        )
         return strategy.pick(strategy.score(network.model, pool, context), PICKS, context)
 
     return query
@@ -130,7 +137,7 @@ def contestants(network: Trained, classes: int, eps: float) -> dict[str, Query]:
             if reason:
                 print(f"{name} is left out: {reason}")
             else:
-                found[name] = partial(query_opponents.skactiveml, name, network, PICKS)
+                found[name] = by_strategy(network, classes, name.lower())
     if importlib.util.find_spec("baal") is None:
         print("BALD is left out: baal is not installed")
     elif not query_opponents.has_dropout(network.model):

@@ -6,7 +6,7 @@ from rounding import scores_apart
 from torch import nn
 
 import vaal_ext
-from vaal_ext.query import Query
+from vaal_ext.strategies.query import Query
 
 # The search whose seed and steps tell whether all settings have arrived.
 SEARCH = {"method": "finite-difference", "xi": 0.05, "eps": 0.5, "num_iters": 2}

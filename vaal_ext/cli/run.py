@@ -37,12 +37,17 @@ def run(
     dataset: Annotated[
         str,
         typer.Option(
-            help="moons, circles, digits, mnist, fashion-mnist, svhn, cifar10, npz:PATH or "
-            "folder:PATH (train/CLASS and test/CLASS, or CLASS)."
+            help="moons, circles, moons-100, circles-100, digits, mnist, fashion-mnist, svhn, "
+            "cifar10, npz:PATH or folder:PATH (train/CLASS and test/CLASS, or CLASS)."
         ),
     ],
     strategy: Annotated[
-        str, typer.Option(help="vaal, random, entropy, margin or dfal; each may have +vat.")
+        str,
+        typer.Option(
+            help="vaal, random, entropy, margin, dfal or bald; of scikit-activeml badge, clue, "
+            "contrastive, coreset, dropquery, falcun, maxherding, probcover, typiclust. Each may "
+            "have +vat."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The run's own folder; it goes on where it stopped.")],
     data_root: DataRoot = None,

@@ -9,9 +9,9 @@ import torch
 
 from vaal_ext.network.state import Model
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.query import Query
 from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import Order
+from vaal_ext.strategies.query import Query
 
 __all__ = ["LDRQuery"]
 

@@ -12,7 +12,6 @@ from vaal_ext.backend import require_backend
 from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.baselines import posterior_scores
 from vaal_ext.pool.scores import PoolScores
-from vaal_ext.query import Query
 from vaal_ext.scorer import LDRScorer
 from vaal_ext.selection import Order, accuracy_percentile
 from vaal_ext.strategies.interface import (
@@ -22,6 +21,7 @@ from vaal_ext.strategies.interface import (
     given_scores,
     smallest,
 )
+from vaal_ext.strategies.query import Query
 
 __all__ = ["Entropy", "Margin", "Random", "Vaal"]
 

@@ -148,7 +148,8 @@ class Badge(Skactiveml):
     name, query, classifier = "badge", "Badge", "clf"
 
     def _bytes(self, samples: int, scores: EmbeddedScores) -> int:
-        return 3 * int(scores.embedding[0].nbytes) * scores.num_classes * samples
+        # Of the gradients and of their squares; scikit-activeml has both in float64.
+        return 4 * int(scores.embedding[0].nbytes) * scores.num_classes * samples
 
 
 class Clue(Skactiveml):
