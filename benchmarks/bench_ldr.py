@@ -41,7 +41,7 @@ import vat_loops
 from timing import Table, about, quantiles, timed
 from torch import Tensor, nn
 
-from vaal_ext.cuda.graphs import CudaRecorder
+from vaal_ext.cuda.recorder import CudaRecorder
 from vaal_ext.models import PaperCNN
 from vaal_ext.reference import random_perturb
 from vaal_ext.scorer import LDRScorer

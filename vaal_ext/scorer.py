@@ -10,11 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vaal_ext.checks import warn_caller
 from vaal_ext.network.inner_point import Encode
 from vaal_ext.network.logits import LogitsFn
 from vaal_ext.network.state import Model
-from vaal_ext.perturbation.ldr import LDR
+from vaal_ext.perturbation.ldr import LDR, warn_of_zeros
 from vaal_ext.perturbation.search import SearchSettings
 from vaal_ext.pool.baselines import deepfool_scores, posterior_scores
 from vaal_ext.pool.batches import has_parts, pool_size
@@ -253,7 +252,7 @@ class LDRScorer:
                 found = screened(run, plan, pool, index, progress, *screen, Alone())
         self._plan = replace(plan, report="; ".join(filter(None, (plan.report, found.report))))
         zeros = int((found.scores.ldr == 0).sum())
-        _warn_of_zeros(zeros, found.flat, found.scored, search)
+        warn_of_zeros(zeros, found.flat, found.scored, search)
         return found.scores
 
     def score_shards(
@@ -290,20 +289,5 @@ class LDRScorer:
         count, flat, self._plan = score_shards(
             self._run, pool, sample_index, path, shard_size, progress
         )
-        _warn_of_zeros(flat, flat, count, self._measure.search)
+        warn_of_zeros(flat, flat, count, self._measure.search)
         return count
-
-
-def _warn_of_zeros(zeros: int, flat: int, count: int, search: SearchSettings) -> None:
-    """Warns of samples whose gradient was 0, and of a perturbation that is lost in rounding."""
-    if flat:
-        lost = ", or the step xi was so small that x + xi*u rounds to x"
-        warn_caller(
-            f"LDR is 0 for {flat} of {count} samples because a gradient was exactly 0 there: the "
-            "network is flat around them" + (lost if search.method == "finite-difference" else "")
-        )
-    elif 0 < count == zeros:
-        warn_caller(
-            f"LDR is 0 for all {count} samples, although no gradient is: eps={search.eps:g} may be "
-            "so small that x + r rounds to x"
-        )

@@ -96,36 +96,6 @@ def test_a_slow_contestant_has_one_turn(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:getName:DeprecationWarning")  # baal's logger
-def test_query_table(network, threads, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_query, "trained", lambda *_: network)
-    table = tmp_path / "query.csv"
-    run(bench_query, monkeypatch, "--threads", 1, "--rounds", 2, "--csv", table)
-    rows = {row["query"]: row for row in read(table)}
-    assert float(rows["entropy"]["ratio_to_entropy"]) == 1
-    assert float(rows["vaal, unscreened"]["shared_full"]) == 1
-    assert float(rows["vaal"]["shared_full"]) >= 0.99
-    assert {row["turns"] for row in rows.values()} == {"2"}
-    assert "| **vaal** |" in query(list(rows.values()))
-
-
-def test_a_slow_contestant_has_one_turn(monkeypatch):
-    monkeypatch.setattr(bench_query, "LONG", -1.0)
-    seconds, picks = bench_query.timed({"slow": lambda pool: np.arange(3)}, torch.zeros(9, 2), 3)
-    assert np.isfinite(seconds["slow"]).tolist() == [True, False, False]
-    assert picks["slow"].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("name", ["BADGE", "CoreSet", "TypiClust"])
-def test_picks_of_scikit_activeml_are_positions_in_the_pool(network, name):
-    pytest.importorskip("skactiveml")
-    pool = network.pool[:50]
-    picks = query_opponents.skactiveml(name, network, 8, pool)
-    assert len(set(picks.tolist())) == 8
-    assert picks.min() >= 0
-    assert picks.max() < 50
-
-
-@pytest.mark.filterwarnings("ignore:getName:DeprecationWarning")  # baal's logger
 def test_bald_finds_what_dropout_disagrees_on(network):
     """Where the inputs are large the logits' sign hangs on what is dropped; at 0 nothing does."""
     pytest.importorskip("baal")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vaal_ext.cuda.graphs import CudaRecorder
+from vaal_ext.cuda.recorder import CudaRecorder
 from vaal_ext.cuda.transfers import device_batches, to_device, to_host
 from vaal_ext.pool import run as scoring
 from vaal_ext.scorer import LDRScorer

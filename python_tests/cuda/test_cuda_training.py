@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from vaal_ext.cuda.graphs import CudaRecorder, Replayed
+from vaal_ext.cuda.graphs import Replayed
+from vaal_ext.cuda.recorder import CudaRecorder
 from vaal_ext.experiment import training
 from vaal_ext.experiment.seeds import seeded
 from vaal_ext.experiment.training import evaluate, train

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vaal_ext.cuda.graphs import CudaRecorder, Replayed
+from vaal_ext.cuda.graphs import Replayed
+from vaal_ext.cuda.recorder import CudaRecorder
 
 
 class Cuda:

@@ -11,7 +11,8 @@ import torch
 from fake_recorder import FakeRecorder
 
 from vaal_ext.cuda import graphs
-from vaal_ext.cuda.graphs import CudaRecorder, Replayed, let_go, replayed, require_cuda_graph
+from vaal_ext.cuda.graphs import Replayed, let_go, replayed, require_cuda_graph
+from vaal_ext.cuda.recorder import CudaRecorder
 
 
 def rows(x, key):

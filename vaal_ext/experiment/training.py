@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vaal_ext.checks import require_int, require_positive
-from vaal_ext.cuda.graphs import BatchFn, replayed, require_cuda_graph
+from vaal_ext.cuda.graphs import replayed, require_cuda_graph
+from vaal_ext.cuda.recorder import BatchFn
 from vaal_ext.cuda.transfers import to_device
 from vaal_ext.experiment.datasets.load import DataSplit
 from vaal_ext.experiment.seeds import seeded

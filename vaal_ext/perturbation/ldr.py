@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from vaal_ext.backend import load_backend
-from vaal_ext.checks import index_array, refuse_transforms, require_int
+from vaal_ext.checks import index_array, refuse_transforms, require_int, warn_caller
 from vaal_ext.network.logits import LogitsFn, check_input, forward_of, warn_of_probabilities
 from vaal_ext.network.state import Model, borrowed, unwrapped
 from vaal_ext.perturbation import direct, fisher, power_iteration
 from vaal_ext.perturbation.measure import Measured
 from vaal_ext.perturbation.search import Find, SearchSettings, Starts
 
-__all__ = ["LDR", "divergence_at", "find", "ldr_scores"]
+__all__ = ["LDR", "divergence_at", "find", "ldr_scores", "warn_of_zeros"]
 
 
 def find(method: str) -> Find:
@@ -217,3 +217,18 @@ def ldr_scores(
         measured = measure.run(forward, x.detach(), index.to(x.device))
     warn_of_probabilities(model, measured.logits)
     return cast(Tensor, measured.value)
+
+
+def warn_of_zeros(zeros: int, flat: int, count: int, search: SearchSettings) -> None:
+    """Warns of samples whose gradient was 0, and of a perturbation that is lost in rounding."""
+    if flat:
+        lost = ", or the step xi was so small that x + xi*u rounds to x"
+        warn_caller(
+            f"LDR is 0 for {flat} of {count} samples because a gradient was exactly 0 there: the "
+            "network is flat around them" + (lost if search.method == "finite-difference" else "")
+        )
+    elif 0 < count == zeros:
+        warn_caller(
+            f"LDR is 0 for all {count} samples, although no gradient is: eps={search.eps:g} may be "
+            "so small that x + r rounds to x"
+        )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vaal_ext.checks import warn_caller
-from vaal_ext.cuda.graphs import BatchFn, let_go
+from vaal_ext.cuda.graphs import let_go
+from vaal_ext.cuda.recorder import BatchFn
 from vaal_ext.cuda.transfers import to_device, to_host
 from vaal_ext.pool.batch_run import BatchRun
 
