@@ -19,6 +19,9 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install -c constraints.tx
 # The tests of make check: rooms without processes of their own, whose tests take seconds.
 QUICK := $(addprefix python_tests/, files labelling network perturbation pool strategies)
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+# As many processes as cores, at most four (each takes over a gigabyte): a file of tests is one
+# process's, so that what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test dev check quick docs wheel bench figures opponents gpu lint build clean
 
@@ -27,13 +30,13 @@ demo: build
 	sh benchmarks/demo.sh $(BIN)
 
 test: dev lint
-	$(BIN)/python -m pytest -m "wheel or not wheel"
+	$(PYTEST) -m "wheel or not wheel"
 
 check: dev
 	$(MAKE) -j 2 lint quick
 
 quick: $(DEV)
-	$(BIN)/python -m pytest -m "not wheel and not slow" $(QUICK)
+	$(PYTEST) -m "not wheel and not slow" $(QUICK)
 
 docs: dev
 	$(BIN)/python -m sphinx -W --keep-going -b html docs/source docs/build/html

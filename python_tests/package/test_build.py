@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from exclusive import exclusive
 
 import vaal_ext
 from vaal_ext import _C
@@ -32,9 +33,11 @@ LIBRARIES = [
 
 
 def run(*command, **environment):
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
-    )
+    # One at a time: setup.py writes the package's egg-info.
+    with exclusive(ROOT / "build" / "tests.lock"):
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+        )
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exclusive import exclusive
 
 pytestmark = pytest.mark.wheel
 
@@ -42,7 +43,8 @@ def wheel(tmp_path_factory):
     """Compiles what is not up to date in build/ and packs it."""
     out = tmp_path_factory.mktemp("wheel")
     setup = (sys.executable, "setup.py", "-q", "build", "-b", str(out / "build"))
-    run(*setup, "bdist_wheel", "-d", str(out), cwd=ROOT)
+    with exclusive(ROOT / "build" / "tests.lock"):  # setup.py writes the package's egg-info
+        run(*setup, "bdist_wheel", "-d", str(out), cwd=ROOT)
     (path,) = out.glob("*.whl")
     return path
 
