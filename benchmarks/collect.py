@@ -1,7 +1,7 @@
 """Adds the runs of `vaal-ext reproduce` to the committed ones, and draws the tables of all of them.
 
     python benchmarks/collect.py OUT EXHIBIT... [--data-root ROOT] [--data DATA]
-                                 [--pool-size N] [--seeds N]
+                                 [--pool-size N] [--seeds N] [--into NAME]
 
 OUT is the folder that `vaal-ext reproduce EXHIBIT --out OUT` filled; the other options are those of
 that command. Every round of every finished run goes to
@@ -42,6 +42,8 @@ def committed(path: Path) -> Committed:
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
+                if "train_seconds" not in row:  # in those days `vaal` had the paper's search
+                    raise SystemExit(f"{path} is of an older version: move it away")
                 found.setdefault((row["strategy"], int(row["seed"])), []).append(row)
     return found
 
@@ -67,9 +69,12 @@ def all_runs(
             yield item, found
 
 
-def collect(name: str, overrides: Overrides, out: Path | None) -> Iterator[str]:
-    """Draws the exhibit into benchmarks/results/paper/NAME from all runs; lines to print."""
-    exhibit, folder = EXHIBITS[name], PAPER / name
+def collect(
+    name: str, overrides: Overrides, out: Path | None, into: str | None = None
+) -> Iterator[str]:
+    """Draws the exhibit into benchmarks/results/paper/INTO, by default its own name, from all runs;
+    lines to print."""
+    exhibit, folder = EXHIBITS[name], PAPER / (into or name)
     results: dict[str, dict[str, list[Run]]] = {}
     for item, run in all_runs(exhibit, overrides, out, folder):
         results.setdefault(item.dataset, {}).setdefault(item.label, []).append(run)
@@ -94,12 +99,14 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--pool-size", type=int)
     parser.add_argument("--seeds", type=int, default=MOST_SEEDS)
+    parser.add_argument("--into")
     given = parser.parse_args()
     overrides = Overrides(
         data_root=given.data_root, data=given.data, pool_size=given.pool_size, seeds=given.seeds
     )
+    out = None if given.out == "-" else Path(given.out)
     for name in given.exhibits:
-        for line in collect(name, overrides, None if given.out == "-" else Path(given.out)):
+        for line in collect(name, overrides, out, given.into):
             print(line)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from cells import OURS, Row, by_threads, distinct, short
 from kernel_tables import roofline
 from rankings import direction, precision, query, search, stability
-from strategy_tables import strategies
+from strategy_tables import ahead, spread, strategies
 
 from vaal_ext.cli.work.bench import NAMES
 from vaal_ext.files.atomic import write_atomically
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "source"
 PAGES = (
     ROOT / "README.md",
+    ROOT / "benchmarks" / "RESULTS.md",
     ROOT / "benchmarks" / "SEARCHES.md",
     DOCS / "how_it_works.md",
     DOCS / "kernels.md",
@@ -71,7 +72,12 @@ def tables(results: Path) -> dict[str, str]:
 def comparisons() -> dict[str, str]:
     """The tables of which strategy comes to what, from the committed runs of `reproduce`."""
     paper = ROOT / "benchmarks" / "results" / "paper"
-    return {"strategies": strategies(paper), "strategies_vat": strategies(paper, "+vat")}
+    return {
+        "strategies": strategies(paper),
+        "strategies_vat": strategies(paper, "+vat"),
+        "ahead": ahead(paper),
+        "spread": spread(ROOT / "benchmarks" / "results" / "spread.csv"),
+    }
 
 
 def machine_code() -> dict[str, str]:
