@@ -8,8 +8,9 @@
 # make bench  environment, build, the tables of the pages as this machine measures them (minutes)
 # make figures  the same with more turns, into benchmarks/results, the pages and their pictures;
 #             with DATA_ROOT=FOLDER, because its tables have rows of MNIST (FOLDER/MNIST/raw)
-# make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings (STEPS="build
-#             tests": these alone; REHEARSE=1: what of it needs no GPU)
+# make gpu    on a machine with a GPU: build, tests on it, compute-sanitizer, timings, in 25 minutes at
+#             most (STEPS=needs: is anything missing? STEPS="build tests": these alone; REHEARSE=1:
+#             what of it needs no GPU)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

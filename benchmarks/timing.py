@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,9 @@ def about(device: torch.device) -> dict[str, object]:
 
 @cache
 def running_commit() -> str:
-    """Of the code that was imported: asked once, for the working tree may move on meanwhile."""
-    return commit() or "unknown"
+    """Of the code that was imported: asked once, for the working tree may move on meanwhile.
+    VAAL_COMMIT says it where the files came without git."""
+    return commit() or os.environ.get("VAAL_COMMIT", "unknown")
 
 
 def cpu_name() -> str:
