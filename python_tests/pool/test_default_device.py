@@ -1,4 +1,5 @@
-"""Scores do not depend on torch.set_default_device: on meta, whoever followed it would fail.
+"""Scores do not depend on torch.set_default_device: on meta, whoever followed it would fail. On a
+GPU the default device is the one that the network lies on, as people have it.
 
 (A network that makes tensors of its own may follow it, so it is not switched off around scores.)
 """
@@ -21,7 +22,14 @@ from vaal_ext.scorer import LDRScorer, deepfool_scores, posterior_scores
 from vaal_ext.vat import vat_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:LDR ranks samples of the pool otherwise")
-CPU, SIZE = torch.device("cpu"), 70
+SIZE = 70
+CUDA = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    ],
+)
 
 
 def assert_alike(found, expected):
@@ -33,16 +41,33 @@ def assert_alike(found, expected):
         np.testing.assert_allclose(*(0.0 if c is None else c for c in columns), rtol=1.2e-7)
 
 
-def on_meta(call, alike=assert_alike):
-    """Compares what a call gives with what it gives with the default device on meta."""
-    expected = call()
-    torch.set_default_device("meta")
-    try:
-        found = call()
-        assert torch.get_default_device().type == "meta"
-    finally:
-        torch.set_default_device(None)
-    alike(found, expected)
+@pytest.fixture(params=["meta", CUDA])
+def default(request):
+    """The default device of the second call."""
+    return request.param
+
+
+@pytest.fixture
+def home(default):
+    """Where networks and batches lie."""
+    return torch.device("cpu" if default == "meta" else default)
+
+
+@pytest.fixture
+def same(default):
+    """Compares what a call gives with what it gives with that default device."""
+
+    def compare(call, alike=assert_alike):
+        expected = call()
+        torch.set_default_device(default)
+        try:
+            found = call()
+            assert torch.get_default_device().type == default
+        finally:
+            torch.set_default_device(None)
+        alike(found, expected)
+
+    return compare
 
 
 def shuffled(generator):
@@ -60,14 +85,14 @@ POOLS = {
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_pools_of_every_kind(pool):
-    model, samples, index = network(), POOLS[pool](), torch.arange(SIZE) + 100
+def test_pools_of_every_kind(pool, same, home):
+    model, samples, index = network().to(home), POOLS[pool](), torch.arange(SIZE) + 100
 
     def call():  # looks at the network, every time
         scorer = LDRScorer(model, eps=0.01, batch_size=9)
         return scorer.score(samples, sample_index=index, progress=True)
 
-    on_meta(call)
+    same(call)
 
 
 @pytest.mark.parametrize(
@@ -81,22 +106,22 @@ def test_pools_of_every_kind(pool):
     ],
     ids=str,
 )
-def test_every_search(settings):
-    scorer, pool = LDRScorer(network(), eps=0.01, **settings), normal(SIZE)
-    on_meta(lambda: scorer.score(pool, progress=False))
+def test_every_search(settings, same, home):
+    scorer, pool = LDRScorer(network().to(home), eps=0.01, **settings), normal(SIZE)
+    same(lambda: scorer.score(pool, progress=False))
 
 
-def test_what_is_chosen_by_trial():
-    model, pool = network(dtype=torch.float32), normal(300, dtype=torch.float32)
+def test_what_is_chosen_by_trial(same, home):
+    model, pool = network(dtype=torch.float32).to(home), normal(300, dtype=torch.float32)
 
     def call():
         scorer = LDRScorer(model, eps=0.01, amp="auto", batch_size="auto")
         return scorer.score(pool, progress=False).num_samples
 
-    on_meta(call, equal)
+    same(call, equal)
 
 
-def test_the_screen():
+def test_the_screen(same):
     scorer, pool = (
         LDRScorer(screened_pool.Network(), eps=screened_pool.EPS),
         screened_pool.telling(),
@@ -107,11 +132,11 @@ def test_the_screen():
         assert np.isneginf(scores.ldr).any()
         return scores
 
-    on_meta(call)
+    same(call)
 
 
-def test_shards(tmp_path):
-    scorer, pool = LDRScorer(network(), eps=0.01), TensorDataset(normal(SIZE))
+def test_shards(tmp_path, same, home):
+    scorer, pool = LDRScorer(network().to(home), eps=0.01), TensorDataset(normal(SIZE))
     folders = iter(["plain", "meta"])
 
     def call():
@@ -119,42 +144,42 @@ def test_shards(tmp_path):
         scorer.score_shards(pool, folder, shard_size=30, progress=False)
         return read_shards(folder)
 
-    on_meta(call)
+    same(call)
 
 
-def test_bytes():
+def test_bytes(same):
     pool = torch.randint(256, (20, 3, 4, 4), generator=torch.Generator().manual_seed(1)).byte()
 
     def call():
         scorer = LDRScorer(lambda x: x.flatten(1)[:, :5], eps=1.0, normalize=(0.5, [0.2, 0.3, 0.4]))
         return scorer.score(pool, progress=False)
 
-    on_meta(call)
+    same(call)
 
 
 @pytest.mark.parametrize("scores", [posterior_scores, deepfool_scores])
-def test_what_needs_no_ldr(scores):
-    model, pool = network(), normal(20)
-    on_meta(lambda: scores(model, pool, progress=False))
+def test_what_needs_no_ldr(scores, same, home):
+    model, pool = network().to(home), normal(20)
+    same(lambda: scores(model, pool, progress=False))
 
 
 def equal(found, expected):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_batches_of_ones_own():
-    model, x = network(), normal(6)
-    on_meta(lambda: ldr_scores(model, x, eps=1.0).numpy(), equal)
-    on_meta(lambda: deepfool(model, x).norm.numpy(), equal)
-    on_meta(lambda: vat_loss(model, x, eps=1.0).item(), equal)
-    on_meta(lambda: small_radius(TensorDataset(x)), equal)
+def test_batches_of_ones_own(same, home):
+    model, x = network().to(home), normal(6).to(home)
+    same(lambda: ldr_scores(model, x, eps=1.0).cpu().numpy(), equal)
+    same(lambda: deepfool(model, x).norm.cpu().numpy(), equal)
+    same(lambda: vat_loss(model, x, eps=1.0).item(), equal)
+    same(lambda: small_radius(TensorDataset(x.cpu())), equal)
 
 
-def test_the_batches_of_a_training():
+def test_the_batches_of_a_training(same, home):
     def call():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            batches = training._batches(10, 4, CPU)
-            return torch.cat([next(batches) for _ in range(5)]).numpy()
+            batches = training._batches(10, 4, home)
+            return torch.cat([next(batches) for _ in range(5)]).cpu().numpy()
 
-    on_meta(call, equal)
+    same(call, equal)
