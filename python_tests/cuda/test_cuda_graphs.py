@@ -143,7 +143,10 @@ class Waits(nn.Module):
 
 WAITS = {
     "a value": lambda x: x[0, 0, 0, 0].item(),
+    "a copy": lambda x: x[:1].cpu(),
+    "a size": lambda x: x[x > 0],
     "the device": lambda x: torch.cuda.synchronize(),
+    "the accelerator": lambda x: torch.accelerator.synchronize(),
     "the stream": lambda x: torch.cuda.current_stream().synchronize(),
     "an event": lambda x: torch.cuda.current_stream().record_event().synchronize(),
 }
@@ -160,6 +163,20 @@ def test_a_model_that_waits_is_scored_eagerly_after_one_warning(recordings, wait
     with pytest.raises(RuntimeError, match="cuda_graph=True, but no graph can be captured"):
         scorer(model, True).score(pool, progress=False)
     torch.rand(3, device=DEVICE)  # the generator is in order
+
+
+def test_a_wait_that_nobody_sees_ends_the_capture_and_the_scores_are_right(recordings):
+    def wait(x):  # torch.Event has no Python on its way
+        event = torch.Event("cuda")
+        event.record()
+        event.synchronize()
+
+    model, pool = Waits(wait), images()
+    with pytest.warns(RuntimeWarning, match="going on without one"):
+        scores = scorer(model, "auto").score(pool, progress=False)
+    assert recordings == [8]
+    assert_same(scores, scorer(model, False).score(pool, progress=False))
+    assert nn.functional.dropout(torch.ones(3, device=DEVICE)).shape == (3,)
 
 
 def test_after_a_failed_capture_random_numbers_come_again():
