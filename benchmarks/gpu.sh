@@ -171,7 +171,8 @@ for each in $steps; do
                 skip prebuilt "VAAL_PREBUILT is not set"
             fi
             ;;
-        *) bench "$each" 150 ops "--ops $each --seconds 0.3" "--ops $each --seconds 0.02" ;;
+        *) bench "$each" 150 ops "--ops $each --seconds 0.3" \
+            "--ops $each --seconds 0.02 --dtypes float32" ;;
     esac
 done
 echo "

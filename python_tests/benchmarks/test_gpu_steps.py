@@ -6,9 +6,12 @@ And gpu_needs.py, which says what is missing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tarfile
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import bench_ops
@@ -224,3 +227,30 @@ def test_a_tool_that_does_not_run_is_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(gpu_needs.Missing, match="tool --version fails: no library"):
         gpu_needs.command("tool")
+
+
+def optional_modules() -> list[str]:
+    """Of the packages that an extra of vaal_ext asks for and a machine with a GPU need not have."""
+    extras = {re.match(r"[\w-]+", line)[0] for line in requires("vaal_ext") if "extra ==" in line}
+    absent = extras - gpu_needs.PACKAGES.keys() - {"mpmath", "vaal_ext"}  # torch brings mpmath
+    return [name for name, of in packages_distributions().items() if not absent.isdisjoint(of)]
+
+
+@pytest.mark.slow
+def test_what_is_needed_suffices_for_the_tests_of_a_device(tmp_path):
+    assert {"selenium", "ray", "scipy"} <= set(optional_modules())
+    plugin = f"import sys\nsys.modules.update(dict.fromkeys({optional_modules()}))\n"
+    (tmp_path / "absent.py").write_text(plugin)
+    files = [str(path) for path in ROOT.glob("python_tests/*/test_*.py")]
+    files = [path for path in files if re.search(r"mark\.gpu", Path(path).read_text())]
+    options = ["-p", "absent", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files, str(ROOT / "python_tests/ops")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "python_tests/cuda/test_cuda_graphs.py:" in done.stdout
+    assert "python_tests/ops/test_ops.py:" in done.stdout
