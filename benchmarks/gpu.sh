@@ -163,7 +163,7 @@ for each in $steps; do
         ldr) bench "$each" 180 ldr "--seconds 10" "--seconds 1 --batch-size 32" ;;
         deepfool) bench "$each" 120 deepfool "--seconds 10" "--seconds 5" ;;
         pool) bench "$each" 120 pool "--samples 200000" "--samples 2000 --jpegs 100 --passes 1" ;;
-        accuracy) step "$each" 60 "$python" benchmarks/bench_accuracy.py --device $device --csv "$csv" ;;
+        accuracy) step "$each" 120 "$python" benchmarks/bench_accuracy.py --device $device --csv "$csv" ;;
         prebuilt)
             if [ -n "$VAAL_PREBUILT" ]; then
                 step prebuilt 120 "$python" benchmarks/smoke.py "$VAAL_PREBUILT" --device $device
