@@ -21,8 +21,9 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install -c constraints.tx
 QUICK := $(addprefix python_tests/, files labelling network perturbation pool strategies)
 DATA = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 # As many processes as cores, at most four (each takes over a gigabyte): a file of tests is one
-# process's, so that what its tests share is made once.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# process's, so that what its tests share is made once. In the order of their names: by the number of
+# their tests, which is xdist's order, the files with a few slow ones would come last, one at a time.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test dev check quick docs wheel bench figures opponents gpu lint build clean
 
