@@ -251,7 +251,7 @@ def test_a_row_may_have_a_number_of_steps_for_the_regulariser(monkeypatch):
         ({"strategy": "random+vap"}, ValueError, r"may have \+vat .* got 'random\+vap'"),
         ({"strategy": "random+vat+vat"}, ValueError, r"may have \+vat"),
         ({"strategy": "random+"}, ValueError, r"may have \+vat"),
-        ({"strategy": "best+vat"}, ValueError, "random, entropy, margin, vaal, dfal, got 'best'"),
+        ({"strategy": "best+vat"}, ValueError, r"random, .*, typiclust, got 'best'"),
         ({"strategy": "random", "vat_eps": 1.0}, ValueError, r"vat_eps is for .* \+vat, got"),
         ({"vat_eps": -1.0}, ValueError, "of the regulariser: eps must be finite and above 0"),
         ({**STEPS, "vat_xi": "1"}, TypeError, "of the regulariser: xi must be a number"),

@@ -36,6 +36,9 @@ class Bald(Strategy):
     Monte Carlo dropout, Gal et al. 2017): H(mean posterior) - mean H(posterior) over the masks.
 
     Settings: `masks`, how many forwards with dropout on there are.
+
+    Raises:
+        TypeError, ValueError: masks is no int, or below 2; an unknown backend.
     """
 
     masks: int = 10
