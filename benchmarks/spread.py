@@ -5,9 +5,14 @@
 The direct search gives each sample a vector besides its LDR: √LDR·u, u the unit perturbation, whose
 squared length is the roughness. k-means++ over such vectors takes samples that are rough and lie
 apart. Other vectors of the same length are √LDR times the unit embedding e (the last hidden layer),
-and the outer products u⊗e and w⊗e, w the direction of the logits. Queries choose among all of the
-pool or among the candidates above a percentile of LDR. A CSV row for each run: the area under the
-budget curve on the validation set and on the test set; a call goes on where the last one ended.
+and the outer products u⊗e and w⊗e, w the direction of the logits.
+
+"k-means" is CLUE's way: it clusters the embedding, every sample weighted, and takes those nearest
+to the centres. CLUE's weights are entropies; here they are LDR, its root, or λ.
+
+Queries choose among all of the pool or among the candidates above a percentile of LDR. There is a
+CSV row for each run: the area under the budget curve on the validation set and on the test set. A
+call goes on where the last one ended.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from vaal_ext import ops, select
@@ -56,6 +62,7 @@ def vectors(model: nn.Module, pool: Tensor, batch: int = 512) -> Vectors:
                 ("curvature", curvature),
                 ("posterior", logits.detach().softmax(1)),
                 ("u", nn.functional.normalize(gradient.flatten(1))),
+                ("embedding", embedding),
                 ("e", nn.functional.normalize(embedding)),
                 ("w", nn.functional.normalize(w)),
             ):
@@ -86,6 +93,21 @@ def spread(left: str, right: str | None = None, roughness: str = "ldr") -> Pick:
     return pick
 
 
+def clustered(score: str, power: float = 1.0) -> Pick:
+    """Those nearest to the centres of n clusters of the embedding, weighted by score^power."""
+
+    def pick(of: Vectors, n: int, rng: np.random.Generator) -> np.ndarray:
+        means = KMeans(n, random_state=int(rng.integers(2**31)))
+        distance = means.fit_transform(of["embedding"], sample_weight=of[score] ** power)
+        chosen: list[int] = []
+        for column in distance.T:
+            column[chosen] = np.inf
+            chosen.append(int(column.argmin()))
+        return np.array(chosen)
+
+    return pick
+
+
 def above(percentile: float, pick: Pick) -> Pick:
     """`pick` among the samples whose LDR ranks above the percentile."""
 
@@ -109,6 +131,7 @@ QUERIES: dict[str, Pick | str] = {
     "margin": "margin",
     "entropy": "entropy",
     "badge": "badge",
+    "clue": "clue",
     "vaal": algorithm_1,
     "the largest LDR": largest("ldr"),
     "the largest λ": largest("curvature"),
@@ -122,6 +145,10 @@ QUERIES: dict[str, Pick | str] = {
     "√LDR·u⊗e, above 80": above(80, spread("u", "e")),
     "√LDR·u⊗e, above 70": above(70, spread("u", "e")),
     "√LDR·u⊗e, above 50": above(50, spread("u", "e")),
+    "k-means, LDR": clustered("ldr"),
+    "k-means, √LDR": clustered("ldr", 0.5),
+    "k-means, λ": clustered("curvature"),
+    "k-means, LDR, above 70": above(70, clustered("ldr")),
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from spread import EPS, QUERIES, above, spread, vectors
+from spread import EPS, QUERIES, above, clustered, spread, vectors
 from strategy_tables import ahead
 from strategy_tables import spread as table
 
@@ -37,6 +37,16 @@ def test_products_need_not_be_formed(found):
     assert picked.tolist() == spread("u⊗e")(written_out, 12, np.random.default_rng(3)).tolist()
     assert len(set(picked.tolist())) == 12
     assert picked[0] == of["ldr"].argmax()
+
+
+def test_clusters_give_as_many_samples_near_their_centres(found):
+    """Two far groups, weights in one alone: all centres, and so all picks, lie there."""
+    rng = np.random.default_rng(0)
+    embedding = np.concatenate([rng.normal(0, 1, (10, 3)), rng.normal(1000, 1, (10, 3))])
+    of = {"embedding": embedding, "ldr": np.repeat([1.0, 0.0], 10)}
+    picked = clustered("ldr")(of, 4, rng)
+    assert len(set(picked.tolist())) == 4
+    assert picked.max() < 10
 
 
 def test_candidates_rank_above_the_percentile(found):
