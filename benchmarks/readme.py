@@ -77,6 +77,7 @@ def comparisons() -> dict[str, str]:
         "strategies_vat": strategies(paper, "+vat"),
         "ahead": ahead(paper),
         "spread": spread(ROOT / "benchmarks" / "results" / "spread.csv"),
+        "spread_test": spread(ROOT / "benchmarks" / "results" / "spread_test.csv", "test"),
     }
 
 

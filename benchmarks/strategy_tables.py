@@ -47,12 +47,12 @@ def strategies(paper: Path, suffix: str = "") -> str:
     return markdown([head, *body])
 
 
-def spread(path: Path) -> str:
-    """What spread.py found: each query's area on the validation set, and what it is above that of
-    `margin`, mean over the seeds and twice its standard error, in points."""
+def spread(path: Path, part: str = "val") -> str:
+    """What spread.py found: each query's area on the validation set, or on the "test" set, and what
+    it is above that of `margin`, mean over the seeds and twice its standard error, in points."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    area = {(row["query"], row["seed"]): float(row["val_area"]) for row in rows}
+    area = {(row["query"], row["seed"]): float(row[f"{part}_area"]) for row in rows}
     lines = []
     for query in dict.fromkeys(row["query"] for row in rows):
         seeds = [seed for name, seed in area if name == query]

@@ -32,7 +32,8 @@ def built(tmp_path_factory):
 
 def _build(root):
     """From a copy: the pages that `make docs` made of the tutorials stay as they are."""
-    root.mkdir(exist_ok=True)
+    shutil.rmtree(root, ignore_errors=True)  # what a build that failed has left
+    root.mkdir()
     generated = {str(ROOT / "docs" / "build"), str(ROOT / "docs" / "source" / "tutorials")}
 
     def left_out(folder, names):
